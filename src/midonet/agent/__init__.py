@@ -1,0 +1,1 @@
+"""The host agent: topology view, simulation, flow programs, datapath, underlay."""

@@ -1,0 +1,1 @@
+"""The `Datapath` protocol and its implementations."""

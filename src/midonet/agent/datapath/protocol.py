@@ -1,0 +1,219 @@
+"""The contract between the agent and whatever moves the packets.
+
+One contract suite (`tests/contract/test_datapath.py`) runs against every implementation.
+All methods are called from one asyncio task at a time; the synchronous ones return in
+microseconds (map operations), the asynchronous ones may wait.
+
+Viewpoint: ingress is into the virtual network at a port of this host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+from midonet.agent.flows.drop_reason import DropReason
+from midonet.agent.flows.mask import FlowMask
+from midonet.agent.flows.program import FlowProgram, Output
+from midonet.model.ids import PortId
+from midonet.packets.addresses import IpAddress
+from midonet.packets.flowkey import FlowKey
+
+MASKS_PER_PORT = 32
+"""Length of a port's mask list. Slot 0 is always the exact mask."""
+
+
+class UpcallReason(IntEnum):
+    """Why a packet came up. Shared with the kernel program."""
+
+    MISS = 1  # no program of its class
+    GUARD = 2  # a program exists, but its TTL or length guard failed
+    PROGRAM = 3  # the program says so
+
+
+@dataclass(frozen=True, slots=True)
+class Upcall:
+    """A packet that needs a decision.
+
+    frame: the frame from the destination MAC on, outermost VLAN tag in place, checksums
+        complete; may be cut (then `length` is greater than its size).
+    length: size of the frame as received, in bytes. gso_size: payload bytes of one segment of
+        an offloaded super-packet, 0 when it is not one.
+    program_id: of the program whose guard failed or that said so; 0 on a miss.
+    received_ns: boot-time clock.
+    """
+
+    ingress: PortId
+    frame: bytes
+    length: int
+    reason: UpcallReason
+    gso_size: int = 0
+    program_id: int = 0
+    flow_hash: int = 0
+    received_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledProgram:
+    """A program with its place in the datapath.
+
+    program_id: slot number >= 1, unique among installed programs, index of its statistics.
+    mask_id: slot in the ingress port's mask list, 0 is the exact mask; `mask` is that slot's
+        mask, a superset of `program.mask`. key: `program.key & mask`.
+    """
+
+    program_id: int
+    mask_id: int
+    mask: FlowMask
+    key: FlowKey
+    program: FlowProgram
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramStatistics:
+    """Counters of one program. last_used_ns: boot-time clock, 0 when never used."""
+
+    packets: int
+    bytes: int
+    last_used_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class PortAttachment:
+    """Where a virtual port meets the world.
+
+    interface_name: in the agent's network namespace (kernel datapaths).
+    upcalls_per_second, upcall_burst: the port's budget.
+    """
+
+    port_id: PortId
+    interface_name: str
+    upcalls_per_second: int = 5000
+    upcall_burst: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class OverlayConfig:
+    """How overlay packets are accepted.
+
+    peers: underlay addresses from which overlay packets are accepted; others are dropped.
+    local_addresses: this host's own tunnel end points.
+    interface_names: underlay interfaces on which they are accepted (kernel datapaths).
+    """
+
+    local_addresses: frozenset[IpAddress] = frozenset()
+    peers: frozenset[IpAddress] = frozenset()
+    interface_names: frozenset[str] = frozenset()
+    vxlan_port: int = 6677
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What this datapath can do. max_programs: capacity of the class table."""
+
+    name: str
+    max_programs: int
+    is_persistent: bool
+    rewrites_tcp_segments: bool = True
+
+
+class Datapath(Protocol):
+    """Moves packets by installed programs; hands up what has none."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Return what this datapath can do."""
+        ...
+
+    async def open(self) -> None:
+        """Take the datapath into use. Persistent ones come up with what they held before."""
+        ...
+
+    async def close(self) -> None:
+        """Stop reading upcalls. Persistent ones keep forwarding what they know."""
+        ...
+
+    async def uninstall(self) -> None:
+        """Remove everything this datapath ever put into the host. Idempotent."""
+        ...
+
+    # Ports and overlay.
+
+    def attach(self, attachment: PortAttachment) -> None:
+        """Connect a port. Attaching it again with the same interface changes nothing.
+
+        Raises DatapathError when the interface does not exist or is taken by another port.
+        """
+        ...
+
+    def detach(self, port_id: PortId) -> None:
+        """Disconnect a port and forget its programs and masks. Unknown ports are ignored."""
+        ...
+
+    def attached(self) -> Mapping[PortId, str]:
+        """Return the attached ports and their interfaces, as read back from the datapath."""
+        ...
+
+    def configure_overlay(self, config: OverlayConfig) -> None:
+        """Replace the overlay configuration."""
+        ...
+
+    def set_delivery(self, tunnel_key: int, port_ids: tuple[PortId, ...]) -> None:
+        """Deliver overlay packets with `tunnel_key` to these local ports; () forgets the key."""
+        ...
+
+    def deliveries(self) -> Mapping[int, tuple[PortId, ...]]:
+        """Return what `set_delivery` holds, as read back from the datapath."""
+        ...
+
+    # Programs.
+
+    def install(self, entries: Iterable[InstalledProgram]) -> None:
+        """Install or replace programs, atomically each: a packet sees the old or the new one.
+
+        The entry's mask becomes visible in the port's list after the program. Raises
+        DatapathError (errno ENOSPC) when the class table is full; entries before it stay.
+        """
+        ...
+
+    def remove(self, entries: Iterable[InstalledProgram]) -> None:
+        """Remove programs. Those already gone are ignored."""
+        ...
+
+    def drop_mask(self, port_id: PortId, mask_id: int) -> None:
+        """Forget a mask that no program of the port uses any more."""
+        ...
+
+    def installed(self) -> Iterable[InstalledProgram]:
+        """Return the programs held, as far as a persistent datapath can read them back."""
+        ...
+
+    def statistics(self) -> Mapping[int, ProgramStatistics]:
+        """Return the counters of programs that were used, by program id."""
+        ...
+
+    # Packets.
+
+    async def upcalls(self, limit: int = 64) -> list[Upcall]:
+        """Wait for packets that need a decision and return up to `limit` of them."""
+        ...
+
+    def reinject(self, upcall: Upcall) -> None:
+        """Send the packet of an upcall through classification again, after an install."""
+        ...
+
+    def emit(self, frame: bytes, outputs: Iterable[Output], *, gso_size: int = 0) -> None:
+        """Send a frame out by `outputs`, once each, with their rewrites. Nothing is counted."""
+        ...
+
+    # Seeing inside.
+
+    def drops(self) -> Mapping[tuple[PortId | None, DropReason], int]:
+        """Return the number of packets dropped, by ingress port (None: overlay) and reason."""
+        ...
+
+    def count_drop(self, port_id: PortId | None, reason: DropReason) -> None:
+        """Count a drop that the agent decided on."""
+        ...

@@ -1,0 +1,1 @@
+"""Flow programs, masks, tags, classes and invalidation. Pure."""

@@ -1,0 +1,60 @@
+"""The closed list of reasons to drop a packet, shared with the kernel program, metrics and docs.
+
+Numbers are never reused. `bpf/include/midonet_abi.h` carries the same list; a test compares them.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class DropReason(IntEnum):
+    """Why a packet was dropped."""
+
+    # Parsing and entry.
+    MALFORMED = 1  # a header is truncated or contradicts itself
+    UNKNOWN_INGRESS_PORT = 2  # no virtual port is bound where the packet entered
+    LOOP_LIMIT = 3  # more than 12 devices traversed
+    PORT_DOWN = 4  # a port on the way is administratively down
+    DEVICE_DOWN = 5  # a bridge or router on the way is administratively down
+    PORT_UNPLUGGED = 6  # the egress port is neither bound nor linked
+    MISSING_DEVICE = 7  # a referenced device does not exist
+    MISSING_CHAIN = 8  # a filter or a jump names a chain that does not exist
+    MISSING_GROUP = 9  # a condition names a group that does not exist
+    # Policy.
+    FILTERED = 10  # a rule says drop
+    REJECTED = 11  # a rule or a REJECT route says reject
+    CHAIN_LIMIT = 12  # chains nested too deep
+    # Bridge.
+    SOURCE_MAC_MULTICAST = 20  # the frame claims a group address as its source
+    HAIRPIN = 21  # the destination is behind the port the frame came in by
+    VLAN_MISMATCH = 22  # the tag does not match the VLAN of the egress port
+    NO_FLOOD_TARGET = 23  # a flood has no other port to go to
+    # Router.
+    NOT_FOR_ROUTER = 30  # the destination MAC is not that of the router port
+    UNSUPPORTED_ETHERTYPE = 31  # routers take IPv4, IPv6 and ARP, untagged
+    NO_ROUTE = 32  # no route matches
+    BLACKHOLE_ROUTE = 33  # a BLACKHOLE route matched
+    TTL_EXCEEDED = 34  # the TTL or hop limit would reach zero
+    LOCAL_NOT_HANDLED = 35  # addressed to the router itself, and it does not serve that
+    NEIGHBOUR_UNRESOLVED = 36  # the next hop did not answer ARP or ND
+    NO_PORT_ADDRESS = 37  # the egress port has no address of this IP version
+    MTU_EXCEEDED = 38  # larger than the path takes and may not be fragmented
+    SOURCE_ADDRESS_INVALID = 39  # multicast, loopback or unspecified source of a routed packet
+    # Placement and overlay.
+    NO_LOCATION = 50  # the egress port is bound to a host that has not reported it
+    NO_TUNNEL = 51  # this host and the egress host share no tunnel zone
+    UNKNOWN_TUNNEL_KEY = 52  # overlay packet with a key that no port here has
+    UNKNOWN_PEER = 53  # overlay packet from an address that is not a known peer
+    OVERLAY_MALFORMED = 54  # truncated or unsupported tunnel header
+    UNDERLAY_SPOOF = 55  # a tenant packet aimed at a host's overlay address
+    # Resources.
+    UPCALL_RATE = 60  # the port's upcall budget is used up
+    UPCALL_RING_FULL = 61  # the agent does not keep up
+    AWAIT_TIMEOUT = 62  # what the simulation waited for did not come in 5 s
+    AWAIT_QUEUE_FULL = 63  # too many packets wait already
+    INTERFACE_GONE = 64  # the egress interface disappeared
+    INTERNAL = 65  # the agent failed while it handled the packet
+    ENCAP_FAILED = 66  # the kernel refused to add or remove the outer headers
+    PORT_NOT_ATTACHED = 67  # the egress port is local but not attached to the datapath
+    REWRITE_FAILED = 68  # the kernel refused a header rewrite

@@ -1,0 +1,129 @@
+"""Flow programs: what a datapath does with every packet of one class.
+
+Viewpoint: ingress is into the virtual network at a local port; outputs leave it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from midonet.agent.flows.drop_reason import DropReason
+from midonet.agent.flows.mask import FlowMask
+from midonet.agent.flows.tags import FlowTag, RouteRegion
+from midonet.model.hosts import TunnelKind
+from midonet.model.ids import BridgeId, PortId
+from midonet.packets.addresses import IpAddress
+from midonet.packets.flowkey import FlowKey
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """One rewrite template. None leaves a field alone; checksums follow (RFC 1624).
+
+    pop_vlan: remove the outermost tag first.
+    push_vlan: then push a tag with this 16-bit TCI (PCP and VID).
+    ttl_decrement: subtract from TTL or hop limit; the guard makes sure it stays above zero.
+    ip_src, ip_dst: same version as the packet.
+    """
+
+    eth_dst: int | None = None
+    eth_src: int | None = None
+    pop_vlan: bool = False
+    push_vlan: int | None = None
+    ip_src: int | None = None
+    ip_dst: int | None = None
+    ip_tos: int | None = None
+    l4_src: int | None = None
+    l4_dst: int | None = None
+    ttl_decrement: int = 0
+
+
+NO_REWRITE = Rewrite()
+
+
+@dataclass(frozen=True, slots=True)
+class LocalOutput:
+    """Deliver to a port bound at this host."""
+
+    port_id: PortId
+    rewrite: Rewrite = NO_REWRITE
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelOutput:
+    """Encapsulate and send to another host.
+
+    kind: VXLAN or GRE (never VTEP here). local, remote: underlay addresses of one version.
+    tunnel_key: 24 bits; names the egress port, or a flood group, at the receiving host.
+    """
+
+    kind: TunnelKind
+    local: IpAddress
+    remote: IpAddress
+    tunnel_key: int
+    rewrite: Rewrite = NO_REWRITE
+
+
+Output = LocalOutput | TunnelOutput
+
+
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """Conditions that are not key fields; when one fails the packet goes up and nothing changes.
+
+    ttl_above: the TTL or hop limit must be greater than this (ignored for non-IP frames).
+    max_length: largest IP packet (header included; of one segment, for an offloaded
+        super-packet) that may pass, in bytes; None is no limit.
+    """
+
+    ttl_above: int = 0
+    max_length: int | None = None
+
+
+NO_GUARDS = Guards()
+
+
+class SlowPathReason(StrEnum):
+    """Why a packet's outcome must not be installed as a flow program."""
+
+    NEIGHBOUR_DISCOVERY = "neighbour_discovery"  # the outcome depends on the ND target
+    ARP_CONTENT = "arp_content"  # the outcome depends on ARP hardware addresses
+    GENERATED = "generated"  # the agent made the packet itself
+    FRAGMENT_NEEDED = "fragment_needed"  # the packet must be fragmented in software
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedMac:
+    """A MAC that traffic of a program keeps alive in a bridge's table. vlan 0 is untagged."""
+
+    bridge_id: BridgeId
+    vlan: int
+    mac: int
+    port_id: PortId
+
+
+@dataclass(frozen=True, slots=True)
+class FlowProgram:
+    """(key and mask, guards, actions, tags, lifetime) for one class of packets at one port.
+
+    ingress: local port where the class enters; always matched exactly.
+    key: the whole key of the packet that was simulated; `mask` says which bits matter.
+    outputs: in order; empty exactly when `drop_reason` is set.
+    tags, regions: facts this program depends on.
+    learned: MAC entries to keep alive while the program is in use.
+    lifetime_s: hard lifetime from installation, in seconds.
+    slow_path: set when the program is for this one packet and must not be installed.
+    """
+
+    ingress: PortId
+    key: FlowKey
+    mask: FlowMask
+    outputs: tuple[Output, ...] = ()
+    drop_reason: DropReason | None = None
+    guards: Guards = NO_GUARDS
+    tags: frozenset[FlowTag] = frozenset()
+    regions: frozenset[RouteRegion] = frozenset()
+    learned: tuple[LearnedMac, ...] = ()
+    lifetime_s: float = 60.0
+    slow_path: SlowPathReason | None = None

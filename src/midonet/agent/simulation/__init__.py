@@ -1,0 +1,1 @@
+"""Pure simulation of the virtual network for one packet."""

@@ -1,0 +1,118 @@
+"""What `simulate` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from midonet.agent.flows.drop_reason import DropReason
+from midonet.agent.flows.program import FlowProgram, LearnedMac
+from midonet.model.ids import ObjectId, PortId, RouterId
+from midonet.packets.addresses import IpAddress
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedPacket:
+    """A frame that a device made; it leaves the virtual network's device by `egress`.
+
+    The shell hands it to `simulate_generated`, which starts at the egress side of that port.
+    """
+
+    egress: PortId
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LearnMac:
+    """Effect: the bridge saw a source MAC; put it in its table (vlan 0 is untagged)."""
+
+    entry: LearnedMac
+
+
+@dataclass(frozen=True, slots=True)
+class LearnNeighbour:
+    """Effect: a router learnt the MAC of an address from ARP or ND."""
+
+    router_id: RouterId
+    address: IpAddress
+    mac: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshNeighbour:
+    """Effect: an entry in use is stale; resolve it again while it stays in use."""
+
+    router_id: RouterId
+    port_id: PortId
+    address: IpAddress
+
+
+Effect = LearnMac | LearnNeighbour | RefreshNeighbour
+
+
+@dataclass(frozen=True, slots=True)
+class TraceStep:
+    """One step of the walk: the device, what it did, and detail in the words of the vocabulary."""
+
+    device_id: ObjectId
+    event: str
+    detail: tuple[tuple[str, object], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """The packet leaves by the outputs of `program`. `generated` goes out beside it."""
+
+    program: FlowProgram
+    effects: tuple[Effect, ...] = ()
+    generated: tuple[GeneratedPacket, ...] = ()
+    steps: tuple[TraceStep, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """The packet ends here. `generated` is what the sender is told (ICMP error, TCP RST).
+
+    A drop with `generated` packets carries a program with `slow_path` set: every such packet
+    comes up, rate-limited at its port.
+    """
+
+    reason: DropReason
+    program: FlowProgram
+    effects: tuple[Effect, ...] = ()
+    generated: tuple[GeneratedPacket, ...] = ()
+    steps: tuple[TraceStep, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Consume:
+    """A device took the packet and answers with `generated`; nothing is installed."""
+
+    generated: tuple[GeneratedPacket, ...]
+    effects: tuple[Effect, ...] = ()
+    steps: tuple[TraceStep, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadDevices:
+    """Awaited: objects that the view does not hold yet."""
+
+    object_ids: tuple[ObjectId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveNeighbour:
+    """Awaited: the MAC of `address`, to be asked for out of `port_id` of `router_id`."""
+
+    router_id: RouterId
+    port_id: PortId
+    address: IpAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    """Not known yet. The shell obtains it and simulates again from the start; nothing was done."""
+
+    what: LoadDevices | ResolveNeighbour
+
+
+SimulationResult = Forward | Drop | Consume | Await

@@ -1,0 +1,1 @@
+"""From store watches to immutable topology views and their deltas."""

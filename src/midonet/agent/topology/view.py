@@ -1,0 +1,239 @@
+"""The immutable topology view that simulation walks. Pure.
+
+A view is a consistent picture: an object is visible only together with what it refers to.
+Objects that are not loaded yet are *stubs*: asking for one yields neither an object nor
+absence, and simulation answers `Await(LoadDevices)`. Each change makes a new view with a
+higher revision, and a `ViewDelta`.
+
+Addresses are parsed: MACs and IPs are integers (`midonet.packets.addresses`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from midonet.agent.flows.tags import FlowTag, RouteRegion
+from midonet.model.chains import Condition, RuleAction
+from midonet.model.devices import NextHopKind
+from midonet.model.hosts import TunnelKind
+from midonet.model.ids import (
+    BridgeId,
+    ChainId,
+    HostId,
+    ObjectId,
+    PortId,
+    RouteId,
+    RouterId,
+    RuleId,
+)
+from midonet.packets.addresses import IpAddress, IpPrefix, IpVersion
+
+
+@dataclass(frozen=True, slots=True)
+class PortView:
+    """One port, of a bridge or of a router (exactly one of `bridge_id`, `router_id` is set).
+
+    host_id: set when bound; peer_port_id: set when linked.
+    mac, addresses: router ports; `addresses` keep the host bits.
+    """
+
+    id: PortId
+    bridge_id: BridgeId | None = None
+    router_id: RouterId | None = None
+    admin_state_up: bool = True
+    inbound_filter_id: ChainId | None = None
+    outbound_filter_id: ChainId | None = None
+    host_id: HostId | None = None
+    peer_port_id: PortId | None = None
+    vlan_id: int = 0
+    mac: int = 0
+    addresses: tuple[IpPrefix, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RouterAttachment:
+    """A router port seen from the bridge it is linked to.
+
+    bridge_port_id is on the bridge, router_port_id its peer; `addresses` are the router port's.
+    """
+
+    bridge_port_id: PortId
+    router_port_id: PortId
+    router_id: RouterId
+    mac: int
+    addresses: tuple[IpAddress, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeView:
+    """A bridge with what its forwarding needs, complete.
+
+    flood_port_ids: bound (exterior) ports in ascending order of id.
+    linked_port_ids: ports linked to another device, in ascending order of id.
+    attachments: router ports by their MAC. attachment_by_address: the same by address.
+    """
+
+    id: BridgeId
+    admin_state_up: bool = True
+    inbound_filter_id: ChainId | None = None
+    outbound_filter_id: ChainId | None = None
+    flood_port_ids: tuple[PortId, ...] = ()
+    linked_port_ids: tuple[PortId, ...] = ()
+    attachments: Mapping[int, RouterAttachment] = field(default_factory=dict)
+    attachment_by_address: Mapping[IpAddress, RouterAttachment] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteView:
+    """One usable route of a router (its port is up and, when bound, active)."""
+
+    id: RouteId
+    kind: NextHopKind
+    source: IpPrefix
+    destination: IpPrefix
+    next_hop_port_id: PortId | None
+    gateway: IpAddress | None
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class FibMatch:
+    """Outcome of a lookup.
+
+    routes: the usable routes of least weight at the longest matching destination for which a
+        source matches, in ascending order of id; empty when none matches.
+    destination_proof, source_proof: prefix lengths in bits; every packet whose destination and
+        source share that many leading bits with the looked-up pair has the same `routes`.
+    """
+
+    routes: tuple[RouteView, ...]
+    destination_proof: int
+    source_proof: int
+
+
+class Fib(Protocol):
+    """Forwarding table of one router."""
+
+    def lookup(self, version: IpVersion, source: int, destination: int) -> FibMatch:
+        """Find the routes for a packet. Longest destination first; falls back to shorter
+        destinations when no source matches there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RouterView:
+    """A router with its ports' ids and its forwarding table."""
+
+    id: RouterId
+    fib: Fib
+    admin_state_up: bool = True
+    inbound_filter_id: ChainId | None = None
+    outbound_filter_id: ChainId | None = None
+    port_ids: tuple[PortId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RuleView:
+    """One rule in evaluation order."""
+
+    id: RuleId
+    action: RuleAction
+    condition: Condition
+    jump_chain_id: ChainId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChainView:
+    """An ordered list of rules."""
+
+    id: ChainId
+    rules: tuple[RuleView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a bound port is. `tunnel_key` is how its host delivers to it."""
+
+    host_id: HostId
+    tunnel_key: int
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelRoute:
+    """How this host reaches another. max_inner_length: largest inner IP packet, in bytes."""
+
+    kind: TunnelKind
+    local: IpAddress
+    remote: IpAddress
+    max_inner_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class TopologyView:
+    """Everything simulation may ask. `revision` grows with each change.
+
+    absent: identifiers known not to exist (fail closed), as opposed to not loaded.
+    flood_groups: key of a bridge's flood group at a host.
+    hash_seed: 64-bit deployment-wide key of the flow hash.
+    """
+
+    revision: int
+    host_id: HostId
+    ports: Mapping[PortId, PortView] = field(default_factory=dict)
+    bridges: Mapping[BridgeId, BridgeView] = field(default_factory=dict)
+    routers: Mapping[RouterId, RouterView] = field(default_factory=dict)
+    chains: Mapping[ChainId, ChainView] = field(default_factory=dict)
+    locations: Mapping[PortId, Location] = field(default_factory=dict)
+    tunnels: Mapping[HostId, TunnelRoute] = field(default_factory=dict)
+    flood_groups: Mapping[tuple[HostId, BridgeId], int] = field(default_factory=dict)
+    absent: frozenset[ObjectId] = frozenset()
+    hash_seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ViewDelta:
+    """What changed between two views: the tags and route regions of changed facts.
+
+    urgent: tags whose programs must go at once rather than be judged again in place (a removed
+        port or binding, an added deny).
+    """
+
+    revision: int
+    tags: frozenset[FlowTag] = frozenset()
+    regions: frozenset[RouteRegion] = frozenset()
+    urgent: frozenset[FlowTag] = frozenset()
+
+
+class NeighbourState(Enum):
+    """What is known of an address without a MAC."""
+
+    UNKNOWN = "unknown"  # never asked, or asked and not answered yet
+    FAILED = "failed"  # asked and given up on, for now
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A resolved neighbour. `is_stale`: use it, and ask again."""
+
+    mac: int
+    is_stale: bool = False
+
+
+class SoftState(Protocol):
+    """Local replicas of learnt state. Reads never wait."""
+
+    def mac_port(self, bridge_id: BridgeId, vlan: int, mac: int) -> PortId | None:
+        """Return the port behind which a MAC is, or None. vlan 0 is untagged."""
+        ...
+
+    def bridge_neighbour(self, bridge_id: BridgeId, address: IpAddress) -> int | None:
+        """Return the MAC in the bridge's ARP table for an address, or None."""
+        ...
+
+    def neighbour(self, router_id: RouterId, address: IpAddress) -> Neighbour | NeighbourState:
+        """Return what the router knows of an address."""
+        ...

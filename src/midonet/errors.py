@@ -1,0 +1,81 @@
+"""The one error tree of MidoNet. First level: who must act.
+
+    MidoNetError
+    +-- UserError            the request is wrong; the caller corrects it
+    |   +-- NotFoundError    an object named in the request does not exist
+    +-- ConflictError        the state moved or forbids it; retry on new state
+    |   +-- ReferencedError  an object cannot go while others refer to it
+    |   +-- RevisionTooOldError  a watch asked for history that is gone
+    +-- UnavailableError     something outside is away; wait and retry
+    |   +-- SchemaTooNewError    the store was written by a newer MidoNet
+    +-- DecodeError          bytes from a peer or a store are malformed
+    +-- DatapathError        the kernel refused an operation
+    +-- InternalError        our own bug
+
+Dropping a packet is not an error (see `midonet.agent.flows.drop_reason`), and not knowing
+yet is not an error (see `Await` in `midonet.agent.simulation.result`).
+"""
+
+from __future__ import annotations
+
+
+class MidoNetError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class UserError(MidoNetError):
+    """The request is wrong. `field` names the offending property when there is one."""
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+
+class NotFoundError(UserError):
+    """There is no `kind` with the identifier `object_id`."""
+
+    def __init__(self, kind: str, object_id: object) -> None:
+        super().__init__(f"There is no {kind} with ID {object_id}.")
+        self.kind = kind
+        self.object_id = object_id
+
+
+class ConflictError(MidoNetError):
+    """The state changed under the caller, or forbids the operation."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class ReferencedError(ConflictError):
+    """An object cannot be deleted while `referrer` still refers to it."""
+
+
+class RevisionTooOldError(ConflictError):
+    """A watch asked to resume from a revision whose history is gone; read everything again."""
+
+
+class UnavailableError(MidoNetError):
+    """Something this process depends on is away."""
+
+
+class SchemaTooNewError(UnavailableError):
+    """The store's schema is newer than this process understands."""
+
+
+class DecodeError(MidoNetError):
+    """Bytes received from a peer or read from a store are malformed."""
+
+
+class DatapathError(MidoNetError):
+    """The kernel refused an operation. `errno` is 0 when there is no system error number."""
+
+    def __init__(self, message: str, *, errno: int = 0) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
+class InternalError(MidoNetError):
+    """A state that this package's own invariants exclude."""

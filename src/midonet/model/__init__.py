@@ -1,0 +1,1 @@
+"""Virtual topology types: what the user asked for. Pure; no I/O, no clock."""

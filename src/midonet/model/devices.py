@@ -1,0 +1,96 @@
+"""Bridges, routers, their ports and routes.
+
+Stored form. Addresses are text in canonical form (`midonet.packets.addresses` parses them);
+validation at the edge (`midonet.model.validation`) guarantees that they parse.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from midonet.model.ids import BridgeId, ChainId, HostId, PortId, RouteId, RouterId
+
+
+class Bridge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A virtual L2 segment (learning switch)."""
+
+    id: BridgeId
+    project_id: str | None = None
+    name: str | None = None
+    admin_state_up: bool = True
+    inbound_filter_id: ChainId | None = None
+    outbound_filter_id: ChainId | None = None
+
+
+class Router(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A virtual L3 device."""
+
+    id: RouterId
+    project_id: str | None = None
+    name: str | None = None
+    admin_state_up: bool = True
+    inbound_filter_id: ChainId | None = None
+    outbound_filter_id: ChainId | None = None
+    as_number: int = 0
+
+
+class Port(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An attachment on a bridge or a router: exactly one of `bridge_id`, `router_id` is set.
+
+    A port is *bound* when `host_id` and `interface_name` are set, *linked* when `peer_port_id`
+    is, and unplugged otherwise; never bound and linked at once.
+
+    vlan_id: bridge ports; 0 means untagged.
+    addresses: router ports; `address/length` strings, IPv4 and IPv6, at most one network each.
+    mac: router ports; always set once stored.
+    tunnel_key: 24-bit key assigned by the server; what a receiving host delivers by is the
+        key of the port's location (`midonet.model.hosts.PortLocation`).
+    """
+
+    id: PortId
+    bridge_id: BridgeId | None = None
+    router_id: RouterId | None = None
+    admin_state_up: bool = True
+    inbound_filter_id: ChainId | None = None
+    outbound_filter_id: ChainId | None = None
+    tunnel_key: int = 0
+    vif_id: str | None = None
+    host_id: HostId | None = None
+    interface_name: str | None = None
+    previous_host_id: HostId | None = None
+    peer_port_id: PortId | None = None
+    vlan_id: int = 0
+    addresses: tuple[str, ...] = ()
+    mac: str | None = None
+    vni: int = 0
+    off_ramp_vxlan: bool = False
+
+
+class NextHopKind(StrEnum):
+    """What a route does with a packet. The words are those of the REST `type` field."""
+
+    NORMAL = "Normal"
+    BLACKHOLE = "BlackHole"
+    REJECT = "Reject"
+    LOCAL = "Local"
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One route of a router. `source` and `destination` are prefixes of the same version.
+
+    next_hop_port_id: set for NORMAL and LOCAL; the port is on `router_id`.
+    gateway: next-hop address, or None when the destination is directly connected.
+    weight: lower wins among routes of equal destination length.
+    """
+
+    id: RouteId
+    router_id: RouterId
+    kind: NextHopKind = NextHopKind.NORMAL
+    source: str = "0.0.0.0/0"
+    destination: str = "0.0.0.0/0"
+    next_hop_port_id: PortId | None = None
+    gateway: str | None = None
+    weight: int = 0
+    attributes: str | None = None

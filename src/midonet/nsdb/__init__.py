@@ -1,0 +1,1 @@
+"""NSDB, the network state database: where the model and learnt state live."""
