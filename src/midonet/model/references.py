@@ -1,0 +1,95 @@
+"""Which field refers to which type, and what deleting the target does to the referrer.
+
+The store keeps an index entry for each reference and refuses to delete a target that still has
+referrers; `midonet.nsdb.deletion` plans the transaction that carries out these rules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import msgspec
+
+from midonet.model.chains import Chain, Rule
+from midonet.model.devices import Bridge, Port, Route, Router
+from midonet.model.hosts import FloodGroup, Host, PortLocation, TunnelZone, TunnelZoneHost
+
+
+class OnTargetDelete(Enum):
+    """What happens to a referrer when the object it refers to is deleted."""
+
+    CASCADE = "cascade"  # the referrer is deleted too
+    CLEAR = "clear"  # the reference is set to None (or taken out of the tuple)
+    REFUSE = "refuse"  # the deletion is a conflict
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """`source.field` holds the id of a `target` (or None; or, for a tuple field, ids).
+
+    is_exclusive: at most one referrer may hold a given target through this field.
+    cleared_with: fields reset to their defaults together with `field` under CLEAR.
+    """
+
+    source: type[msgspec.Struct]
+    field: str
+    target: type[msgspec.Struct]
+    on_target_delete: OnTargetDelete
+    is_exclusive: bool = False
+    cleared_with: tuple[str, ...] = ()
+
+
+_CASCADE = OnTargetDelete.CASCADE
+_CLEAR = OnTargetDelete.CLEAR
+_REFUSE = OnTargetDelete.REFUSE
+
+REFERENCES: tuple[Reference, ...] = (
+    Reference(Bridge, "inbound_filter_id", Chain, _CLEAR),
+    Reference(Bridge, "outbound_filter_id", Chain, _CLEAR),
+    Reference(Router, "inbound_filter_id", Chain, _CLEAR),
+    Reference(Router, "outbound_filter_id", Chain, _CLEAR),
+    Reference(Port, "bridge_id", Bridge, _CASCADE),
+    Reference(Port, "router_id", Router, _CASCADE),
+    Reference(Port, "inbound_filter_id", Chain, _CLEAR),
+    Reference(Port, "outbound_filter_id", Chain, _CLEAR),
+    Reference(Port, "peer_port_id", Port, _CLEAR, is_exclusive=True),
+    Reference(Port, "host_id", Host, _REFUSE, cleared_with=("interface_name",)),
+    Reference(Route, "router_id", Router, _CASCADE),
+    Reference(Route, "next_hop_port_id", Port, _CASCADE),
+    Reference(Rule, "chain_id", Chain, _CASCADE),
+    Reference(Rule, "jump_chain_id", Chain, _CASCADE),
+    Reference(TunnelZoneHost, "tunnel_zone_id", TunnelZone, _CASCADE),
+    Reference(TunnelZoneHost, "host_id", Host, _CASCADE),
+    Reference(PortLocation, "id", Port, _CASCADE),
+    Reference(PortLocation, "host_id", Host, _CASCADE),
+    Reference(FloodGroup, "bridge_id", Bridge, _CASCADE),
+    Reference(FloodGroup, "host_id", Host, _CASCADE),
+)
+"""Every reference of the model. A cyclic pair (linked ports) is created by two updates in one
+transaction; the store checks references against the state after the whole transaction."""
+
+KINDS: tuple[type[msgspec.Struct], ...] = (
+    Bridge,
+    Router,
+    Port,
+    Route,
+    Chain,
+    Rule,
+    Host,
+    TunnelZone,
+    TunnelZoneHost,
+    PortLocation,
+    FloodGroup,
+)
+"""Every stored kind. The stored name of a kind is its class name."""
+
+
+def references_from(kind: type[msgspec.Struct]) -> tuple[Reference, ...]:
+    """Return the references that objects of `kind` hold."""
+    return tuple(reference for reference in REFERENCES if reference.source is kind)
+
+
+def references_to(kind: type[msgspec.Struct]) -> tuple[Reference, ...]:
+    """Return the references that may point at objects of `kind`."""
+    return tuple(reference for reference in REFERENCES if reference.target is kind)
