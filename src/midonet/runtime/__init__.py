@@ -1,0 +1,1 @@
+"""Process machinery without domain words: configuration, logging, clocks, supervision."""
