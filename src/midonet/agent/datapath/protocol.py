@@ -15,11 +15,21 @@ from enum import IntEnum
 from typing import Protocol
 
 from midonet.agent.flows.drop_reason import DropReason
-from midonet.agent.flows.mask import FlowMask
-from midonet.agent.flows.program import FlowProgram, Output
+from midonet.agent.flows.program import InstalledProgram, Output
 from midonet.model.ids import PortId
 from midonet.packets.addresses import IpAddress
-from midonet.packets.flowkey import FlowKey
+
+__all__ = [
+    "MASKS_PER_PORT",
+    "Capabilities",
+    "Datapath",
+    "InstalledProgram",
+    "OverlayConfig",
+    "PortAttachment",
+    "ProgramStatistics",
+    "Upcall",
+    "UpcallReason",
+]
 
 MASKS_PER_PORT = 32
 """Length of a port's mask list. Slot 0 is always the exact mask."""
@@ -53,22 +63,6 @@ class Upcall:
     program_id: int = 0
     flow_hash: int = 0
     received_ns: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class InstalledProgram:
-    """A program with its place in the datapath.
-
-    program_id: slot number >= 1, unique among installed programs, index of its statistics.
-    mask_id: slot in the ingress port's mask list, 0 is the exact mask; `mask` is that slot's
-        mask, a superset of `program.mask`. key: `program.key & mask`.
-    """
-
-    program_id: int
-    mask_id: int
-    mask: FlowMask
-    key: FlowKey
-    program: FlowProgram
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +195,18 @@ class Datapath(Protocol):
         ...
 
     def reinject(self, upcall: Upcall) -> None:
-        """Send the packet of an upcall through classification again, after an install."""
+        """Send the packet of an upcall through classification again, after an install.
+
+        A packet that still finds no program, fails a guard or was cut is dropped (INTERNAL)
+        and never comes up a second time.
+        """
         ...
 
     def emit(self, frame: bytes, outputs: Iterable[Output], *, gso_size: int = 0) -> None:
-        """Send a frame out by `outputs`, once each, with their rewrites. Nothing is counted."""
+        """Send a frame out by `outputs`, once each, with their rewrites.
+
+        No program's statistics change. An output that fails is a drop without ingress port.
+        """
         ...
 
     # Seeing inside.

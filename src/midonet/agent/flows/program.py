@@ -127,3 +127,19 @@ class FlowProgram:
     learned: tuple[LearnedMac, ...] = ()
     lifetime_s: float = 60.0
     slow_path: SlowPathReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledProgram:
+    """A program with its place in the datapath.
+
+    program_id: slot number >= 1, unique among installed programs, index of its statistics.
+    mask_id: slot in the ingress port's mask list, 0 is the exact mask; `mask` is that slot's
+        mask, a superset of `program.mask`. key: `program.key & mask`.
+    """
+
+    program_id: int
+    mask_id: int
+    mask: FlowMask
+    key: FlowKey
+    program: FlowProgram

@@ -1,0 +1,82 @@
+"""What the flow table tells its shell to do to the datapath.
+
+A plan is already part of the table's state when it is returned; the shell applies it at once,
+before it asks for the next one, in the order of the fields.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from midonet.agent.flows.program import InstalledProgram
+from midonet.model.ids import PortId
+
+
+class MaskSlot(NamedTuple):
+    """A slot in the mask list of a port."""
+
+    port_id: PortId
+    mask_id: int
+
+
+class InstallOutcome(Enum):
+    """What an install does to the class of the program."""
+
+    NEW = "new"  # the class had no program
+    REPLACED = "replaced"  # another program of the class gives way; counters are kept
+    UNCHANGED = "unchanged"  # the same program is there already; its lifetime starts again
+
+
+class RefusalReason(Enum):
+    """Why a program is not installed."""
+
+    STALE = "stale"  # a fact it depends on changed since its view; simulate again
+    HISTORY_GONE = "history_gone"  # its view is too old to tell; simulate again
+    SLOW_PATH = "slow_path"  # it is for its one packet only
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The program is not installed, and the table is as it was."""
+
+    reason: RefusalReason
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalPlan:
+    """Remove programs, then forget masks that no program uses any more."""
+
+    remove: tuple[InstalledProgram, ...] = ()
+    free_masks: tuple[MaskSlot, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InstallPlan:
+    """Remove what was evicted, install the entry, remove what it supersedes, forget masks.
+
+    entry: the program with its place; to be installed unless `outcome` is UNCHANGED.
+    evicted: least recently used programs that make room.
+    superseded: the program that the new one was judged in place of, when its class differs.
+    free_masks: as in `RemovalPlan`.
+    """
+
+    outcome: InstallOutcome
+    entry: InstalledProgram
+    evicted: tuple[InstalledProgram, ...] = ()
+    superseded: tuple[InstalledProgram, ...] = ()
+    free_masks: tuple[MaskSlot, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidationPlan:
+    """Remove some programs at once, judge others again.
+
+    rejudge: most recently used first. One that is neither installed again nor removed by
+        `deadline_ns` (boot-time clock) is removed by `FlowTable.expire`.
+    """
+
+    removal: RemovalPlan
+    rejudge: tuple[InstalledProgram, ...] = ()
+    deadline_ns: int = 0
