@@ -12,6 +12,7 @@ from enum import Enum
 import msgspec
 
 from midonet.model.chains import Chain, Rule
+from midonet.model.coordination import ClusterSettings, Leadership, Lease, TunnelKeyUse
 from midonet.model.devices import Bridge, Port, Route, Router
 from midonet.model.hosts import FloodGroup, Host, PortLocation, TunnelZone, TunnelZoneHost
 
@@ -65,6 +66,7 @@ REFERENCES: tuple[Reference, ...] = (
     Reference(PortLocation, "host_id", Host, _CASCADE),
     Reference(FloodGroup, "bridge_id", Bridge, _CASCADE),
     Reference(FloodGroup, "host_id", Host, _CASCADE),
+    Reference(TunnelKeyUse, "host_id", Host, _CASCADE),
 )
 """Every reference of the model. A cyclic pair (linked ports) is created by two updates in one
 transaction; the store checks references against the state after the whole transaction."""
@@ -81,6 +83,10 @@ KINDS: tuple[type[msgspec.Struct], ...] = (
     TunnelZoneHost,
     PortLocation,
     FloodGroup,
+    TunnelKeyUse,
+    Lease,
+    Leadership,
+    ClusterSettings,
 )
 """Every stored kind. The stored name of a kind is its class name."""
 

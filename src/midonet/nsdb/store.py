@@ -77,7 +77,10 @@ class PutState:
     """Write a state-table entry: (table, key) of this owner at this epoch becomes `value`.
 
     is_persistent: survives the owner's session (API-seeded entries, leases). Otherwise the
-    entry goes when the session of `owner` ends.
+        entry goes when the session of `owner` ends, and writing it without a live session is a
+        ConflictError.
+    epoch: a write with a lower epoch than that of the owner's stored entry is a ConflictError
+        (a late write of an earlier incarnation).
     """
 
     table: str
@@ -316,6 +319,11 @@ class StateTables:
     def router_arp(router_id: ObjectId) -> str:
         """IP text to neighbour record (JSON), of one router."""
         return f"router_arp/{router_id}"
+
+    @staticmethod
+    def sessions() -> str:
+        """Owner id to the empty text, for each live session. Kept by the store itself."""
+        return "sessions"
 
     @staticmethod
     def host_state() -> str:

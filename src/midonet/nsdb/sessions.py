@@ -1,0 +1,73 @@
+"""Sessions over the tables of a store: leases in boot time that any process may end."""
+
+from __future__ import annotations
+
+import secrets
+
+from midonet.errors import ConflictError, UserError
+from midonet.model.ids import ObjectId
+from midonet.nsdb.store import PutState, SessionInfo, StateTables
+from midonet.nsdb.transaction import BootTime, SessionRecord, Tables, Transaction
+
+MIN_TIMEOUT_S = 0.05
+"""Shortest session timeout that is accepted."""
+
+
+def open_session(
+    transaction: Transaction, tables: Tables, now: BootTime, wanted: SessionInfo
+) -> SessionInfo:
+    """Open or resume the session of `wanted.owner`; an empty secret asks for a new session.
+
+    Raises ConflictError when a live session has another secret, UserError for a bad timeout.
+    """
+    if not wanted.timeout_s >= MIN_TIMEOUT_S:
+        raise UserError(f"A session timeout is at least {MIN_TIMEOUT_S} s.", field="timeout_s")
+    owner = wanted.owner
+    present = tables.session(owner)
+    secret = secrets.token_hex(16)
+    if present is not None and present.is_live(now):
+        if present.secret != wanted.secret:
+            raise ConflictError(f"{owner} has a live session elsewhere.")
+        secret = present.secret
+    elif present is not None:
+        transaction.end_session(owner)
+    deadline = BootTime(now.boot_id, now.seconds + wanted.timeout_s)
+    transaction.put_session(SessionRecord(owner, secret, wanted.timeout_s, deadline))
+    table = StateTables.sessions()
+    if tables.state_entry(table, str(owner), owner) is None:
+        transaction.write_state(PutState(table, str(owner), "", owner))
+    return SessionInfo(owner, secret, wanted.timeout_s)
+
+
+def keep_alive(transaction: Transaction, tables: Tables, now: BootTime, info: SessionInfo) -> bool:
+    """Extend a session; False when it has ended. An expired one is ended at once."""
+    present = tables.session(info.owner)
+    if present is None or present.secret != info.secret:
+        return False
+    if not present.is_live(now):
+        transaction.end_session(info.owner)
+        return False
+    deadline = BootTime(now.boot_id, now.seconds + present.timeout_s)
+    transaction.put_session(
+        SessionRecord(present.owner, present.secret, present.timeout_s, deadline)
+    )
+    return True
+
+
+def close_session(transaction: Transaction, tables: Tables, info: SessionInfo) -> None:
+    """End a session, unless it has ended or been replaced already."""
+    present = tables.session(info.owner)
+    if present is not None and present.secret == info.secret:
+        transaction.end_session(info.owner)
+
+
+def reap(transaction: Transaction, tables: Tables, now: BootTime) -> None:
+    """End every session that is dead."""
+    for record in tables.sessions():
+        if not record.is_live(now):
+            transaction.end_session(record.owner)
+
+
+def live_owners(tables: Tables, now: BootTime) -> frozenset[ObjectId]:
+    """Return the owners of live sessions."""
+    return frozenset(record.owner for record in tables.sessions() if record.is_live(now))
