@@ -1,0 +1,153 @@
+"""The installed flow programs: the flow table's plans, carried out on the datapath.
+
+Keeps the revision of facts: it grows with each change of the view or of soft state, and a
+program is installed only when nothing it depends on has changed since it was judged.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable
+
+import structlog
+
+from midonet.agent.datapath.protocol import Datapath
+from midonet.agent.flows.plans import InstallOutcome, InstallPlan, MaskSlot, Refusal, RemovalPlan
+from midonet.agent.flows.program import FlowProgram, InstalledProgram
+from midonet.agent.flows.table import FlowTable
+from midonet.agent.flows.tags import FlowTag, RouteRegion
+from midonet.agent.topology.view import ViewDelta
+from midonet.errors import DatapathError
+from midonet.model.ids import PortId
+from midonet.packets.flowkey import FlowKey
+from midonet.runtime.clock import Clock
+from midonet.runtime.logging import Throttle
+
+_log = structlog.get_logger("programs")
+
+_ADOPTED_DEADLINE_NS = 3600 * 10**9
+"""How long a program from before a restart may wait to be judged again, in nanoseconds. It is
+long because the store may be away; with the topology at hand it takes a moment."""
+
+
+class FlowPrograms:
+    """What the datapath holds, and what has to be judged again."""
+
+    def __init__(self, datapath: Datapath, clock: Clock, *, port_quota: int | None = None) -> None:
+        self.table = FlowTable(datapath.capabilities.max_programs, port_quota=port_quota)
+        self._datapath = datapath
+        self._clock = clock
+        self._throttle = Throttle(clock)
+        self._revision = 0
+        self._waiting: deque[InstalledProgram] = deque()
+
+    @property
+    def revision(self) -> int:
+        """The revision of facts as of now."""
+        return self._revision
+
+    def lookup(self, port_id: PortId, key: FlowKey) -> InstalledProgram | None:
+        """Return the program that the datapath holds for a key, or None."""
+        return self.table.lookup(port_id, key)
+
+    def repair(self, entry: InstalledProgram) -> None:
+        """Write a program again that the datapath seems to have lost."""
+        self._write((entry,))
+
+    def install(
+        self, program: FlowProgram, revision: int, *, in_place_of: int | None = None
+    ) -> InstallOutcome | Refusal:
+        """Install a program that was judged at `revision`.
+
+        in_place_of: id of the program that was judged again with this result.
+        """
+        plan = self.table.plan_install(
+            program, revision, self._clock.boot_ns(), in_place_of=in_place_of
+        )
+        if isinstance(plan, InstallPlan):
+            self._carry_out(plan)
+            return plan.outcome
+        return plan
+
+    def remove(self, program_ids: Iterable[int]) -> None:
+        """Remove programs."""
+        self._remove(self.table.plan_remove(program_ids))
+
+    def change(
+        self,
+        tags: frozenset[FlowTag],
+        regions: frozenset[RouteRegion] = frozenset(),
+        urgent: frozenset[FlowTag] = frozenset(),
+    ) -> None:
+        """Note changed facts: drop what is urgent, queue the rest to be judged again."""
+        if not tags and not regions and not urgent:
+            return
+        self._revision += 1
+        delta = ViewDelta(self._revision, tags, regions, urgent)
+        plan = self.table.invalidate(delta, self._clock.boot_ns())
+        self._remove(plan.removal)
+        self._waiting.extend(plan.rejudge)
+
+    def adopt(self) -> int:
+        """Take over the programs of a persistent datapath; return how many."""
+        installed = list(self._datapath.installed())
+        if installed:
+            deadline_ns = self._clock.boot_ns() + _ADOPTED_DEADLINE_NS
+            plan = self.table.adopt(installed, deadline_ns)
+            self._remove(plan.removal)
+            self._waiting.extend(plan.rejudge)
+        return len(self.table)
+
+    def next_waiting(self) -> InstalledProgram | None:
+        """Return the next program to be judged again, or None."""
+        while self._waiting:
+            entry = self._waiting.popleft()
+            if self.table.get(entry.program_id) is entry:
+                return entry
+        return None
+
+    def retry_waiting(self) -> None:
+        """Queue again the programs that could not be judged when it was their turn."""
+        if not self._waiting:
+            self._waiting.extend(self.table.pending)
+
+    @property
+    def has_waiting(self) -> bool:
+        """Tell whether programs are queued to be judged again."""
+        return bool(self._waiting)
+
+    def expire(self) -> None:
+        """Remove programs whose lifetime, or whose time to be judged again, is over."""
+        self._remove(self.table.expire(self._clock.boot_ns()))
+
+    def forget_port(self, port_id: PortId) -> Collection[InstalledProgram]:
+        """Forget a port's programs; the datapath does so itself when the port is detached."""
+        return self.table.forget_port(port_id)
+
+    def _carry_out(self, plan: InstallPlan) -> None:
+        if plan.evicted:
+            self._datapath.remove(plan.evicted)
+        if plan.outcome is not InstallOutcome.UNCHANGED:
+            self._write((plan.entry,))
+        if plan.superseded:
+            self._datapath.remove(plan.superseded)
+        self._free(plan.free_masks)
+
+    def _write(self, entries: tuple[InstalledProgram, ...]) -> None:
+        """Install; what the datapath refuses goes out of the table too, and stays slow."""
+        try:
+            self._datapath.install(entries)
+        except DatapathError as error:
+            held_back = self._throttle.allow("install")
+            if held_back is not None:
+                _log.warning("install_refused", error=str(error), held_back=held_back)
+            self._remove(self.table.plan_remove(entry.program_id for entry in entries))
+
+    def _remove(self, plan: RemovalPlan) -> None:
+        if plan.remove:
+            self._datapath.remove(plan.remove)
+        self._free(plan.free_masks)
+
+    def _free(self, masks: Iterable[MaskSlot]) -> None:
+        for port_id, mask_id in masks:
+            self._datapath.drop_mask(port_id, mask_id)

@@ -1,0 +1,300 @@
+"""Local replicas of the learnt tables: MACs of bridges, neighbours of routers.
+
+Answers the simulation's `SoftState` questions without waiting. A table that is asked for and not
+watched yet is noted, and watched from then on; until it is loaded its keys are unknown. Changes
+come back as flow tags, each effective change once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from midonet.agent.flows.program import LearnedMac
+from midonet.agent.flows.tags import (
+    FlowTag,
+    bridge_neighbour_tag,
+    mac_tag,
+    neighbour_tag,
+)
+from midonet.agent.outbox import StateWrite
+from midonet.agent.shared_table import SharedTable
+from midonet.agent.simulation.result import LearnNeighbour
+from midonet.agent.topology.view import Neighbour, NeighbourState
+from midonet.errors import DecodeError
+from midonet.model.ids import BridgeId, HostId, PortId, RouterId
+from midonet.nsdb.store import DropState, PutState, StateTables, Table, TableChange
+from midonet.packets.addresses import IpAddress, format_mac, parse_ip, parse_mac
+from midonet.runtime.clock import Clock
+
+_log = structlog.get_logger("soft_state")
+
+NEIGHBOUR_STALE_S = 60.0
+"""Age at which a neighbour entry that is in use is asked for again."""
+
+NEIGHBOUR_EXPIRY_S = 90.0
+"""Age at which an entry that nobody has confirmed is removed by its owner."""
+
+NEIGHBOUR_FAILED_S = 5.0
+"""How long an address that did not answer counts as unreachable."""
+
+
+class NeighbourRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The value of an entry in a router's neighbour table, in JSON."""
+
+    mac: str
+
+
+MacTable = SharedTable[int, PortId]
+AddressTable = SharedTable[IpAddress, int]
+
+
+class SoftStateReplica:
+    """The tables that this agent watches, with its own entries ahead of the store."""
+
+    def __init__(
+        self, host_id: HostId, clock: Clock, send: Callable[[StateWrite], None], epoch: int = 0
+    ) -> None:
+        """`send` queues a write for the store; `epoch` is the host's."""
+        self._host_id = host_id
+        self._clock = clock
+        self._send = send
+        self._epoch = epoch
+        self._macs: dict[tuple[BridgeId, int], MacTable] = {}
+        self._bridge_neighbours: dict[BridgeId, AddressTable] = {}
+        self._neighbours: dict[RouterId, AddressTable] = {}
+        self._by_name: dict[str, tuple[MacTable | AddressTable, Callable[..., FlowTag]]] = {}
+        self._unwatched: dict[str, None] = {}
+        self._failed: dict[tuple[RouterId, IpAddress], float] = {}
+
+    # What the simulation asks.
+
+    def mac_port(self, bridge_id: BridgeId, vlan: int, mac: int) -> PortId | None:
+        """Return the port behind which a MAC is, or None."""
+        return self._mac_table(bridge_id, vlan).get(mac)
+
+    def bridge_neighbour(self, bridge_id: BridgeId, address: IpAddress) -> int | None:
+        """Return the MAC in the bridge's ARP table for an address, or None."""
+        return self._bridge_table(bridge_id).get(address)
+
+    def neighbour(self, router_id: RouterId, address: IpAddress) -> Neighbour | NeighbourState:
+        """Return what the router knows of an address."""
+        table = self._neighbour_table(router_id)
+        mac = table.get(address)
+        if mac is not None:
+            return Neighbour(mac, self._age_s(table, address) >= NEIGHBOUR_STALE_S)
+        if (router_id, address) in self._failed:
+            return NeighbourState.FAILED
+        return NeighbourState.UNKNOWN
+
+    # What the store says.
+
+    def take_unwatched(self) -> list[Table]:
+        """Return the tables to watch since the last call."""
+        tables = [Table(name) for name in self._unwatched]
+        self._unwatched.clear()
+        return tables
+
+    def watch_devices(self, bridges: Iterable[BridgeId], routers: Iterable[RouterId]) -> None:
+        """Ask for the tables of devices before their first packet."""
+        for bridge_id in bridges:
+            self._mac_table(bridge_id, 0)
+            self._bridge_table(bridge_id)
+        for router_id in routers:
+            self._neighbour_table(router_id)
+
+    def retain_devices(self, devices: frozenset[UUID]) -> list[Table]:
+        """Forget the tables of other devices; return those to stop watching."""
+        gone = [name for name in self._by_name if UUID(name.split("/")[1]) not in devices]
+        for name in gone:
+            del self._by_name[name]
+            self._unwatched.pop(name, None)
+        for key in [key for key in self._macs if key[0] not in devices]:
+            del self._macs[key]
+        for bridge_id in [key for key in self._bridge_neighbours if key not in devices]:
+            del self._bridge_neighbours[bridge_id]
+        for router_id in [key for key in self._neighbours if key not in devices]:
+            del self._neighbours[router_id]
+        return [Table(name) for name in gone]
+
+    def apply(self, change: TableChange) -> frozenset[FlowTag]:
+        """Take a change of a table; return the tags of facts that are different now."""
+        known = self._by_name.get(change.key.table)
+        if known is None:
+            return frozenset()
+        table, tag = known
+        tags: set[FlowTag] = set()
+        now_s = self._clock.now_s()
+        for key_text, entry in change.entries:
+            try:
+                key = table.apply(key_text, entry, now_s)
+            except DecodeError as error:
+                _log.warning("state_entry_malformed", table=table.name, error=str(error))
+                continue
+            if key is not None:
+                tags.add(tag(key))
+        self._write_again()
+        return frozenset(tags)
+
+    def written(self, write: StateWrite) -> None:
+        """Note that the store has accepted a write."""
+        known = self._by_name.get(write.table)
+        if known is not None:
+            known[0].written(write.key, self._clock.now_s())
+
+    # What this agent learns.
+
+    def learn_mac(
+        self, bridge_id: BridgeId, vlan: int, mac: int, port_id: PortId
+    ) -> frozenset[FlowTag]:
+        """Put a MAC into a bridge's table as our own entry."""
+        table = self._mac_table(bridge_id, vlan)
+        changed = table.write(mac, port_id, self._clock.now_s())
+        self._put(table.name, format_mac(mac), str(port_id))
+        return frozenset({mac_tag(bridge_id, vlan, mac)}) if changed else frozenset()
+
+    def forget_mac(self, bridge_id: BridgeId, vlan: int, mac: int) -> frozenset[FlowTag]:
+        """Remove our own entry of a MAC."""
+        table = self._mac_table(bridge_id, vlan)
+        erased = table.erase(mac, self._clock.now_s())
+        self._send(DropState(table.name, format_mac(mac), self._host_id))
+        return frozenset({mac_tag(bridge_id, vlan, mac)}) if erased else frozenset()
+
+    def learn_neighbour(self, learnt: LearnNeighbour) -> frozenset[FlowTag]:
+        """Put a neighbour into a router's table, unless a fresh entry says the same."""
+        table = self._neighbour_table(learnt.router_id)
+        address = learnt.address
+        was_failed = self._failed.pop((learnt.router_id, address), None) is not None
+        is_known = table.get(address) == learnt.mac
+        if is_known and self._age_s(table, address) < NEIGHBOUR_STALE_S:
+            return frozenset()
+        changed = table.write(address, learnt.mac, self._clock.now_s())
+        self._put_neighbour(table.name, address, learnt.mac)
+        if changed or was_failed:
+            return frozenset({neighbour_tag(learnt.router_id, *address)})
+        return frozenset()
+
+    def fail_neighbour(self, router_id: RouterId, address: IpAddress) -> frozenset[FlowTag]:
+        """Count an address as unreachable for a while."""
+        self._failed[(router_id, address)] = self._clock.now_s() + NEIGHBOUR_FAILED_S
+        return frozenset({neighbour_tag(router_id, *address)})
+
+    def is_stale(self, router_id: RouterId, address: IpAddress) -> bool:
+        """Tell whether there is an entry that should be confirmed again."""
+        neighbour = self.neighbour(router_id, address)
+        return isinstance(neighbour, Neighbour) and neighbour.is_stale
+
+    def expire(self) -> frozenset[FlowTag]:
+        """Let unconfirmed neighbours and failures lapse; return the tags that changed."""
+        now_s = self._clock.now_s()
+        tags: set[FlowTag] = set()
+        for (router_id, address), until_s in list(self._failed.items()):
+            if until_s <= now_s:
+                del self._failed[(router_id, address)]
+                tags.add(neighbour_tag(router_id, *address))
+        for router_id, table in self._neighbours.items():
+            for address in list(table.keys()):
+                is_old = self._age_s(table, address) >= NEIGHBOUR_EXPIRY_S
+                if is_old and table.erase(address, now_s):
+                    self._send(DropState(table.name, str(address), self._host_id))
+                    tags.add(neighbour_tag(router_id, *address))
+        for shared, tag in self._by_name.values():
+            tags.update(tag(key) for key in shared.settle(now_s))
+        return frozenset(tags)
+
+    def stale_neighbours(self) -> list[tuple[RouterId, IpAddress]]:
+        """Return the entries that should be confirmed when they are in use."""
+        return [
+            (router_id, address)
+            for router_id, table in self._neighbours.items()
+            for address in table.keys()  # noqa: SIM118 - not a mapping
+            if self._age_s(table, address) >= NEIGHBOUR_STALE_S
+        ]
+
+    def own_macs(self) -> list[LearnedMac]:
+        """Return the MAC entries in effect that are this host's own."""
+        return [
+            LearnedMac(bridge_id, vlan, mac, port_id)
+            for (bridge_id, vlan), table in self._macs.items()
+            for mac in table.keys()  # noqa: SIM118 - not a mapping
+            if table.is_mine(mac) and (port_id := table.get(mac)) is not None
+        ]
+
+    def _write_again(self) -> None:
+        """Put back what the store lost together with our session."""
+        for table in self._macs.values():
+            for mac in table.lost:
+                port_id = table.get(mac)
+                if port_id is not None:
+                    self._put(table.name, format_mac(mac), str(port_id))
+            table.lost.clear()
+        for neighbours in self._neighbours.values():
+            for address in neighbours.lost:
+                found = neighbours.get(address)
+                if found is not None:
+                    self._put_neighbour(neighbours.name, address, found)
+            neighbours.lost.clear()
+
+    def _put_neighbour(self, table: str, address: IpAddress, mac: int) -> None:
+        record = NeighbourRecord(mac=format_mac(mac))
+        self._put(table, str(address), msgspec.json.encode(record).decode())
+
+    def _put(self, table: str, key: str, value: str) -> None:
+        self._send(PutState(table, key, value, self._host_id, self._epoch))
+
+    def _age_s(self, table: AddressTable, address: IpAddress) -> float:
+        confirmed_s = table.confirmed_s(address)
+        return 0.0 if confirmed_s is None else self._clock.now_s() - confirmed_s
+
+    def _mac_table(self, bridge_id: BridgeId, vlan: int) -> MacTable:
+        table = self._macs.get((bridge_id, vlan))
+        if table is None:
+            name = StateTables.mac(bridge_id, vlan)
+            table = SharedTable(name, self._host_id, _decode_mac_entry, parse_mac)
+            self._macs[(bridge_id, vlan)] = table
+            self._add(table, lambda mac: mac_tag(bridge_id, vlan, mac))
+        return table
+
+    def _bridge_table(self, bridge_id: BridgeId) -> AddressTable:
+        table = self._bridge_neighbours.get(bridge_id)
+        if table is None:
+            name = StateTables.bridge_arp(bridge_id)
+            table = SharedTable(name, self._host_id, _decode_bridge_neighbour, parse_ip)
+            self._bridge_neighbours[bridge_id] = table
+            self._add(table, lambda address: bridge_neighbour_tag(bridge_id, *address))
+        return table
+
+    def _neighbour_table(self, router_id: RouterId) -> AddressTable:
+        table = self._neighbours.get(router_id)
+        if table is None:
+            name = StateTables.router_arp(router_id)
+            table = SharedTable(name, self._host_id, _decode_neighbour, parse_ip)
+            self._neighbours[router_id] = table
+            self._add(table, lambda address: neighbour_tag(router_id, *address))
+        return table
+
+    def _add(self, table: MacTable | AddressTable, tag: Callable[..., FlowTag]) -> None:
+        self._by_name[table.name] = (table, tag)
+        self._unwatched[table.name] = None
+
+
+def _decode_mac_entry(key: str, value: str) -> tuple[int, PortId]:
+    try:
+        return parse_mac(key), PortId(UUID(value))
+    except ValueError:
+        raise DecodeError(f"not a port id: {value!r}") from None
+
+
+def _decode_bridge_neighbour(key: str, value: str) -> tuple[IpAddress, int]:
+    return parse_ip(key), parse_mac(value)
+
+
+def _decode_neighbour(key: str, value: str) -> tuple[IpAddress, int]:
+    try:
+        record = msgspec.json.decode(value, type=NeighbourRecord)
+    except msgspec.DecodeError as error:
+        raise DecodeError(f"not a neighbour record: {error}") from None
+    return parse_ip(key), parse_mac(record.mac)

@@ -1,0 +1,122 @@
+"""What an agent remembers between its runs, in one directory that only one agent may use.
+
+    lock           held (flock(2)) while an agent runs here
+    host_id        the host's UUID, created once
+    session        secret of the store session, to resume it after a restart
+    epoch          number of starts so far
+    tunnel_keys    the last tunnel key handed out
+
+Files are replaced atomically, so that a crash leaves the old or the new content.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from pathlib import Path
+from typing import TextIO
+from uuid import UUID, uuid4
+
+from midonet.errors import UnavailableError, UserError
+from midonet.model.ids import HostId
+
+_TUNNEL_KEY_TYPE = 1 << 20
+"""Bits 20 to 22 of a tunnel key: 1 is "chosen by the host itself"."""
+
+_TUNNEL_KEY_BITS = 0xFFFFF
+
+
+class StateDirectory:
+    """The opened directory; holds its lock until `close`."""
+
+    def __init__(self, path: Path) -> None:
+        """Create the directory when needed and lock it.
+
+        Raises UserError when another agent uses it or it cannot be written.
+        """
+        self.path = path
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock: TextIO = (path / "lock").open("w", encoding="ascii")
+        except OSError as error:
+            raise UserError(f"cannot use state directory {path}: {error.strerror}") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise UserError(
+                f"another agent is running with state directory {path}; "
+                "give each agent of a machine its own --state-dir"
+            ) from None
+
+    def close(self) -> None:
+        """Give the directory free."""
+        self._lock.close()
+
+    def host_id(self) -> HostId:
+        """Return the host's UUID, creating it on first use."""
+        text = self._read("host_id")
+        if text is None:
+            host_id = uuid4()
+            self._write("host_id", str(host_id))
+            return HostId(host_id)
+        try:
+            return HostId(UUID(text))
+        except ValueError:
+            raise UserError(f"{self.path / 'host_id'} does not hold a UUID") from None
+
+    def next_epoch(self) -> int:
+        """Count one more start and return the count, 1 at first."""
+        epoch = self._read_number("epoch") + 1
+        self._write("epoch", str(epoch))
+        return epoch
+
+    def session_secret(self) -> str | None:
+        """Return the secret of the last session, or None."""
+        return self._read("session")
+
+    def save_session_secret(self, secret: str) -> None:
+        """Remember the secret of the present session."""
+        self._write("session", secret)
+
+    def next_tunnel_key(self, in_use: frozenset[int]) -> int:
+        """Return a 24-bit tunnel key outside `in_use`.
+
+        Keys are handed out in a circle of about a million, so that an old key names no other
+        port until long after every peer has forgotten it.
+        """
+        number = self._read_number("tunnel_keys")
+        for _ in range(_TUNNEL_KEY_BITS):
+            number = number % _TUNNEL_KEY_BITS + 1
+            key = _TUNNEL_KEY_TYPE | number
+            if key not in in_use:
+                self._write("tunnel_keys", str(number))
+                return key
+        raise UnavailableError("every tunnel key of this host is in use")
+
+    def _read(self, name: str) -> str | None:
+        try:
+            return (self.path / name).read_text(encoding="ascii").strip() or None
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read {self.path / name}: {error}") from None
+
+    def _read_number(self, name: str) -> int:
+        text = self._read(name) or "0"
+        if not text.isdigit():
+            raise UserError(f"{self.path / name} does not hold a number")
+        return int(text)
+
+    def _write(self, name: str, text: str) -> None:
+        try:
+            with tempfile.NamedTemporaryFile(
+                "w", encoding="ascii", dir=self.path, prefix=f".{name}.", delete=False
+            ) as file:
+                file.write(text + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            Path(file.name).replace(self.path / name)
+        except OSError as error:
+            raise UserError(f"cannot write {self.path / name}: {error.strerror}") from None
