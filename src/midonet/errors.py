@@ -3,6 +3,7 @@
     MidoNetError
     +-- UserError            the request is wrong; the caller corrects it
     |   +-- NotFoundError    an object named in the request does not exist
+    |   +-- ValidationError  properties of the request break their rules
     +-- ConflictError        the state moved or forbids it; retry on new state
     |   +-- ReferencedError  an object cannot go while others refer to it
     |   +-- RevisionTooOldError  a watch asked for history that is gone
@@ -17,6 +18,9 @@ yet is not an error (see `Await` in `midonet.agent.simulation.result`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 class MidoNetError(Exception):
@@ -39,6 +43,26 @@ class NotFoundError(UserError):
         super().__init__(f"There is no {kind} with ID {object_id}.")
         self.kind = kind
         self.object_id = object_id
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One broken rule. `field` is the property as the caller wrote it."""
+
+    field: str
+    rule: str
+
+
+class ValidationError(UserError):
+    """Properties of the request break their rules; every one that was found is listed."""
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        listed = "; ".join(f"{violation.field}: {violation.rule}" for violation in violations)
+        super().__init__(
+            f"Validation error(s) found: {listed}",
+            field=violations[0].field if violations else None,
+        )
+        self.violations = tuple(violations)
 
 
 class ConflictError(MidoNetError):

@@ -1,0 +1,302 @@
+"""Representations of chains and rules."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from msgspec import Meta, Struct, field
+
+from midonet.errors import ValidationError, Violation
+from midonet.model.chains import Chain, Condition, FragmentPolicy, PortRange, Rule, RuleAction
+from midonet.model.ids import ChainId, RuleId
+from midonet.model.schema import (
+    CREATE_ONLY,
+    READ_ONLY,
+    REQUIRED,
+    UNSUPPORTED,
+    MediaType,
+    ResourceSchema,
+    link_to,
+    text,
+)
+from midonet.model.validation import IP, MAC, MAC_MASK, format_mac_mask, invalid, parse_mac_mask
+from midonet.packets.addresses import parse_ip, parse_prefix
+
+MAC_MASK_ALL = 0xFFFF_FFFF_FFFF
+
+
+class ChainResource(Struct, frozen=True, kw_only=True, rename="camel"):
+    """An ordered list of rules. A chain cannot be updated, only its rules come and go."""
+
+    id: Annotated[UUID | None, CREATE_ONLY] = None
+    uri: Annotated[str | None, link_to("/chains/{id}")] = None
+    project_id: Annotated[str, Meta(max_length=1024)] | None = field(default=None, name="tenantId")
+    name: Annotated[str, Meta(max_length=255)] | None = None
+    rules: Annotated[str | None, link_to("/chains/{id}/rules")] = None
+
+
+L4Port = Annotated[int, Meta(ge=0, le=0xFFFF)]
+
+
+class PortRangeResource(Struct, frozen=True, kw_only=True):
+    """An inclusive range of transport ports, ICMP types or ICMP codes."""
+
+    start: L4Port
+    end: L4Port
+
+
+class RuleResource(Struct, frozen=True, kw_only=True, rename="camel"):
+    """One rule of a chain. An absent condition matches everything.
+
+    kind: accept, drop, reject, return or jump.
+    position: place in the chain, from 1; the rules behind it move by one.
+    jump_chain_id: required for jump.
+    fragment_policy: any, nonheader, header or unfragmented; null means header when the rule
+        matches on transport ports, else any.
+    """
+
+    id: Annotated[UUID | None, CREATE_ONLY] = None
+    uri: Annotated[str | None, link_to("/rules/{id}")] = None
+    chain_id: Annotated[UUID | None, READ_ONLY] = None
+    kind: Annotated[str, REQUIRED] = field(default="", name="type")
+    position: Annotated[int, Meta(ge=1, le=0x7FFF_FFFF)] = 1
+    meter_name: Annotated[str | None, UNSUPPORTED] = None
+    jump_chain_id: UUID | None = None
+    jump_chain_name: Annotated[str | None, READ_ONLY] = None
+    inverted: bool = field(default=False, name="condInvert")
+    match_forward_flow: Annotated[bool, UNSUPPORTED] = False
+    match_return_flow: Annotated[bool, UNSUPPORTED] = False
+    in_port_ids: tuple[UUID, ...] = field(default=(), name="inPorts")
+    in_ports_inverted: bool = field(default=False, name="invInPorts")
+    out_port_ids: tuple[UUID, ...] = field(default=(), name="outPorts")
+    out_ports_inverted: bool = field(default=False, name="invOutPorts")
+    port_group_id: Annotated[UUID | None, UNSUPPORTED] = field(default=None, name="portGroup")
+    port_group_inverted: Annotated[bool, UNSUPPORTED] = field(default=False, name="invPortGroup")
+    in_port_group_id: Annotated[UUID | None, UNSUPPORTED] = field(default=None, name="inPortGroup")
+    in_port_group_inverted: Annotated[bool, UNSUPPORTED] = field(
+        default=False, name="invInPortGroup"
+    )
+    out_port_group_id: Annotated[UUID | None, UNSUPPORTED] = field(
+        default=None, name="outPortGroup"
+    )
+    out_port_group_inverted: Annotated[bool, UNSUPPORTED] = field(
+        default=False, name="invOutPortGroup"
+    )
+    ip_address_group_src_id: Annotated[UUID | None, UNSUPPORTED] = field(
+        default=None, name="ipAddrGroupSrc"
+    )
+    ip_address_group_src_inverted: Annotated[bool, UNSUPPORTED] = field(
+        default=False, name="invIpAddrGroupSrc"
+    )
+    ip_address_group_dst_id: Annotated[UUID | None, UNSUPPORTED] = field(
+        default=None, name="ipAddrGroupDst"
+    )
+    ip_address_group_dst_inverted: Annotated[bool, UNSUPPORTED] = field(
+        default=False, name="invIpAddrGroupDst"
+    )
+    traversed_device_id: UUID | None = field(default=None, name="traversedDevice")
+    traversed_device_inverted: bool = field(default=False, name="invTraversedDevice")
+    no_vlan: bool = False
+    vlan: Annotated[int, Meta(ge=0, le=4094)] = 0
+    eth_type: Annotated[int, Meta(ge=0x0600, le=0xFFFF)] | None = field(default=None, name="dlType")
+    eth_type_inverted: bool = field(default=False, name="invDlType")
+    eth_src: Annotated[str | None, text(MAC)] = field(default=None, name="dlSrc")
+    eth_src_mask: Annotated[str | None, text(MAC_MASK)] = field(default=None, name="dlSrcMask")
+    eth_src_inverted: bool = field(default=False, name="invDlSrc")
+    eth_dst: Annotated[str | None, text(MAC)] = field(default=None, name="dlDst")
+    eth_dst_mask: Annotated[str | None, text(MAC_MASK)] = field(default=None, name="dlDstMask")
+    eth_dst_inverted: bool = field(default=False, name="invDlDst")
+    ip_tos: Annotated[int, Meta(ge=0, le=255)] | None = field(default=None, name="nwTos")
+    ip_tos_inverted: bool = field(default=False, name="invNwTos")
+    ip_proto: Annotated[int, Meta(ge=0, le=255)] | None = field(default=None, name="nwProto")
+    ip_proto_inverted: bool = field(default=False, name="invNwProto")
+    ip_src_address: Annotated[str | None, text(IP)] = field(default=None, name="nwSrcAddress")
+    ip_src_length: Annotated[int, Meta(ge=0, le=128)] | None = field(
+        default=None, name="nwSrcLength"
+    )
+    ip_src_inverted: bool = field(default=False, name="invNwSrc")
+    ip_dst_address: Annotated[str | None, text(IP)] = field(default=None, name="nwDstAddress")
+    ip_dst_length: Annotated[int, Meta(ge=0, le=128)] | None = field(
+        default=None, name="nwDstLength"
+    )
+    ip_dst_inverted: bool = field(default=False, name="invNwDst")
+    match_ip_dst_rewritten: Annotated[bool, UNSUPPORTED] = field(
+        default=False, name="matchNwDstRewritten"
+    )
+    fragment_policy: FragmentPolicy | None = None
+    l4_src: PortRangeResource | None = field(default=None, name="tpSrc")
+    l4_src_inverted: bool = field(default=False, name="invTpSrc")
+    l4_dst: PortRangeResource | None = field(default=None, name="tpDst")
+    l4_dst_inverted: bool = field(default=False, name="invTpDst")
+    icmp_data_src_address: Annotated[str | None, UNSUPPORTED] = field(
+        default=None, name="icmpDataSrcIpAddress"
+    )
+    icmp_data_src_length: Annotated[int | None, UNSUPPORTED] = field(
+        default=None, name="icmpDataSrcIpLength"
+    )
+    icmp_data_src_inverted: Annotated[bool, UNSUPPORTED] = field(
+        default=False, name="invIcmpDataSrcIp"
+    )
+    icmp_data_dst_address: Annotated[str | None, UNSUPPORTED] = field(
+        default=None, name="icmpDataDstIpAddress"
+    )
+    icmp_data_dst_length: Annotated[int | None, UNSUPPORTED] = field(
+        default=None, name="icmpDataDstIpLength"
+    )
+    icmp_data_dst_inverted: Annotated[bool, UNSUPPORTED] = field(
+        default=False, name="invIcmpDataDstIp"
+    )
+    chain: Annotated[str | None, link_to("/chains/{chain_id}")] = None
+    jump_chain: Annotated[str | None, link_to("/chains/{jump_chain_id}")] = None
+
+
+_ALIKE = tuple(
+    name
+    for name in Condition.__struct_fields__
+    if name in RuleResource.__struct_fields__
+    and name not in ("eth_src_mask", "eth_dst_mask", "l4_src", "l4_dst", "fragment_policy")
+)
+"""Fields that the condition and the representation hold in the same form."""
+
+
+def rule_to_model(resource: RuleResource, current: Rule | None) -> Rule:
+    """Return the stored form; the position is the caller's business. Raises ValidationError."""
+    try:
+        action = RuleAction(resource.kind)
+    except ValueError:
+        supported = ", ".join(RuleAction)
+        raise invalid(
+            "type", f"{resource.kind!r} is not supported; supported types are {supported}"
+        ) from None
+    if action is RuleAction.JUMP and resource.jump_chain_id is None:
+        raise invalid("jumpChainId", "is required for a jump rule")
+    assert resource.id is not None
+    assert resource.chain_id is not None
+    return Rule(
+        id=RuleId(resource.id),
+        chain_id=ChainId(resource.chain_id),
+        action=action,
+        condition=condition_to_model(resource),
+        jump_chain_id=ChainId(resource.jump_chain_id)
+        if action is RuleAction.JUMP and resource.jump_chain_id is not None
+        else None,
+    )
+
+
+def condition_to_model(resource: RuleResource) -> Condition:
+    """Return the condition of a rule. Raises ValidationError."""
+    violations: list[Violation] = []
+    condition = Condition(
+        **{name: getattr(resource, name) for name in _ALIKE},
+        eth_src_mask=_mac_mask(resource.eth_src_mask),
+        eth_dst_mask=_mac_mask(resource.eth_dst_mask),
+        ip_src=_prefix(resource.ip_src_address, resource.ip_src_length, "nwSrc", violations),
+        ip_dst=_prefix(resource.ip_dst_address, resource.ip_dst_length, "nwDst", violations),
+        l4_src=_range(resource.l4_src, "tpSrc", violations),
+        l4_dst=_range(resource.l4_dst, "tpDst", violations),
+        fragment_policy=_fragment_policy(resource, violations),
+    )
+    if condition.ip_src is not None and condition.ip_dst is not None:
+        source, destination = parse_prefix(condition.ip_src), parse_prefix(condition.ip_dst)
+        if source.version is not destination.version:
+            violations.append(
+                Violation("nwDstAddress", "must be of the same IP version as nwSrcAddress")
+            )
+    if violations:
+        raise ValidationError(violations)
+    return condition
+
+
+def _mac_mask(text_form: str | None) -> int:
+    return MAC_MASK_ALL if text_form is None else parse_mac_mask(text_form)
+
+
+def _prefix(
+    address: str | None, length: int | None, name: str, violations: list[Violation]
+) -> str | None:
+    if address is None:
+        return None
+    bits = parse_ip(address).version.bits
+    if length is not None and length > bits:
+        violations.append(Violation(f"{name}Length", f"must be at most {bits}"))
+    return f"{address}/{bits if length is None else min(length, bits)}"
+
+
+def _range(
+    given: PortRangeResource | None, name: str, violations: list[Violation]
+) -> PortRange | None:
+    if given is None:
+        return None
+    if given.start > given.end:
+        violations.append(Violation(name, "start must not be above end"))
+    return PortRange(given.start, given.end)
+
+
+def _fragment_policy(resource: RuleResource, violations: list[Violation]) -> FragmentPolicy:
+    """Later fragments carry no ports, so a match on ports excludes policies that take them."""
+    matches_l4 = resource.l4_src is not None or resource.l4_dst is not None
+    if resource.fragment_policy is None:
+        return FragmentPolicy.HEADER if matches_l4 else FragmentPolicy.ANY
+    allowed = (FragmentPolicy.HEADER, FragmentPolicy.UNFRAGMENTED)
+    if matches_l4 and resource.fragment_policy not in allowed:
+        violations.append(
+            Violation(
+                "fragmentPolicy", "must be header or unfragmented when tpSrc or tpDst is given"
+            )
+        )
+    return resource.fragment_policy
+
+
+def rule_from_model(rule: Rule) -> RuleResource:
+    """Return the representation of a stored rule, at position 1."""
+    condition = rule.condition
+    source = None if condition.ip_src is None else parse_prefix(condition.ip_src)
+    destination = None if condition.ip_dst is None else parse_prefix(condition.ip_dst)
+    return RuleResource(
+        id=rule.id,
+        chain_id=rule.chain_id,
+        kind=rule.action,
+        jump_chain_id=rule.jump_chain_id,
+        **{name: getattr(condition, name) for name in _ALIKE},
+        eth_src_mask=None if condition.eth_src is None else format_mac_mask(condition.eth_src_mask),
+        eth_dst_mask=None if condition.eth_dst is None else format_mac_mask(condition.eth_dst_mask),
+        ip_src_address=None if source is None else str(source.address),
+        ip_src_length=None if source is None else source.length,
+        ip_dst_address=None if destination is None else str(destination.address),
+        ip_dst_length=None if destination is None else destination.length,
+        l4_src=_range_resource(condition.l4_src),
+        l4_dst=_range_resource(condition.l4_dst),
+        fragment_policy=condition.fragment_policy,
+    )
+
+
+def _range_resource(stored: PortRange | None) -> PortRangeResource | None:
+    return None if stored is None else PortRangeResource(start=stored.start, end=stored.end)
+
+
+def chain_to_model(resource: ChainResource, current: Chain | None) -> Chain:
+    """Return the stored form of a chain that is being created."""
+    assert resource.id is not None
+    return Chain(id=ChainId(resource.id), project_id=resource.project_id, name=resource.name)
+
+
+CHAIN = ResourceSchema(
+    title="Chain",
+    representation=ChainResource,
+    kind=Chain,
+    media=MediaType("Chain", (1,)),
+    collection="chains",
+    root_keys=("chains", "chainTemplate"),
+    to_model=chain_to_model,
+)
+RULE = ResourceSchema(
+    title="Rule",
+    representation=RuleResource,
+    kind=Rule,
+    media=MediaType("Rule", (2,)),
+    collection="rules",
+    root_keys=(None, "ruleTemplate"),
+    to_model=rule_to_model,
+    from_model=rule_from_model,
+)

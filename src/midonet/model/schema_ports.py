@@ -1,0 +1,238 @@
+"""Representation of ports, of bridges and of routers alike.
+
+The `type` of a port tells its device. `portSubnet` and the triple `portAddress`,
+`networkAddress`, `networkLength` are two views of the same addresses: the triple shows the
+first IPv4 address, and is read only when `portSubnet` is empty.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from msgspec import Meta, Struct, field
+
+from midonet.errors import ValidationError, Violation
+from midonet.model.devices import Port
+from midonet.model.ids import BridgeId, ChainId, HostId, PortId, RouterId
+from midonet.model.schema import (
+    CREATE_ONLY,
+    READ_ONLY,
+    REQUIRED,
+    UNSUPPORTED,
+    MediaType,
+    ResourceSchema,
+    link_to,
+    text,
+)
+from midonet.model.validation import INTERFACE_NAME, IPV4, PREFIX, UNICAST_MAC, invalid
+from midonet.packets.addresses import IpPrefix, IpVersion, format_ip, parse_prefix
+
+BRIDGE_PORT_TYPES = ("Bridge", "ExteriorBridge", "InteriorBridge")
+ROUTER_PORT_TYPES = ("Router", "ExteriorRouter", "InteriorRouter")
+
+
+class PortResource(Struct, frozen=True, kw_only=True, rename="camel"):
+    """An attachment on a bridge or a router.
+
+    kind: Bridge or Router; Exterior and Interior forms of both are accepted.
+    tunnel_key: 24-bit key assigned by the server.
+    vif_id: free text of the system that made the port.
+    host_id: host to which the port is bound; a body counts only while the port is not bound.
+    interface_name: interface on that host.
+    peer_port_id: port this one is linked to; a body counts only while the port is not linked.
+    active: the interface is up at a host whose agent is alive.
+    vlan_id: bridge ports; 0 means untagged.
+    addresses: router ports; address/length, at most one IPv4 and one IPv6.
+    mac: router ports; the server chooses one when null.
+    """
+
+    id: Annotated[UUID | None, CREATE_ONLY] = None
+    uri: Annotated[str | None, link_to("/ports/{id}")] = None
+    kind: Annotated[str, REQUIRED] = field(default="", name="type")
+    device_id: Annotated[UUID | None, READ_ONLY] = None
+    admin_state_up: bool = True
+    inbound_filter_id: UUID | None = None
+    outbound_filter_id: UUID | None = None
+    tunnel_key: Annotated[int, READ_ONLY] = 0
+    vif_id: Annotated[str, Meta(max_length=255)] | None = None
+    host_id: UUID | None = None
+    interface_name: Annotated[str | None, text(INTERFACE_NAME)] = None
+    peer_port_id: UUID | None = field(default=None, name="peerId")
+    inbound_mirror_ids: Annotated[tuple[UUID, ...], UNSUPPORTED] = ()
+    outbound_mirror_ids: Annotated[tuple[UUID, ...], UNSUPPORTED] = ()
+    post_in_filter_mirror_ids: Annotated[tuple[UUID, ...], UNSUPPORTED] = ()
+    pre_out_filter_mirror_ids: Annotated[tuple[UUID, ...], UNSUPPORTED] = ()
+    insertion_ids: Annotated[tuple[UUID, ...], READ_ONLY] = ()
+    qos_policy_id: Annotated[UUID | None, UNSUPPORTED] = None
+    active: Annotated[bool, READ_ONLY] = False
+    vlan_id: Annotated[int, Meta(ge=0, le=4094)] = 0
+    network_address: Annotated[str | None, text(IPV4)] = None
+    network_length: Annotated[int, Meta(ge=0, le=32)] = 0
+    port_address: Annotated[str | None, text(IPV4)] = None
+    addresses: Annotated[tuple[str, ...], text(PREFIX)] = field(default=(), name="portSubnet")
+    mac: Annotated[str | None, text(UNICAST_MAC)] = field(default=None, name="portMac")
+    vni: Annotated[int, Meta(ge=0, le=0xFFFFFF)] = field(default=0, name="rtrPortVni")
+    off_ramp_vxlan: bool = False
+    service_container_id: Annotated[UUID | None, READ_ONLY] = None
+    bgp_status: Annotated[str | None, READ_ONLY] = None
+    device: Annotated[str | None, link_to("")] = None
+    host: Annotated[str | None, link_to("/hosts/{host_id}")] = None
+    peer: Annotated[str | None, link_to("/ports/{peer_port_id}")] = None
+    link: Annotated[str | None, link_to("/ports/{id}/link")] = None
+    port_groups: Annotated[str | None, link_to("/ports/{id}/port_groups")] = None
+    host_interface_port: Annotated[str | None, link_to("/hosts/{host_id}/ports/{id}")] = None
+    inbound_filter: Annotated[str | None, link_to("/chains/{inbound_filter_id}")] = None
+    outbound_filter: Annotated[str | None, link_to("/chains/{outbound_filter_id}")] = None
+    peering_table: Annotated[
+        str | None, link_to("/routers/{device_id}/ports/{id}/peering_table")
+    ] = None
+    service_container: Annotated[
+        str | None, link_to("/service_containers/{service_container_id}")
+    ] = None
+
+
+class PortLinkResource(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Which port to link with. A whole port may be posted; only `peerId` is read."""
+
+    peer_port_id: Annotated[UUID | None, REQUIRED] = field(default=None, name="peerId")
+
+
+def port_to_model(resource: PortResource, current: Port | None) -> Port:
+    """Return the stored form. On creation, `device_id` names the device.
+
+    A missing MAC stays None and a missing tunnel key 0: the caller allocates both. Raises
+    ValidationError.
+    """
+    is_router_port = _is_router_port(resource, current)
+    violations = []
+    if (resource.host_id is None) != (resource.interface_name is None):
+        violations.append(Violation("interfaceName", "hostId and interfaceName go together"))
+    addresses = _addresses(resource, violations) if is_router_port else ()
+    if violations:
+        raise ValidationError(violations)
+    bound = _binding(resource, current)
+    peer_id = resource.peer_port_id
+    if current is not None and current.peer_port_id is not None:
+        peer_id = current.peer_port_id
+    assert resource.id is not None
+    device_id = resource.device_id
+    return Port(
+        id=PortId(resource.id),
+        bridge_id=BridgeId(device_id) if device_id and not is_router_port else None,
+        router_id=RouterId(device_id) if device_id and is_router_port else None,
+        admin_state_up=resource.admin_state_up,
+        inbound_filter_id=_chain(resource.inbound_filter_id),
+        outbound_filter_id=_chain(resource.outbound_filter_id),
+        tunnel_key=current.tunnel_key if current else 0,
+        vif_id=resource.vif_id,
+        host_id=bound[0],
+        interface_name=bound[1],
+        previous_host_id=current.previous_host_id if current else None,
+        peer_port_id=PortId(peer_id) if peer_id is not None else None,
+        vlan_id=0 if is_router_port else resource.vlan_id,
+        addresses=addresses,
+        mac=_mac(resource, current) if is_router_port else None,
+        vni=resource.vni if is_router_port else 0,
+        off_ramp_vxlan=is_router_port and resource.off_ramp_vxlan,
+    )
+
+
+def _is_router_port(resource: PortResource, current: Port | None) -> bool:
+    if resource.kind not in BRIDGE_PORT_TYPES + ROUTER_PORT_TYPES:
+        raise invalid("type", "must be Bridge or Router, or an Exterior or Interior form of one")
+    is_router_port = resource.kind in ROUTER_PORT_TYPES
+    if current is not None and is_router_port != (current.router_id is not None):
+        raise invalid("type", "a port keeps the type it was created with")
+    return is_router_port
+
+
+def _binding(resource: PortResource, current: Port | None) -> tuple[HostId | None, str | None]:
+    if current is not None and current.host_id is not None:
+        return current.host_id, current.interface_name
+    if resource.host_id is None:
+        return None, None
+    return HostId(resource.host_id), resource.interface_name
+
+
+def _chain(chain_id: UUID | None) -> ChainId | None:
+    return None if chain_id is None else ChainId(chain_id)
+
+
+def _mac(resource: PortResource, current: Port | None) -> str | None:
+    if resource.mac is None and current is not None:
+        return current.mac
+    return resource.mac
+
+
+def _addresses(resource: PortResource, violations: list[Violation]) -> tuple[str, ...]:
+    """Return the addresses a router port stands for, whichever view the caller filled in."""
+    addresses = resource.addresses
+    if not addresses and resource.port_address is not None:
+        addresses = (f"{resource.port_address}/{resource.network_length}",)
+    parsed = [parse_prefix(address) for address in addresses]
+    versions = [prefix.version for prefix in parsed]
+    if len(set(versions)) != len(versions):
+        violations.append(Violation("portSubnet", "at most one IPv4 and one IPv6 address"))
+    if not all(is_interface_address(prefix) for prefix in parsed):
+        violations.append(Violation("portSubnet", "must be unicast addresses"))
+    return addresses
+
+
+def is_interface_address(prefix: IpPrefix) -> bool:
+    """Tell whether an interface can have this address: neither unspecified nor multicast.
+
+    Class E is refused with IPv4 multicast (RFC 1112 section 4).
+    """
+    if prefix.version is IpVersion.V4:
+        return 0 < prefix.value < 0xE000_0000
+    return prefix.value != 0 and prefix.value >> 120 != 0xFF
+
+
+def port_from_model(port: Port) -> PortResource:
+    """Return the representation of a stored port, `active` false."""
+    first_v4 = None
+    for address in port.addresses:
+        prefix = parse_prefix(address)
+        if prefix.version is IpVersion.V4:
+            first_v4 = prefix
+            break
+    is_router_port = port.router_id is not None
+    device_id = port.router_id if port.router_id is not None else port.bridge_id
+    return PortResource(
+        id=port.id,
+        kind="Router" if is_router_port else "Bridge",
+        device_id=device_id,
+        device=f"/{'routers' if is_router_port else 'bridges'}/{device_id}",
+        admin_state_up=port.admin_state_up,
+        inbound_filter_id=port.inbound_filter_id,
+        outbound_filter_id=port.outbound_filter_id,
+        tunnel_key=port.tunnel_key,
+        vif_id=port.vif_id,
+        host_id=port.host_id,
+        interface_name=port.interface_name,
+        peer_port_id=port.peer_port_id,
+        vlan_id=port.vlan_id,
+        network_address=format_ip(first_v4.version, first_v4.network) if first_v4 else None,
+        network_length=first_v4.length if first_v4 else 0,
+        port_address=str(first_v4.address) if first_v4 else None,
+        addresses=port.addresses,
+        mac=port.mac,
+        vni=port.vni,
+        off_ramp_vxlan=port.off_ramp_vxlan,
+    )
+
+
+PORT = ResourceSchema(
+    title="Port",
+    representation=PortResource,
+    kind=Port,
+    media=MediaType("Port", (4, 3, 2)),
+    collection="ports",
+    root_keys=("ports", "portTemplate"),
+    to_model=port_to_model,
+    from_model=port_from_model,
+)
+PORT_LINK = ResourceSchema(
+    title="PortLink", representation=PortLinkResource, media=MediaType("PortLink", (1,))
+)

@@ -1,0 +1,108 @@
+"""Text formats of the model and the canonical form in which they are stored.
+
+A `TextFormat` is a name, the rule in words, and a function that returns the canonical text or
+raises `DecodeError`. Nothing here does I/O; whether a referent exists is the store's business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from midonet.errors import DecodeError, ValidationError, Violation
+from midonet.packets.addresses import (
+    IpVersion,
+    format_mac,
+    is_multicast_mac,
+    parse_ip,
+    parse_mac,
+    parse_prefix,
+)
+
+_INTERFACE_NAME = re.compile(r"[^\s/\x00-\x1f:]{1,15}", re.ASCII)
+_CISCO_MAC = re.compile(r"[0-9a-fA-F]{4}\.[0-9a-fA-F]{4}\.[0-9a-fA-F]{4}")
+
+
+@dataclass(frozen=True, slots=True)
+class TextFormat:
+    """A format of text. `name` is the format word in OpenAPI, `rule` the sentence in errors."""
+
+    name: str
+    rule: str
+    canonical: Callable[[str], str]
+
+
+def canonical_ip(text: str) -> str:
+    """Return an IPv4 or IPv6 address in canonical text. Raises DecodeError."""
+    return str(parse_ip(text))
+
+
+def canonical_ipv4(text: str) -> str:
+    """Return an IPv4 address in canonical text. Raises DecodeError."""
+    parsed = parse_ip(text)
+    if parsed.version is not IpVersion.V4:
+        raise DecodeError(f"not an IPv4 address: {text!r}")
+    return str(parsed)
+
+
+def canonical_prefix(text: str) -> str:
+    """Return `address/length` in canonical text, host bits kept. Raises DecodeError."""
+    return str(parse_prefix(text))
+
+
+def canonical_mac(text: str) -> str:
+    """Return a MAC address as lower-case octets joined by `:`. Raises DecodeError."""
+    return format_mac(parse_mac(text))
+
+
+def canonical_unicast_mac(text: str) -> str:
+    """Return a MAC address that can belong to one interface. Raises DecodeError."""
+    value = parse_mac(text)
+    if value == 0 or is_multicast_mac(value):
+        raise DecodeError(f"not a unicast MAC address: {text!r}")
+    return format_mac(value)
+
+
+def canonical_mac_mask(text: str) -> str:
+    """Return a MAC mask as three dotted groups of four digits. Raises DecodeError."""
+    return format_mac_mask(parse_mac_mask(text))
+
+
+def parse_mac_mask(text: str) -> int:
+    """Parse a MAC mask: `ffff.ffff.0000`, or colon notation. Raises DecodeError."""
+    if _CISCO_MAC.fullmatch(text):
+        return int(text.replace(".", ""), 16)
+    return parse_mac(text)
+
+
+def format_mac_mask(value: int) -> str:
+    """Format a 48-bit mask as three dotted groups of four hexadecimal digits."""
+    digits = f"{value:012x}"
+    return f"{digits[:4]}.{digits[4:8]}.{digits[8:]}"
+
+
+def canonical_interface_name(text: str) -> str:
+    """Return a Linux interface name unchanged (1 to 15 octets, no space, `/` or `:`).
+
+    Raises DecodeError. Source: dev_valid_name() in net/core/dev.c.
+    """
+    if text in (".", "..") or not _INTERFACE_NAME.fullmatch(text):
+        raise DecodeError(f"not an interface name: {text!r}")
+    return text
+
+
+IP = TextFormat("ip", "must be an IPv4 or IPv6 address", canonical_ip)
+IPV4 = TextFormat("ipv4", "must be an IPv4 address", canonical_ipv4)
+PREFIX = TextFormat("prefix", "must be address/length", canonical_prefix)
+MAC = TextFormat("mac", "must be a MAC address", canonical_mac)
+UNICAST_MAC = TextFormat("mac", "must be a unicast MAC address", canonical_unicast_mac)
+MAC_MASK = TextFormat("mac-mask", "must be a MAC mask such as ffff.ffff.ffff", canonical_mac_mask)
+INTERFACE_NAME = TextFormat(
+    "interface-name", "must be an interface name of 1 to 15 characters", canonical_interface_name
+)
+
+
+def invalid(field: str, rule: str) -> ValidationError:
+    """Return the error for one broken rule."""
+    return ValidationError((Violation(field, rule),))
