@@ -1,0 +1,89 @@
+"""Attach BPF programs with clsact, for kernels without TCX (before 6.6).
+
+The qdisc and its filter stay when the process ends; attaching again replaces the filter in one
+step, so no packet passes without a program. Recognition rule: priority 77 and handle 1 on the
+ingress side of clsact.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from midonet.errors import DatapathError
+
+_INGRESS = 0xFFFF_FFF2  # TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS), linux/pkt_sched.h
+_PRIORITY = 77
+_EEXIST, _ENOENT, _EINVAL, _ENODEV = 17, 2, 22, 19
+
+
+class Clsact:
+    """Blocking netlink calls, carried out by one worker thread: the netlink library keeps an
+    event loop of its own, which must not be the caller's."""
+
+    def __init__(self) -> None:
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="clsact")
+        self._netlink: IPRoute = self._worker.submit(IPRoute).result()
+
+    def close(self) -> None:
+        """Close the netlink socket; what is attached stays."""
+        self._worker.submit(self._netlink.close).result()
+        self._worker.shutdown()
+
+    def attach(self, ifindex: int, program_fd: int, name: str) -> None:
+        """Run the program on ingress of an interface, in place of an earlier one of ours.
+
+        Raises DatapathError.
+        """
+        self._worker.submit(self._attach, ifindex, program_fd, name).result()
+
+    def detach(self, ifindex: int) -> None:
+        """Remove our filter; an interface that is gone or has none is fine."""
+        self._worker.submit(self._detach, ifindex).result()
+
+    def is_attached(self, ifindex: int) -> bool:
+        """Tell whether our filter is on the interface."""
+        return self._worker.submit(self._is_attached, ifindex).result()
+
+    def _attach(self, ifindex: int, program_fd: int, name: str) -> None:
+        try:
+            self._netlink.tc("add", "clsact", ifindex)
+        except NetlinkError as error:
+            if error.code != _EEXIST:
+                raise _refused("add clsact to", ifindex, error) from error
+        try:
+            self._netlink.tc(
+                "replace-filter",
+                "bpf",
+                ifindex,
+                ":1",
+                fd=program_fd,
+                name=name,
+                parent=_INGRESS,
+                prio=_PRIORITY,
+                classid=1,
+                direct_action=True,
+            )
+        except NetlinkError as error:
+            raise _refused("attach the program to", ifindex, error) from error
+
+    def _detach(self, ifindex: int) -> None:
+        try:
+            self._netlink.tc("del-filter", "bpf", ifindex, ":1", parent=_INGRESS, prio=_PRIORITY)
+        except NetlinkError as error:
+            if error.code not in (_ENOENT, _EINVAL, _ENODEV):
+                raise _refused("detach the program from", ifindex, error) from error
+
+    def _is_attached(self, ifindex: int) -> bool:
+        try:
+            filters: list[Any] = list(self._netlink.get_filters(ifindex, 0, _INGRESS))
+        except NetlinkError:
+            return False
+        return any(found["info"] >> 16 == _PRIORITY for found in filters)
+
+
+def _refused(action: str, ifindex: int, error: NetlinkError) -> DatapathError:
+    return DatapathError(f"cannot {action} interface {ifindex}: {error}", errno=int(error.code))
