@@ -311,6 +311,11 @@ class StateTables:
         return f"mac/{bridge_id}/{vlan}"
 
     @staticmethod
+    def mac_vlans(bridge_id: ObjectId) -> str:
+        """VLAN number to nothing: the VLANs of one bridge that have or had MAC entries."""
+        return f"mac_vlans/{bridge_id}"
+
+    @staticmethod
     def bridge_arp(bridge_id: ObjectId) -> str:
         """IP text to MAC text, of one bridge."""
         return f"bridge_arp/{bridge_id}"

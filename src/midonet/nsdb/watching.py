@@ -68,6 +68,15 @@ class WatchIndex:
 
     def __init__(self) -> None:
         self._watchers: dict[WatchKey, set[StoreWatcher]] = {}
+        self._members: set[StoreWatcher] = set()
+
+    def join(self, watcher: StoreWatcher) -> None:
+        """Let `close` end a watcher, whatever it watches."""
+        self._members.add(watcher)
+
+    def leave(self, watcher: StoreWatcher) -> None:
+        """Undo `join`."""
+        self._members.discard(watcher)
 
     def add(self, key: WatchKey, watcher: StoreWatcher) -> None:
         """Register a watcher for a key."""
@@ -97,7 +106,7 @@ class WatchIndex:
 
     def close(self) -> None:
         """End every watcher."""
-        for watcher in {one for watchers in self._watchers.values() for one in watchers}:
+        for watcher in list(self._members):
             watcher.end()
 
 
@@ -121,6 +130,7 @@ class StoreWatcher:
         self._marked: dict[Marked, None] = {}
         self._wake = asyncio.Event()
         self._is_closed = False
+        source.watch_index.join(self)
 
     def add(self, keys: Sequence[WatchKey]) -> None:
         """Start watching; a key that is watched already is left as it is."""
@@ -175,6 +185,7 @@ class StoreWatcher:
     def end(self) -> None:
         """Do what `close` does; for the store, which ends all its watchers."""
         self._is_closed = True
+        self._source.watch_index.leave(self)
         for key in self._registrations:
             self._source.watch_index.remove(key, self)
         self._registrations.clear()

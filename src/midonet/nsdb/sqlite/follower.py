@@ -1,0 +1,112 @@
+"""The thread by which a client follows the commits of all processes, and ends dead sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from midonet.errors import RevisionTooOldError
+from midonet.nsdb import sessions
+from midonet.nsdb.sqlite.boot_clock import boot_time
+from midonet.nsdb.sqlite.notification import Listener
+from midonet.nsdb.sqlite.schema import connect, notify_path, read_meta, translated_errors
+from midonet.nsdb.sqlite.tables import SqliteTables, mark_of_row
+from midonet.nsdb.sqlite.writer import Writer
+from midonet.nsdb.transaction import Mark, Transaction
+from midonet.nsdb.watching import WatchIndex
+
+_LOG = logging.getLogger(__name__)
+
+LOOK_INTERVAL_S = 2.0
+"""How long changes go unnoticed at most when notifications do not work."""
+
+_SHORTEST_WAIT_S = 0.01
+
+
+class Follower:
+    """Reads the change log when notified and marks the keys at the watchers of one loop."""
+
+    def __init__(
+        self, path: Path, loop: asyncio.AbstractEventLoop, watch_index: WatchIndex, writer: Writer
+    ) -> None:
+        self._path = path
+        self._loop = loop
+        self._watch_index = watch_index
+        self._writer = writer
+        with ExitStack() as undo:
+            self._listener = Listener(notify_path(path))
+            undo.callback(self._listener.close)
+            with translated_errors(path):
+                self._connection = connect(path)
+                undo.callback(self._connection.close)
+                self._revision = read_meta(self._connection, "revision")
+            self._resources = undo.pop_all()
+        self._thread = threading.Thread(target=self._run, name="nsdb-follower", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop and wait for the thread, which is never long at work."""
+        self._listener.stop()
+        self._thread.join()
+        self._resources.close()
+
+    def _run(self) -> None:
+        wait_s = 0.0
+        while self._listener.wait(wait_s):
+            wait_s = LOOK_INTERVAL_S
+            try:
+                self._follow()
+                wait_s = min(wait_s, self._end_dead_sessions())
+            except sqlite3.Error as error:
+                _LOG.warning("%s cannot be followed: %s", self._path, error)
+            self._listener.follow_file()
+
+    def _follow(self) -> None:
+        try:
+            marks = self._new_marks()
+        except RevisionTooOldError:
+            self._hand_over(self._watch_index.dispatch_all)
+            return
+        if marks:
+            self._hand_over(self._watch_index.dispatch, marks)
+
+    def _new_marks(self) -> set[Mark]:
+        """Return what changed since the last call; RevisionTooOldError when the log is shorter."""
+        run = self._connection.execute
+        run("BEGIN")
+        try:
+            since = self._revision
+            self._revision = read_meta(self._connection, "revision")
+            if self._revision == since:
+                return set()
+            floor = read_meta(self._connection, "history_floor")
+            if floor > since:
+                raise RevisionTooOldError(f"the log begins after revision {floor}")
+            rows = run("SELECT scope, name, key FROM change WHERE revision > ?", (since,))
+            marks = {mark_of_row(row) for row in rows}
+        finally:
+            run("COMMIT")
+        return {mark for mark in marks if mark is not None}
+
+    def _end_dead_sessions(self) -> float:
+        """End sessions that are dead; return in how many seconds the next one may be."""
+        now = boot_time()
+        records = SqliteTables(self._connection).sessions()
+        live = [record for record in records if record.is_live(now)]
+        if len(live) < len(records):
+            self._writer.submit(_reap)
+        nearest = min((record.deadline.seconds for record in live), default=now.seconds + 3600)
+        return max(_SHORTEST_WAIT_S, nearest - now.seconds)
+
+    def _hand_over(self, function: Callable[..., None], *arguments: object) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+
+def _reap(transaction: Transaction, tables: SqliteTables) -> None:
+    sessions.reap(transaction, tables, boot_time())

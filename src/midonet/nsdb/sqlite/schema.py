@@ -1,0 +1,212 @@
+"""The file of the embedded store: recognising, creating and migrating it.
+
+A file that is not ours is recognised by its first hundred bytes, before SQLite opens it, so
+that nothing in it or beside it changes. A new file is built under another name and renamed into
+place, so that no process ever sees a half-made one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from midonet.errors import DecodeError, SchemaTooNewError, UnavailableError
+from midonet.nsdb import codec
+
+APPLICATION_ID = 0x4D69446F
+"""Marks a SQLite file as a MidoNet store ("MiDo", at offset 68 of the file)."""
+
+BUSY_TIMEOUT_S = 5.0
+"""How long a write waits for the writers of other processes."""
+
+_MAGIC = b"SQLite format 3\x00"
+_HEADER_BYTES = 100
+_CORRUPTION_CODES = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+        "INSERT INTO meta VALUES ('revision', 0), ('history_floor', 0), ('schema', 0)",
+        "CREATE TABLE object (kind TEXT NOT NULL, id BLOB NOT NULL, version INTEGER NOT NULL,"
+        " schema INTEGER NOT NULL, revision INTEGER NOT NULL, body BLOB NOT NULL,"
+        " PRIMARY KEY (kind, id)) WITHOUT ROWID",
+        "CREATE TABLE reference (target_kind TEXT NOT NULL, target BLOB NOT NULL,"
+        " kind TEXT NOT NULL, field TEXT NOT NULL, source BLOB NOT NULL,"
+        " PRIMARY KEY (target_kind, target, kind, field, source)) WITHOUT ROWID",
+        "CREATE INDEX reference_by_source ON reference (source, kind)",
+        "CREATE TABLE state (name TEXT NOT NULL, key TEXT NOT NULL, owner BLOB NOT NULL,"
+        " value TEXT NOT NULL, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL,"
+        " is_persistent INTEGER NOT NULL, PRIMARY KEY (name, key, owner)) WITHOUT ROWID",
+        "CREATE INDEX ephemeral_state ON state (owner) WHERE is_persistent = 0",
+        "CREATE TABLE session (owner BLOB PRIMARY KEY, secret TEXT NOT NULL,"
+        " timeout_s REAL NOT NULL, boot_id TEXT NOT NULL, deadline_s REAL NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE change (revision INTEGER NOT NULL, scope INTEGER NOT NULL,"
+        " name TEXT NOT NULL, key BLOB NOT NULL,"
+        " PRIMARY KEY (revision, scope, name, key)) WITHOUT ROWID",
+    ),
+)
+"""Statements that lead from each layout of the tables to the next; the first makes them."""
+
+LAYOUT_VERSION = len(MIGRATIONS)
+"""Layout of the tables that this process knows; kept as `user_version` of the file."""
+
+
+@contextmanager
+def translated_errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into DecodeError (corruption) and UnavailableError (the rest)."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in _CORRUPTION_CODES:
+            raise DecodeError(f"{path} is corrupt: {error}") from error
+        raise UnavailableError(f"{path}: {error}") from error
+
+
+def notify_path(path: Path) -> Path:
+    """Return the file beside the database whose modification tells others of a commit."""
+    return path.with_name(path.name + "-notify")
+
+
+def ensure_file(path: Path) -> None:
+    """Check that `path` is a store that this process can use; create it when absent or empty.
+
+    Raises DecodeError (not a MidoNet store, or corrupt), SchemaTooNewError, UnavailableError
+    (cannot be read or written). When it raises, the file is as it was.
+    """
+    try:
+        is_present = _inspect(path)
+        with _creation_lock(path):
+            if not is_present and not _inspect(path):
+                _create(path)
+    except OSError as error:
+        raise UnavailableError(f"{path}: {error.strerror}") from error
+    with translated_errors(path):
+        _check_and_migrate(path)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a connection to an existing store. Commits are durable when they return."""
+    uri = f"{path.absolute().as_uri()}?mode=rw"
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def _inspect(path: Path) -> bool:
+    """Return whether a store is there, False for an absent or empty file; raise for others."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISREG(status.st_mode):
+        raise DecodeError(f"{path} is not a file.")
+    if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
+        raise UnavailableError(f"{path} or its directory is read-only.")
+    if status.st_size == 0:
+        return False
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+    if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
+        raise DecodeError(f"{path} is not a MidoNet store.")
+    layout_version, application_id = struct.unpack_from(">I4xI", header, 60)
+    if application_id != APPLICATION_ID:
+        raise DecodeError(f"{path} is the SQLite file of another program.")
+    _check_layout(path, layout_version)
+    return True
+
+
+def _check_layout(path: Path, layout_version: int) -> None:
+    if layout_version > LAYOUT_VERSION:
+        raise SchemaTooNewError(
+            f"{path} has layout {layout_version}; this process knows {LAYOUT_VERSION}."
+        )
+
+
+@contextmanager
+def _creation_lock(path: Path) -> Iterator[None]:
+    with notify_path(path).open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _create(path: Path) -> None:
+    # A write-ahead log left by a deleted database would be replayed into the new one.
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    new = path.with_name(f"{path.name}.new-{os.getpid()}")
+    new.unlink(missing_ok=True)
+    try:
+        with translated_errors(path):
+            connection = sqlite3.connect(new, isolation_level=None)
+            try:
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                migrate(connection)
+                connection.execute("PRAGMA journal_mode = WAL")
+            finally:
+                connection.close()
+        new.rename(path)
+    finally:
+        new.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the tables to this process's layout, in one transaction."""
+    connection.execute("BEGIN IMMEDIATE")
+    is_done = False
+    try:
+        layout_version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        for statements in MIGRATIONS[layout_version:]:
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {LAYOUT_VERSION}")
+        connection.execute(
+            "UPDATE meta SET value = max(value, ?) WHERE name = 'schema'", (codec.SCHEMA_VERSION,)
+        )
+        is_done = True
+    finally:
+        connection.execute("COMMIT" if is_done else "ROLLBACK")
+
+
+def _check_and_migrate(path: Path) -> None:
+    connection = connect(path)
+    try:
+        problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if problem != "ok":
+            raise DecodeError(f"{path} is corrupt: {problem}")
+        layout_version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        _check_layout(path, layout_version)
+        if layout_version < LAYOUT_VERSION:
+            migrate(connection)
+        schema = read_meta(connection, "schema")
+        if schema > codec.SCHEMA_VERSION + 1:
+            raise SchemaTooNewError(
+                f"{path} holds objects of schema {schema}; this process works with at most"
+                f" {codec.SCHEMA_VERSION + 1}."
+            )
+        if schema < codec.SCHEMA_VERSION:
+            migrate(connection)
+    finally:
+        connection.close()
+
+
+def read_meta(connection: sqlite3.Connection, name: str) -> int:
+    """Return a number that the store keeps about itself."""
+    row = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        raise DecodeError(f"the store has no {name}")
+    return int(row[0])
