@@ -26,12 +26,16 @@ UNDERLAY_MTU = 1500
 
 @dataclass(frozen=True, slots=True)
 class LabOptions:
-    """What kind of lab. underlay_version: 4 or 6, of the addresses hosts tunnel between."""
+    """What kind of lab.
+
+    is_wired: two hosts joined by one wire (172.31.0.0/24) instead of a routed underlay.
+    """
 
     prefix: str = "mnd"
     directory: Path = Path("/run/midonet-demo")
     hosts: int = 3
     datapath: str = "ebpf"
+    is_wired: bool = False
     agent_arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -44,22 +48,14 @@ class LabHost:
     namespace: Namespace
     agent: Child
     state_dir: Path
+    address: str
+    address6: str
     host_id: str = ""
 
     @property
     def name(self) -> str:
         """Return the host name the agent registers under."""
         return f"h{self.index}"
-
-    @property
-    def address(self) -> str:
-        """Return the IPv4 underlay address."""
-        return f"172.31.{self.index}.2"
-
-    @property
-    def address6(self) -> str:
-        """Return the IPv6 underlay address."""
-        return f"fd31:{self.index}::2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,32 +129,47 @@ class Lab:
         self.options.directory.mkdir(parents=True, exist_ok=True)
         self._say("cluster: starting")
         self.cluster.start()
-        self.fabric.create()
-        self.fabric.sysctl("net.ipv4.ip_forward", 1)
-        self.fabric.sysctl("net.ipv6.conf.all.forwarding", 1)
-        for index in range(1, self.options.hosts + 1):
-            self.hosts.append(self._make_host(index))
+        self._make_underlay()
         self._wait_for_api()
         for host in self.hosts:
             self._say(f"agent on {host.name}: starting")
             host.agent.start()
         self.wait_alive()
 
-    def _make_host(self, index: int) -> LabHost:
+    def _make_underlay(self) -> None:
+        if self.options.is_wired:
+            for index in (1, 2):
+                self.hosts.append(self._make_host(index, f"172.31.0.{index}", f"fd31::{index}"))
+            left, right = (host.namespace for host in self.hosts)
+            wire(left, "eth0", right, "eth0")
+            for host in self.hosts:
+                host.namespace.ip(
+                    f"address add {host.address}/24 dev eth0",
+                    f"address add {host.address6}/64 dev eth0 nodad",
+                )
+            return
+        self.fabric.create()
+        self.fabric.sysctl("net.ipv4.ip_forward", 1)
+        self.fabric.sysctl("net.ipv6.conf.all.forwarding", 1)
+        for index in range(1, self.options.hosts + 1):
+            host = self._make_host(index, f"172.31.{index}.2", f"fd31:{index}::2")
+            self.hosts.append(host)
+            wire(host.namespace, "eth0", self.fabric, f"h{index}")
+            self.fabric.ip(
+                f"address add 172.31.{index}.1/24 dev h{index}",
+                f"address add fd31:{index}::1/64 dev h{index} nodad",
+            )
+            host.namespace.ip(
+                f"address add {host.address}/24 dev eth0",
+                f"address add {host.address6}/64 dev eth0 nodad",
+                f"route add default via 172.31.{index}.1",
+                f"route add default via fd31:{index}::1",
+            )
+
+    def _make_host(self, index: int, address: str, address6: str) -> LabHost:
         options = self.options
         namespace = Namespace(f"{options.prefix}-h{index}")
         namespace.create()
-        wire(namespace, "eth0", self.fabric, f"h{index}")
-        self.fabric.ip(
-            f"address add 172.31.{index}.1/24 dev h{index}",
-            f"address add fd31:{index}::1/64 dev h{index} nodad",
-        )
-        namespace.ip(
-            f"address add 172.31.{index}.2/24 dev eth0",
-            f"address add fd31:{index}::2/64 dev eth0 nodad",
-            f"route add default via 172.31.{index}.1",
-            f"route add default via fd31:{index}::1",
-        )
         state_dir = options.directory / f"h{index}"
         state_dir.mkdir(exist_ok=True)
         agent = Child(
@@ -183,7 +194,7 @@ class Lab:
             options.directory,
             options.environment,
         )
-        return LabHost(index, namespace, agent, state_dir)
+        return LabHost(index, namespace, agent, state_dir, address, address6)
 
     def _wait_for_api(self) -> None:
         def answers() -> bool:
