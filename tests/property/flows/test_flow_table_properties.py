@@ -39,13 +39,14 @@ def flow_key(eth_dst: int, ip_dst: int, l4_src: int, l4_dst: int) -> FlowKey:
 
 
 keys = st.builds(flow_key, small, small, small, small)
-masks = keys | st.just(EXACT_MASK)
+whole_field = st.sampled_from([0, 0, 3])
+masks = st.builds(flow_key, whole_field, whole_field, st.just(0), whole_field) | st.just(EXACT_MASK)
 tags = st.frozensets(st.builds(lambda i: device_tag(UUID(int=100 + i)), small), max_size=3)
 regions = st.frozensets(
     st.builds(
-        lambda value, length: RouteRegion(UUID(int=7), IpVersion.V4, value << 24, length),
-        st.integers(0, 255),
-        st.integers(0, 8),
+        lambda value, length: RouteRegion(UUID(int=7), IpVersion.V4, value << 29, length),
+        st.integers(0, 7),
+        st.integers(0, 3),
     ),
     max_size=2,
 )
