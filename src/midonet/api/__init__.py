@@ -1,0 +1,1 @@
+"""The REST interface: resource engine, media types, authentication, errors, OpenAPI."""

@@ -1,0 +1,312 @@
+"""The generic engine: create, read, update, delete of stored resources and sub-collections.
+
+A resource that needs more than its schema plugs in functions: which operations a write takes
+beside the obvious one, and which runtime state is shown with the stored object. A write is
+planned from what is stored, applied with versions as preconditions, and planned anew when
+something moved, at most `ATTEMPTS` times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+
+from midonet.api.call import NO_CONTENT, Call, Endpoint, Reply
+from midonet.errors import ConflictError, NotFoundError, ReferencedError, ValidationError, Violation
+from midonet.model.ids import ObjectId
+from midonet.model.references import references_from
+from midonet.model.schema import ResourceSchema, checked
+from midonet.nsdb import deletion
+from midonet.nsdb.store import Create, Operation, Store, Update, Versioned
+
+ATTEMPTS = 3
+"""How often a write is planned before the state counts as moving too fast."""
+
+PlanCreate = Callable[[Call, Any, Any], Awaitable[list[Operation]]]
+"""(call, representation, object to store) to the whole transaction."""
+
+PlanUpdate = Callable[[Call, Versioned[Any], Any], Awaitable[list[Operation]]]
+"""(call, what is stored, what shall be) to the whole transaction."""
+
+DeleteObject = Callable[[Call, ObjectId], Awaitable[bool]]
+"""Delete with all consequences; False when there was nothing."""
+
+Present = Callable[[Call, Sequence[Any]], Awaitable[list[Any]]]
+"""(call, stored objects) to representations with runtime state, without links."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredResource:
+    """A resource backed by stored objects.
+
+    missing_delete: status of deleting what does not exist.
+    filters: query parameter to stored attribute; an object passes when its text equals.
+    """
+
+    schema: ResourceSchema[Any]
+    verbs: frozenset[str]
+    missing_delete: int = 204
+    update_status: int = 204
+    delete_status: int = 204
+    filters: Mapping[str, str] = field(default_factory=dict)
+    plan_create: PlanCreate | None = None
+    plan_update: PlanUpdate | None = None
+    delete: DeleteObject | None = None
+    present: Present | None = None
+
+    @property
+    def kind(self) -> type[msgspec.Struct]:
+        """Return the stored type."""
+        assert self.schema.kind is not None
+        return self.schema.kind
+
+    async def presented(self, call: Call, values: Sequence[Any]) -> list[Any]:
+        """Return representations of stored objects."""
+        if self.present is not None:
+            return await self.present(call, values)
+        return [self.schema.represented(value) for value in values]
+
+
+def endpoints_of(resource: StoredResource) -> list[Endpoint]:
+    """Return the endpoints of a resource under its own collection."""
+    schema = resource.schema
+    collection, item = f"/{schema.collection}", f"/{schema.collection}/{{id}}"
+    title = schema.title
+    offered = {
+        "LIST": Endpoint(
+            "GET",
+            collection,
+            schema,
+            lambda call: _list_all(resource, call),
+            f"List every {title}",
+            200,
+            is_collection=True,
+            query=tuple(resource.filters),
+        ),
+        "POST": Endpoint(
+            "POST",
+            collection,
+            schema,
+            lambda call: _create(resource, call, None, None),
+            f"Create a {title}",
+            201,
+            takes_body=True,
+        ),
+        "GET": Endpoint(
+            "GET", item, schema, lambda call: _read(resource, call), f"Read a {title}", 200
+        ),
+        "PUT": Endpoint(
+            "PUT",
+            item,
+            schema,
+            lambda call: _update(resource, call),
+            f"Replace what may be written of a {title}",
+            resource.update_status,
+            takes_body=True,
+        ),
+        "DELETE": Endpoint(
+            "DELETE",
+            item,
+            schema,
+            lambda call: _delete(resource, call, "id"),
+            f"Delete a {title}",
+            resource.delete_status,
+        ),
+    }
+    return [endpoint for verb, endpoint in offered.items() if verb in resource.verbs]
+
+
+def nested_endpoints(
+    parent: ResourceSchema[Any],
+    segment: str,
+    resource: StoredResource,
+    reference: str,
+    parent_attribute: str,
+) -> list[Endpoint]:
+    """Return list, create and delete of the children of one parent.
+
+    reference: attribute of the stored child that holds the parent's id.
+    parent_attribute: attribute of the child's representation that names the parent.
+    """
+    path = f"/{parent.collection}/{{id}}/{segment}"
+    schema = resource.schema
+    title, of_parent = schema.title, f"of a {parent.title}"
+    return [
+        Endpoint(
+            "GET",
+            path,
+            schema,
+            lambda call: _list_children(resource, call, parent, reference),
+            f"List each {title} {of_parent}",
+            200,
+            is_collection=True,
+        ),
+        Endpoint(
+            "POST",
+            path,
+            schema,
+            lambda call: _create(resource, call, parent, parent_attribute),
+            f"Create a {title} {of_parent}",
+            201,
+            takes_body=True,
+        ),
+        Endpoint(
+            "DELETE",
+            path + "/{child_id}",
+            schema,
+            lambda call: _delete_child(resource, call, parent, reference),
+            f"Delete a {title} {of_parent}",
+            resource.delete_status,
+        ),
+    ]
+
+
+async def commit(store: Store, plan: Callable[[], Awaitable[Sequence[Operation]]]) -> None:
+    """Plan and apply a transaction, again when something moved; ConflictError in the end."""
+    moved: ConflictError | None = None
+    for _ in range(ATTEMPTS):
+        operations = await plan()
+        if not operations:
+            return
+        try:
+            await store.transact(operations)
+        except ReferencedError:
+            raise
+        except ConflictError as error:
+            moved = error
+            continue
+        return
+    assert moved is not None
+    raise moved
+
+
+async def require(store: Store, schema: ResourceSchema[Any], object_id: ObjectId) -> Versioned[Any]:
+    """Return a stored object. Raises NotFoundError."""
+    assert schema.kind is not None
+    found = await store.get(schema.kind, object_id)
+    if found is None:
+        raise NotFoundError(schema.title, object_id)
+    return found
+
+
+async def _list_all(resource: StoredResource, call: Call) -> Reply:
+    values = [found.value for found in await call.store.list_all(resource.kind)]
+    for parameter, attribute in resource.filters.items():
+        wanted = call.query.get(parameter)
+        if wanted is not None:
+            values = [value for value in values if str(getattr(value, attribute)) == wanted]
+    return Reply(200, await resource.presented(call, values))
+
+
+async def _list_children(
+    resource: StoredResource, call: Call, parent: ResourceSchema[Any], reference: str
+) -> Reply:
+    parent_id = call.object_id("id", parent.title)
+    await require(call.store, parent, parent_id)
+    child_ids = await call.store.referrers(resource.kind, reference, parent_id)
+    found = await call.store.get_many(resource.kind, child_ids)
+    values = [found[child_id].value for child_id in child_ids if child_id in found]
+    return Reply(200, await resource.presented(call, values))
+
+
+async def _read(resource: StoredResource, call: Call) -> Reply:
+    found = await require(call.store, resource.schema, call.object_id("id", resource.schema.title))
+    return Reply(200, (await resource.presented(call, [found.value]))[0])
+
+
+async def _create(
+    resource: StoredResource,
+    call: Call,
+    parent: ResourceSchema[Any] | None,
+    parent_attribute: str | None,
+) -> Reply:
+    schema = resource.schema
+    parent_id = None if parent is None else call.object_id("id", parent.title)
+    given: UUID | None = call.body.id
+    object_id = uuid4() if given is None else given
+    representation = checked(schema.representation, call.body, object_id)
+    if parent_attribute is not None:
+        representation = msgspec.structs.replace(representation, **{parent_attribute: parent_id})
+    value = schema.stored(representation, None)
+    is_first = True
+
+    async def plan() -> Sequence[Operation]:
+        nonlocal is_first
+        if not is_first and await call.store.get(resource.kind, object_id) is not None:
+            raise ConflictError(f"A(n) {schema.title} with ID {object_id} already exists.")
+        is_first = False
+        if resource.plan_create is None:
+            return [Create(value)]
+        return await resource.plan_create(call, representation, value)
+
+    try:
+        await commit(call.store, plan)
+    except NotFoundError as error:
+        if error.object_id == parent_id:
+            raise
+        raise dangling(schema, value, error) from None
+    return Reply(201, location=f"/{schema.collection}/{object_id}")
+
+
+async def _update(resource: StoredResource, call: Call) -> Reply:
+    schema = resource.schema
+    object_id = call.object_id("id", schema.title)
+    value: Any = None
+
+    async def plan() -> Sequence[Operation]:
+        nonlocal value
+        current = await require(call.store, schema, object_id)
+        representation = checked(schema.representation, call.body, object_id)
+        value = schema.stored(representation, current.value)
+        if resource.plan_update is None:
+            return [Update(value, current.version)]
+        return await resource.plan_update(call, current, value)
+
+    try:
+        await commit(call.store, plan)
+    except NotFoundError as error:
+        if error.object_id == object_id:
+            raise NotFoundError(schema.title, object_id) from None
+        raise dangling(schema, value, error) from None
+    return Reply(resource.update_status)
+
+
+async def _delete(resource: StoredResource, call: Call, parameter: str) -> Reply:
+    title = resource.schema.title
+    object_id = call.object_id(parameter, title)
+    if resource.delete is not None:
+        existed = await resource.delete(call, object_id)
+    else:
+        existed = await deletion.delete(call.store, resource.kind, object_id)
+    if not existed and resource.missing_delete == 404:
+        raise NotFoundError(title, object_id)
+    return NO_CONTENT if not existed else Reply(resource.delete_status)
+
+
+async def _delete_child(
+    resource: StoredResource, call: Call, parent: ResourceSchema[Any], reference: str
+) -> Reply:
+    parent_id = call.object_id("id", parent.title)
+    child_id = call.object_id("child_id", resource.schema.title)
+    found = await call.store.get(resource.kind, child_id)
+    if found is not None and getattr(found.value, reference) != parent_id:
+        raise NotFoundError(resource.schema.title, child_id)
+    return await _delete(resource, call, "child_id")
+
+
+def dangling(
+    schema: ResourceSchema[Any], value: msgspec.Struct, error: NotFoundError
+) -> ValidationError:
+    """Return the error for a body that refers to what does not exist."""
+    external = {each.name: each.external for each in schema.fields}
+    for reference in references_from(type(value)):
+        held = getattr(value, reference.field)
+        is_held = held == error.object_id or (isinstance(held, tuple) and error.object_id in held)
+        if is_held and reference.target.__name__ == error.kind:
+            name = external.get(reference.field, reference.field)
+            return ValidationError((Violation(name, error.message),))
+    return ValidationError((Violation("body", error.message),))

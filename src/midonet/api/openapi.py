@@ -1,0 +1,137 @@
+"""OpenAPI 3.1, generated from the endpoint table."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from midonet.api.call import Endpoint
+from midonet.api.error_bodies import ERROR_MEDIA_TYPE, ErrorBody
+from midonet.api.registry import ENDPOINTS
+from midonet.model.schema import Access, FieldSchema, ResourceSchema, fields_of
+
+Json = dict[str, Any]
+_PARAMETER = re.compile(r"\{(\w+)\}")
+_UUID_PARAMETERS = frozenset(("id", "child_id", "port_id", "host_id"))
+
+
+def openapi_document(prefix: str) -> Json:
+    """Return the document; paths are below `prefix`."""
+    schemas = {endpoint.schema.title: endpoint.schema for endpoint in ENDPOINTS}
+    representations = [schema.representation for schema in schemas.values()]
+    _, components = msgspec.json.schema_components(
+        [*representations, ErrorBody], ref_template="#/components/schemas/{name}"
+    )
+    for schema in schemas.values():
+        _describe(components[schema.representation.__name__], schema.representation)
+        if any(each.takes_body and each.schema is schema for each in ENDPOINTS):
+            components[f"{schema.title}Body"] = _body_schema(schema, components)
+    paths: Json = {}
+    for endpoint in ENDPOINTS:
+        path = paths.setdefault(prefix + endpoint.path, {})
+        path[endpoint.method.lower()] = _operation(endpoint)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "MidoNet REST API", "version": "5.0"},
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+
+
+def _operation(endpoint: Endpoint) -> Json:
+    path_words = _PARAMETER.sub(lambda match: f"by_{match[1]}", endpoint.path).strip("/")
+    operation: Json = {
+        "operationId": f"{endpoint.method.lower()}_{path_words.replace('/', '_')}",
+        "summary": endpoint.summary,
+        "tags": [endpoint.schema.title],
+        "responses": _responses(endpoint),
+    }
+    parameters = [_path_parameter(endpoint, name) for name in _PARAMETER.findall(endpoint.path)]
+    parameters += [
+        {"name": name, "in": "query", "required": False, "schema": {"type": "string"}}
+        for name in endpoint.query
+    ]
+    if parameters:
+        operation["parameters"] = parameters
+    if endpoint.takes_body:
+        content = {"$ref": f"#/components/schemas/{endpoint.schema.title}Body"}
+        operation["requestBody"] = {
+            "required": True,
+            "content": {media: {"schema": content} for media in endpoint.consumes},
+        }
+    return operation
+
+
+def _path_parameter(endpoint: Endpoint, name: str) -> Json:
+    is_uuid = name in _UUID_PARAMETERS and not endpoint.path.startswith("/tenants")
+    schema: Json = {"type": "string"} | ({"format": "uuid"} if is_uuid else {"minLength": 1})
+    return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+def _responses(endpoint: Endpoint) -> Json:
+    success: Json = {"description": "Done"}
+    if endpoint.produces:
+        item: Json = {"$ref": f"#/components/schemas/{endpoint.schema.representation.__name__}"}
+        content = {"type": "array", "items": item} if endpoint.is_collection else item
+        success = {
+            "description": endpoint.schema.title,
+            "content": {media: {"schema": content} for media in endpoint.produces},
+        }
+    if endpoint.success == 201:
+        success = {
+            "description": "Created",
+            "headers": {
+                "Location": {
+                    "description": "Absolute URI of the new object",
+                    "schema": {"type": "string", "format": "uri"},
+                }
+            },
+        }
+    error = {
+        "description": "Error",
+        "content": {ERROR_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ErrorBody"}}},
+    }
+    statuses = ["401", "404", "503"]
+    statuses += ["406"] if endpoint.produces or endpoint.takes_body else []
+    statuses += ["400", "409", "413", "415"] if endpoint.takes_body else []
+    statuses += ["403", "409"] if endpoint.method == "DELETE" else []
+    return {str(endpoint.success): success} | dict.fromkeys(sorted(set(statuses)), error)
+
+
+def _describe(component: Json, representation: type[msgspec.Struct]) -> None:
+    """Add to a representation's schema what only our facts know."""
+    for field in fields_of(representation):
+        described = component["properties"][field.external]
+        if field.facts.access in (Access.READ_ONLY, Access.LINK):
+            described["readOnly"] = True
+        if field.description:
+            described["description"] = field.description
+    # Every property is emitted, null or not.
+    component["required"] = [field.external for field in fields_of(representation)]
+
+
+def _body_schema(schema: ResourceSchema[Any], components: Json) -> Json:
+    full: Json = components[schema.representation.__name__]["properties"]
+    properties: Json = {}
+    required = []
+    for field in schema.fields:
+        if not field.is_writable:
+            continue
+        described: Json = {
+            key: value for key, value in full[field.external].items() if key != "default"
+        }
+        if field.facts.access is Access.UNSUPPORTED:
+            described = {"enum": [None, *_unsupported_default(field)]}
+        elif field.facts.is_required:
+            required.append(field.external)
+        elif "null" not in str(described):
+            described = {"anyOf": [described, {"type": "null"}]}
+        properties[field.external] = described
+    body: Json = {"type": "object", "properties": properties}
+    return body | ({"required": required} if required else {})
+
+
+def _unsupported_default(field: FieldSchema) -> list[object]:
+    return [] if field.default is None else [msgspec.to_builtins(field.default)]

@@ -1,0 +1,1 @@
+"""What each resource does beyond the generic engine. One module per area."""
