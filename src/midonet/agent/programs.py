@@ -40,6 +40,7 @@ class FlowPrograms:
         self._throttle = Throttle(clock)
         self._revision = 0
         self._waiting: deque[InstalledProgram] = deque()
+        self._may_have_pending = False
 
     @property
     def revision(self) -> int:
@@ -86,7 +87,7 @@ class FlowPrograms:
         delta = ViewDelta(self._revision, tags, regions, urgent)
         plan = self.table.invalidate(delta, self._clock.boot_ns())
         self._remove(plan.removal)
-        self._waiting.extend(plan.rejudge)
+        self._queue(plan.rejudge)
 
     def adopt(self) -> int:
         """Take over the programs of a persistent datapath; return how many."""
@@ -95,7 +96,7 @@ class FlowPrograms:
             deadline_ns = self._clock.boot_ns() + _ADOPTED_DEADLINE_NS
             plan = self.table.adopt(installed, deadline_ns)
             self._remove(plan.removal)
-            self._waiting.extend(plan.rejudge)
+            self._queue(plan.rejudge)
         return len(self.table)
 
     def next_waiting(self) -> InstalledProgram | None:
@@ -108,8 +109,9 @@ class FlowPrograms:
 
     def retry_waiting(self) -> None:
         """Queue again the programs that could not be judged when it was their turn."""
-        if not self._waiting:
+        if not self._waiting and self._may_have_pending:
             self._waiting.extend(self.table.pending)
+            self._may_have_pending = bool(self._waiting)
 
     @property
     def has_waiting(self) -> bool:
@@ -123,6 +125,10 @@ class FlowPrograms:
     def forget_port(self, port_id: PortId) -> Collection[InstalledProgram]:
         """Forget a port's programs; the datapath does so itself when the port is detached."""
         return self.table.forget_port(port_id)
+
+    def _queue(self, entries: tuple[InstalledProgram, ...]) -> None:
+        self._waiting.extend(entries)
+        self._may_have_pending = self._may_have_pending or bool(entries)
 
     def _carry_out(self, plan: InstallPlan) -> None:
         if plan.evicted:

@@ -22,7 +22,7 @@ from midonet.agent.flows.tags import (
 )
 from midonet.agent.outbox import StateWrite
 from midonet.agent.shared_table import SharedTable
-from midonet.agent.simulation.result import LearnNeighbour
+from midonet.agent.simulation.result import LearnNeighbour, MoveBridgeNeighbour
 from midonet.agent.topology.view import Neighbour, NeighbourState
 from midonet.errors import DecodeError
 from midonet.model.ids import BridgeId, HostId, PortId, RouterId
@@ -177,6 +177,15 @@ class SoftStateReplica:
             return frozenset({neighbour_tag(learnt.router_id, *address)})
         return frozenset()
 
+    def move_bridge_neighbour(self, moved: MoveBridgeNeighbour) -> frozenset[FlowTag]:
+        """Put an announced MAC into a bridge's ARP table."""
+        table = self._bridge_table(moved.bridge_id)
+        if table.get(moved.address) == moved.mac:
+            return frozenset()
+        table.write(moved.address, moved.mac, self._clock.now_s())
+        self._put(table.name, str(moved.address), format_mac(moved.mac))
+        return frozenset({bridge_neighbour_tag(moved.bridge_id, *moved.address)})
+
     def fail_neighbour(self, router_id: RouterId, address: IpAddress) -> frozenset[FlowTag]:
         """Count an address as unreachable for a while."""
         self._failed[(router_id, address)] = self._clock.now_s() + NEIGHBOUR_FAILED_S
@@ -237,6 +246,12 @@ class SoftStateReplica:
                 if found is not None:
                     self._put_neighbour(neighbours.name, address, found)
             neighbours.lost.clear()
+        for addresses in self._bridge_neighbours.values():
+            for address in addresses.lost:
+                announced = addresses.get(address)
+                if announced is not None:
+                    self._put(addresses.name, str(address), format_mac(announced))
+            addresses.lost.clear()
 
     def _put_neighbour(self, table: str, address: IpAddress, mac: int) -> None:
         record = NeighbourRecord(mac=format_mac(mac))

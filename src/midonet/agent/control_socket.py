@@ -1,0 +1,159 @@
+"""The agent's control socket: a small HTTP/1.1 server on a unix socket.
+
+Reachable by whoever may open the socket file (mode 0600: the agent's own user). Requests and
+answers are JSON; each connection carries one request.
+
+    PUT    /binding/PORT_ID   {"interfaceName": NAME}   bind a port to an interface here
+    DELETE /binding/PORT_ID                             unbind it
+    and the routes of `midonet.agent.control`
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+import structlog
+
+from midonet.errors import (
+    ConflictError,
+    DatapathError,
+    DecodeError,
+    MidoNetError,
+    NotFoundError,
+    UnavailableError,
+    UserError,
+)
+
+_log = structlog.get_logger("control_socket")
+
+_MAX_HEADER_SIZE = 16 * 1024
+_MAX_BODY_SIZE = 1024 * 1024
+_READ_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. path: without the query. query: the last value of each name."""
+
+    method: str
+    path: tuple[str, ...]
+    query: dict[str, str]
+    body: bytes
+
+
+Respond = Callable[[Request], Awaitable[object]]
+"""Returns what is sent as JSON; None sends an empty 204."""
+
+
+class ControlSocket:
+    """Listens and hands requests to `respond`."""
+
+    def __init__(self, path: Path, respond: Respond) -> None:
+        self._path = path
+        self._respond = respond
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        """Listen. A socket file left by an agent that is gone is replaced.
+
+        The state directory's lock has made sure that there is no other agent.
+        Raises UserError when the socket cannot be made.
+        """
+        try:
+            self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._path.unlink(missing_ok=True)
+            self._server = await asyncio.start_unix_server(
+                self._serve, self._path, limit=_MAX_HEADER_SIZE
+            )
+            self._path.chmod(0o600)
+        except OSError as error:
+            raise UserError(f"cannot listen on {self._path}: {error}") from None
+
+    async def close(self) -> None:
+        """Stop listening and remove the socket file."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            self._path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            try:
+                async with asyncio.timeout(_READ_TIMEOUT_S):
+                    request = await _read_request(reader)
+            except (DecodeError, TimeoutError, asyncio.IncompleteReadError) as error:
+                status, body = HTTPStatus.BAD_REQUEST, _problem(str(error) or "incomplete request")
+            else:
+                status, body = await self._answer(request)
+            writer.write(_serialise(status, body))
+            await writer.drain()
+        except ConnectionError:
+            _log.debug("control_connection_lost")
+        finally:
+            writer.close()
+
+    async def _answer(self, request: Request) -> tuple[HTTPStatus, bytes]:
+        try:
+            result = await self._respond(request)
+        except MidoNetError as error:
+            return _status_of(error), _problem(str(error))
+        if result is None:
+            return HTTPStatus.NO_CONTENT, b""
+        return HTTPStatus.OK, msgspec.json.encode(result)
+
+
+def _status_of(error: MidoNetError) -> HTTPStatus:
+    match error:
+        case NotFoundError():
+            return HTTPStatus.NOT_FOUND
+        case UserError() | DecodeError():
+            return HTTPStatus.BAD_REQUEST
+        case ConflictError() | DatapathError():
+            return HTTPStatus.CONFLICT
+        case UnavailableError():
+            return HTTPStatus.SERVICE_UNAVAILABLE
+        case _:
+            return HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _problem(message: str) -> bytes:
+    return msgspec.json.encode({"message": message})
+
+
+def _serialise(status: HTTPStatus, body: bytes) -> bytes:
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+        "Content-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n"
+        "Connection: close\r\n\r\n"
+    )
+    return head.encode("ascii") + body
+
+
+async def _read_request(reader: asyncio.StreamReader) -> Request:
+    """Read one request (RFC 9112). Raises DecodeError when it is not one."""
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    except asyncio.LimitOverrunError:
+        raise DecodeError("request header is too long") from None
+    request_line, *lines = head[:-4].split("\r\n")
+    parts = request_line.split(" ")
+    if len(parts) != 3:
+        raise DecodeError("not an HTTP request")
+    headers = {
+        name.strip().lower(): value.strip()
+        for name, _, value in (line.partition(":") for line in lines)
+    }
+    length = headers.get("content-length", "0")
+    if not length.isdigit() or int(length) > _MAX_BODY_SIZE:
+        raise DecodeError("bad Content-Length")
+    body = await reader.readexactly(int(length))
+    target = urlsplit(parts[1])
+    path = tuple(part for part in target.path.split("/") if part)
+    return Request(parts[0], path, dict(parse_qsl(target.query)), body)

@@ -1,0 +1,336 @@
+"""What becomes of one packet: simulate it, carry out the effects, program the datapath.
+
+Everything here runs to its end without waiting, so that the view, the soft state and the
+revision of facts are the same for one packet from its simulation to its installation. A packet
+that needs something unknown is parked and simulated again later, from the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from midonet.agent.datapath.protocol import Datapath, Upcall, UpcallReason
+from midonet.agent.fair_queue import FairQueue
+from midonet.agent.flows.drop_reason import DropReason
+from midonet.agent.flows.plans import InstallOutcome, Refusal
+from midonet.agent.flows.program import FlowProgram
+from midonet.agent.flows.tags import FlowTag
+from midonet.agent.learning import MacLearning
+from midonet.agent.neighbours import NeighbourBroker
+from midonet.agent.parking import Awaited, Parking
+from midonet.agent.programs import FlowPrograms
+from midonet.agent.questions import question_packet
+from midonet.agent.simulation.result import (
+    Await,
+    Consume,
+    Drop,
+    Effect,
+    Forward,
+    GeneratedPacket,
+    LearnMac,
+    LearnNeighbour,
+    LoadDevices,
+    MoveBridgeNeighbour,
+    RefreshNeighbour,
+    ResolveNeighbour,
+    SimulationResult,
+)
+from midonet.agent.simulation.simulate import simulate, simulate_generated
+from midonet.agent.soft_state import SoftStateReplica
+from midonet.agent.synthesis import synthesise_frame
+from midonet.agent.topology.view import NeighbourState, TopologyView
+from midonet.errors import DecodeError
+from midonet.model.ids import HostId, ObjectId, PortId
+from midonet.packets.frame import ParsedFrame, parse_frame
+from midonet.runtime.clock import Clock
+
+MAX_GENERATED_DEPTH = 4
+"""How many times a generated packet may give rise to another."""
+
+_MAX_ATTEMPTS = 4
+"""Simulations of one packet whose own effects change what it depends on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A packet made by a device, on its way."""
+
+    packet: GeneratedPacket
+    depth: int
+
+
+Work = Upcall | Generated
+
+
+@dataclass(slots=True)
+class Counters:
+    """Numbers of decisions since the start."""
+
+    upcalls: int = 0
+    simulations: int = 0
+    duplicates: int = 0
+    rejudged: int = 0
+    slow_path: int = 0
+
+
+class Decisions:
+    """Decides on packets. Synchronous; owned by one task."""
+
+    def __init__(
+        self,
+        host_id: HostId,
+        datapath: Datapath,
+        clock: Clock,
+        soft_state: SoftStateReplica,
+        request_load: Callable[[tuple[ObjectId, ...]], None],
+    ) -> None:
+        """`request_load` asks the topology for objects that the view lacks."""
+        self.view = TopologyView(revision=0, host_id=host_id)
+        self.counters = Counters()
+        self.programs = FlowPrograms(datapath, clock)
+        self.queue: FairQueue[Work] = FairQueue()
+        self.parking: Parking[Work] = Parking(clock)
+        self.learning = MacLearning(soft_state, clock)
+        self.broker = NeighbourBroker(clock, self._ask)
+        self.soft_state = soft_state
+        self._datapath = datapath
+        self._clock = clock
+        self._request_load = request_load
+
+    # Packets.
+
+    def enqueue(self, upcall: Upcall) -> bool:
+        """Put an upcall in its port's queue; a full queue is a counted drop."""
+        self.counters.upcalls += 1
+        if self.queue.put(upcall.ingress, upcall):
+            return True
+        self._datapath.count_drop(upcall.ingress, DropReason.UPCALL_RING_FULL)
+        return False
+
+    def decide_next(self) -> bool:
+        """Decide on one queued packet; False when there is none."""
+        work = self.queue.take()
+        if work is None:
+            return False
+        if isinstance(work, Upcall):
+            self._decide(work)
+        else:
+            self._send_generated(work)
+        return True
+
+    def _decide(self, upcall: Upcall) -> None:
+        ingress = upcall.ingress
+        packet = self._parse(ingress, upcall.frame, upcall.length, gso_size=upcall.gso_size)
+        if packet is None:
+            return
+        if upcall.reason is UpcallReason.MISS:
+            held = self.programs.lookup(ingress, packet.key)
+            if held is not None:
+                # A packet of the same class was decided on while this one was on its way up.
+                self.counters.duplicates += 1
+                self.programs.repair(held)
+                self._datapath.reinject(upcall)
+                return
+        for _ in range(_MAX_ATTEMPTS):
+            revision = self.programs.revision
+            result = self._simulate(packet, ingress)
+            if self._carry_out(result, upcall, packet, revision):
+                return
+        self._datapath.count_drop(ingress, DropReason.INTERNAL)
+
+    def _carry_out(
+        self, result: SimulationResult, upcall: Upcall, packet: ParsedFrame, revision: int
+    ) -> bool:
+        """Do what a simulation says; False to simulate again, because facts changed."""
+        match result:
+            case Await(what):
+                self._park(upcall.ingress, upcall, what)
+                return True
+            case Consume():
+                self._apply(result.effects)
+                self._generate(result.generated, 0)
+                return True
+            case Forward():
+                self._apply(result.effects)
+                if not self._forward(result.program, upcall, packet, revision):
+                    return False
+                self._generate(result.generated, 0)
+                return True
+            case Drop():
+                self._apply(result.effects)
+                if result.program.slow_path is None and _is_stale(
+                    self.programs.install(result.program, revision)
+                ):
+                    return False
+                self._datapath.count_drop(upcall.ingress, result.reason)
+                self._generate(result.generated, 0)
+                return True
+
+    def _forward(
+        self, program: FlowProgram, upcall: Upcall, packet: ParsedFrame, revision: int
+    ) -> bool:
+        if program.slow_path is not None:
+            self._emit(program, upcall, packet)
+            return True
+        outcome = self.programs.install(program, revision)
+        if _is_stale(outcome):
+            return False
+        if upcall.reason is UpcallReason.GUARD and outcome is InstallOutcome.UNCHANGED:
+            # The same program would send the packet up again.
+            self._emit(program, upcall, packet)
+        else:
+            self._datapath.reinject(upcall)
+        return True
+
+    def _emit(self, program: FlowProgram, upcall: Upcall, packet: ParsedFrame) -> None:
+        self.counters.slow_path += 1
+        if packet.is_cut:
+            self._datapath.count_drop(upcall.ingress, DropReason.INTERNAL)
+            return
+        self._datapath.emit(upcall.frame, program.outputs, gso_size=upcall.gso_size)
+
+    # Generated packets.
+
+    def _generate(self, packets: Iterable[GeneratedPacket], depth: int) -> None:
+        for packet in packets:
+            self._send_generated(Generated(packet, depth))
+
+    def _send_generated(self, work: Generated) -> None:
+        egress = work.packet.egress
+        frame = work.packet.frame
+        self.counters.simulations += 1
+        try:
+            result = simulate_generated(
+                self.view, self.soft_state, frame, egress, self._clock.now_s()
+            )
+        except DecodeError:
+            self._datapath.count_drop(egress, DropReason.MALFORMED)
+            return
+        match result:
+            case Await(what):
+                self._park(egress, work, what)
+                return
+            case Forward():
+                self._datapath.emit(frame, result.program.outputs)
+            case Drop():
+                self._datapath.count_drop(egress, result.reason)
+            case Consume():
+                pass
+        self._apply(result.effects)
+        if work.depth < MAX_GENERATED_DEPTH:
+            self._generate(result.generated, work.depth + 1)
+
+    def _ask(self, what: ResolveNeighbour) -> None:
+        packet = question_packet(self.view, what)
+        if packet is not None:
+            self._send_generated(Generated(packet, 0))
+
+    # Waiting.
+
+    def _park(self, port_id: PortId, work: Work, what: Awaited) -> None:
+        if not self.parking.park(port_id, work, what):
+            self._datapath.count_drop(port_id, DropReason.AWAIT_QUEUE_FULL)
+            return
+        self._obtain(what)
+
+    def _obtain(self, what: Awaited) -> None:
+        if isinstance(what, LoadDevices):
+            self._request_load(what.object_ids)
+        else:
+            self.broker.resolve(what)
+
+    def release_parked(self) -> None:
+        """Queue again the packets whose awaited thing has come."""
+        if len(self.parking):
+            for parked in self.parking.release(self._has_come):
+                if not self.queue.put(parked.port_id, parked.item):
+                    self._datapath.count_drop(parked.port_id, DropReason.UPCALL_RING_FULL)
+
+    def expire_parked(self) -> None:
+        """Drop the packets that have waited too long."""
+        for parked in self.parking.expire():
+            self._datapath.count_drop(parked.port_id, DropReason.AWAIT_TIMEOUT)
+
+    def _has_come(self, what: Awaited) -> bool:
+        if isinstance(what, LoadDevices):
+            return all(self._is_known(object_id) for object_id in what.object_ids)
+        known = self.soft_state.neighbour(what.router_id, what.address)
+        return known is not NeighbourState.UNKNOWN
+
+    def _is_known(self, object_id: ObjectId) -> bool:
+        view = self.view
+        return (
+            object_id in view.ports
+            or object_id in view.bridges
+            or object_id in view.routers
+            or object_id in view.chains
+            or object_id in view.absent
+        )
+
+    # Facts.
+
+    def facts_changed(self, tags: frozenset[FlowTag]) -> None:
+        """Take note of changed soft state."""
+        self.programs.change(tags)
+        self.release_parked()
+
+    def _apply(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case LearnMac(entry):
+                    self.facts_changed(self.learning.learn(entry))
+                case LearnNeighbour():
+                    tags = self.soft_state.learn_neighbour(effect)
+                    self.broker.answered(effect.router_id, effect.address)
+                    self.facts_changed(tags)
+                case MoveBridgeNeighbour():
+                    self.facts_changed(self.soft_state.move_bridge_neighbour(effect))
+                case RefreshNeighbour():
+                    self.broker.refresh(
+                        ResolveNeighbour(effect.router_id, effect.port_id, effect.address)
+                    )
+
+    # Programs that have to be judged again.
+
+    def rejudge_next(self) -> bool:
+        """Judge one program again; False when none is queued."""
+        installed = self.programs.next_waiting()
+        if installed is None:
+            return False
+        self.counters.rejudged += 1
+        ingress = installed.program.ingress
+        packet = self._parse(ingress, synthesise_frame(installed.program.key))
+        if packet is None:
+            self.programs.remove((installed.program_id,))
+            return True
+        revision = self.programs.revision
+        result = self._simulate(packet, ingress)
+        match result:
+            case Await(what):
+                # It runs on until its time is over; what is awaited may come before.
+                self._obtain(what)
+            case Forward(program) | Drop(_, program) if program.slow_path is None:
+                self.programs.install(program, revision, in_place_of=installed.program_id)
+            case _:
+                self.programs.remove((installed.program_id,))
+        return True
+
+    def _simulate(self, packet: ParsedFrame, ingress: PortId) -> SimulationResult:
+        self.counters.simulations += 1
+        return simulate(self.view, self.soft_state, packet, ingress, self._clock.now_s())
+
+    def _parse(
+        self, port_id: PortId, frame: bytes, length: int | None = None, *, gso_size: int = 0
+    ) -> ParsedFrame | None:
+        try:
+            return parse_frame(
+                frame, length=length, gso_size=gso_size, hash_seed=self.view.hash_seed
+            )
+        except DecodeError:
+            self._datapath.count_drop(port_id, DropReason.MALFORMED)
+            return None
+
+
+def _is_stale(outcome: InstallOutcome | Refusal) -> bool:
+    return isinstance(outcome, Refusal)

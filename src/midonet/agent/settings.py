@@ -1,0 +1,49 @@
+"""Configuration of an agent process."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from midonet.runtime.logging import LogFormat
+
+
+class DatapathKind(StrEnum):
+    """What moves the packets."""
+
+    EBPF = "ebpf"
+    MEMORY = "memory"
+
+
+class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Options of `midonet agent`. All take effect at start.
+
+    nsdb: URL of the network state database.
+    host_name: name of this host in the API; the system's host name when empty.
+    state_dir: directory of what the agent remembers; one for each agent of a machine.
+    run_dir: directory of the control socket; `state_dir` when empty.
+    datapath: what moves the packets.
+    vxlan_port: UDP port of overlay packets.
+    underlay_port: UDP port of the memory datapath's substitute for the physical network.
+    session_timeout_s: time without contact after which this host counts as gone.
+    log_level: debug, info, warning or error. log_format: text or json.
+    """
+
+    nsdb: str
+    host_name: str = ""
+    state_dir: str = "/var/lib/midonet"
+    run_dir: str = ""
+    datapath: DatapathKind = DatapathKind.EBPF
+    vxlan_port: int = 6677
+    underlay_port: int = 16677
+    session_timeout_s: float = 30.0
+    log_level: str = "info"
+    log_format: LogFormat = LogFormat.TEXT
+
+
+ENVIRONMENT_PREFIX = "MIDONET_AGENT_"
+"""Prefix of this process's own environment variables."""
+
+CONTROL_SOCKET_NAME = "agent.sock"
+"""Name of the control socket in the run directory."""

@@ -1,0 +1,91 @@
+"""A frame for a flow key: the inverse of `midonet.packets.frame.parse_frame`.
+
+A program that must be judged again has its key, but not the packet it was made for. Everything
+the simulation may put into an installable program is in the key, so that a minimal frame with
+the same key leads to the same program.
+"""
+
+from __future__ import annotations
+
+from midonet.packets.arp import ArpMessage
+from midonet.packets.ethernet import EthernetHeader, VlanTag
+from midonet.packets.flowkey import VLAN_PRESENT, FlowKey, FragmentKind
+from midonet.packets.ipv4 import Ipv4Header
+from midonet.packets.ipv6 import FragmentHeader, Ipv6Header
+from midonet.packets.protocols import EtherType, IpProtocol
+from midonet.packets.sctp import SctpHeader
+from midonet.packets.tcp import TcpHeader
+from midonet.packets.udp import UdpHeader
+
+_FRAGMENT_NEXT_HEADER = 44
+
+
+def synthesise_frame(key: FlowKey) -> bytes:
+    """Return a frame whose flow key is `key` (`flow_hash` aside), as short as its headers allow.
+
+    Its TTL is 64. A key that no frame has (ICMP numbers above 255, a broken combination) gives
+    a frame with another key, or a malformed one.
+    """
+    tags: tuple[VlanTag, ...] = ()
+    if key.vlan_tci & VLAN_PRESENT:
+        tags = (VlanTag(key.vlan_tci & ~VLAN_PRESENT),)
+    header = EthernetHeader(key.eth_dst, key.eth_src, key.eth_type, tags).serialise()
+    if key.eth_type == EtherType.ARP:
+        return header + ArpMessage(key.ip_proto, key.eth_src, key.ip_src, 0, key.ip_dst).serialise()
+    if key.eth_type == EtherType.IPV4:
+        return header + _ipv4(key)
+    if key.eth_type == EtherType.IPV6:
+        return header + _ipv6(key)
+    return header
+
+
+def _ipv4(key: FlowKey) -> bytes:
+    payload = _transport(key)
+    return (
+        Ipv4Header(
+            source=key.ip_src,
+            destination=key.ip_dst,
+            protocol=key.ip_proto,
+            total_length=20 + len(payload),
+            tos=key.ip_tos,
+            more_fragments=key.ip_frag == FragmentKind.FIRST,
+            fragment_offset=8 if key.ip_frag == FragmentKind.LATER else 0,
+        ).serialise()
+        + payload
+    )
+
+
+def _ipv6(key: FlowKey) -> bytes:
+    payload = _transport(key)
+    next_header = key.ip_proto
+    if key.ip_frag:
+        is_first = key.ip_frag == FragmentKind.FIRST
+        fragment = FragmentHeader(key.ip_proto, 0 if is_first else 8, is_first, 0)
+        payload = fragment.serialise() + payload
+        next_header = _FRAGMENT_NEXT_HEADER
+    return (
+        Ipv6Header(
+            source=key.ip_src,
+            destination=key.ip_dst,
+            next_header=next_header,
+            payload_length=len(payload),
+            traffic_class=key.ip_tos,
+        ).serialise()
+        + payload
+    )
+
+
+def _transport(key: FlowKey) -> bytes:
+    if key.ip_frag == FragmentKind.LATER:
+        return bytes(8)
+    match key.ip_proto:
+        case IpProtocol.TCP:
+            return TcpHeader(key.l4_src, key.l4_dst).serialise()
+        case IpProtocol.UDP:
+            return UdpHeader(key.l4_src, key.l4_dst).serialise()
+        case IpProtocol.SCTP:
+            return SctpHeader(key.l4_src, key.l4_dst).serialise()
+        case IpProtocol.ICMP | IpProtocol.ICMPV6:
+            return bytes((key.l4_src & 0xFF, key.l4_dst & 0xFF)) + bytes(6)
+        case _:
+            return bytes(8)
