@@ -1,0 +1,82 @@
+"""`midonet cluster`: the REST API and the services of a control node."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from midonet.api.app import build_app
+from midonet.api.server import ApiServer, bind
+from midonet.cluster.daemon import start_services
+from midonet.cluster.settings import ENVIRONMENT_PREFIX, ClusterSettings
+from midonet.nsdb.url import open_store
+from midonet.runtime.clock import SystemClock
+from midonet.runtime.config import load
+from midonet.runtime.logging import LogFormat, configure_logging
+from midonet.runtime.notify import notify
+from midonet.runtime.supervisor import OnFailure, Supervisor
+
+_log = structlog.get_logger("cluster")
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser("cluster", help="run a control node: REST API and services")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file to read")
+    parser.add_argument("--nsdb", metavar="URL", help="network state database")
+    parser.add_argument("--listen", metavar="ADDR:PORT", help="address of the REST API")
+    parser.add_argument("--log-level", help="debug, info, warning or error")
+    parser.add_argument("--log-format", choices=[each.value for each in LogFormat])
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until SIGTERM or SIGINT; 0 after a clean stop, 1 when a service failed for good."""
+    flags = {name: getattr(args, name) for name in ("nsdb", "listen", "log_level", "log_format")}
+    settings = load(
+        ClusterSettings, own_prefix=ENVIRONMENT_PREFIX, file=args.config, flags=flags
+    ).value
+    configure_logging(settings.log_level, settings.log_format)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(serve(settings))
+
+
+async def serve(settings: ClusterSettings) -> int:
+    """Serve until told to stop; return the exit code."""
+    store = open_store(settings.nsdb)
+    listening = bind(settings.listen)
+    try:
+        await store.open()
+        try:
+            address = listening.getsockname()
+            server = ApiServer(build_app(store), lambda: _ready(address))
+            async with Supervisor() as supervisor:
+                loop = asyncio.get_running_loop()
+                for each in (signal.SIGTERM, signal.SIGINT):
+                    loop.add_signal_handler(each, server.stop)
+
+                async def serve_api() -> None:
+                    await server.serve([listening])
+                    supervisor.stop()
+
+                supervisor.start("api", serve_api, OnFailure.STOP_ALL)
+                start_services(supervisor, store, SystemClock(), settings)
+                await supervisor.wait()
+                notify("STOPPING=1")
+        finally:
+            await store.close()
+    finally:
+        listening.close()
+    _log.info("stopped")
+    return 0 if supervisor.fatal is None else 1
+
+
+def _ready(address: tuple[str, int]) -> None:
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    _log.info("ready", listen=f"{host}:{address[1]}")
+    notify("READY=1")
