@@ -91,6 +91,8 @@ class SlowPathReason(StrEnum):
     ARP_CONTENT = "arp_content"  # the outcome depends on ARP hardware addresses
     GENERATED = "generated"  # the agent made the packet itself
     FRAGMENT_NEEDED = "fragment_needed"  # the packet must be fragmented in software
+    GUARD = "guard"  # the outcome depends on a TTL or a length that a guard cannot express
+    ANSWERED = "answered"  # the sender is told each time
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import FlowProgram, LearnedMac
-from midonet.model.ids import ObjectId, PortId, RouterId
+from midonet.model.ids import BridgeId, ObjectId, PortId, RouterId
 from midonet.packets.addresses import IpAddress
 
 
@@ -46,7 +46,16 @@ class RefreshNeighbour:
     address: IpAddress
 
 
-Effect = LearnMac | LearnNeighbour | RefreshNeighbour
+@dataclass(frozen=True, slots=True)
+class MoveBridgeNeighbour:
+    """Effect: an address in a bridge's ARP table announced itself with another MAC."""
+
+    bridge_id: BridgeId
+    address: IpAddress
+    mac: int
+
+
+Effect = LearnMac | LearnNeighbour | RefreshNeighbour | MoveBridgeNeighbour
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,244 @@
+"""Bridges: learning, forwarding by MAC, flooding, VLANs.
+
+Order: source MAC, administrative state, inbound filter, learning, then the destination
+(ARP and neighbour solicitation, group address, one MAC), outbound filter. Frames with a VLAN
+id skip both filters.
+
+A bridge is VLAN-aware when it has a linked port with a VLAN; it then keeps a MAC table for each
+VLAN, and its bound ports are trunks. Other bridges see tags as payload.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from uuid import UUID
+
+from midonet.agent.flows.drop_reason import DropReason
+from midonet.agent.flows.program import LearnedMac
+from midonet.agent.flows.tags import flood_set_tag, mac_tag
+from midonet.agent.simulation import answers
+from midonet.agent.simulation.bridge_discovery import process_arp, process_solicitation
+from midonet.agent.simulation.chain import Decision, evaluate_chain
+from midonet.agent.simulation.header import (
+    ETH_DST,
+    ETH_SRC,
+    ETH_TYPE,
+    ETH_TYPE_ARP,
+    VLAN_TCI,
+)
+from midonet.agent.simulation.result import Await, LearnMac, LoadDevices
+from midonet.agent.simulation.walk import (
+    Dropped,
+    Outcome,
+    Refusal,
+    ToEgress,
+    ToFlood,
+    Walk,
+)
+from midonet.agent.topology.view import BridgeView, PortView, TopologyView
+from midonet.model.ids import BridgeId, ChainId, ObjectId, PortId
+from midonet.packets.addresses import MAC_BROADCAST, is_multicast_mac
+from midonet.packets.flowkey import VLAN_PRESENT
+
+_MEMO_LENGTH = 4096
+
+
+class BridgeLinks(NamedTuple):
+    """What a bridge is linked to, apart from routers.
+
+    vlan_ports: linked ports by their VLAN. bridge_ports: linked ports without a VLAN whose
+    peer is no router port.
+    """
+
+    vlan_ports: dict[int, PortId]
+    bridge_ports: tuple[PortId, ...]
+
+
+class _Memo(NamedTuple):
+    bridge: BridgeView
+    ports: object
+    links: BridgeLinks
+
+
+_memo: dict[UUID, _Memo] = {}
+"""Links of the bridge last seen under an id. Valid only for that bridge and those ports."""
+
+
+def process_bridge(walk: Walk, port: PortView, bridge_id: BridgeId) -> Outcome:
+    """Take a frame that entered by `port` through its bridge."""
+    bridge = walk.bridge(bridge_id)
+    if not isinstance(bridge, BridgeView):
+        return bridge
+    header = walk.header
+    source = header.read(ETH_SRC)
+    if is_multicast_mac(source):
+        return Dropped(DropReason.SOURCE_MAC_MULTICAST)
+    if not bridge.admin_state_up:
+        return Dropped(DropReason.DEVICE_DOWN)
+    links = _links_or_await(walk.view, bridge)
+    if isinstance(links, Await):
+        return links
+    is_tagged = header.vlan_id() != 0
+    vlan = _table_vlan(walk, port, links)
+    refusal = None if is_tagged else _filter(walk, bridge.inbound_filter_id)
+    if isinstance(refusal, Await):
+        return refusal
+    _learn(walk, bridge, port, vlan, source)
+    if refusal is not None:
+        return refusal
+    outcome = _forward(walk, bridge, port, vlan, links)
+    return outcome if is_tagged else _filter_outcome(walk, bridge, outcome)
+
+
+def bridge_links(view: TopologyView, bridge: BridgeView) -> BridgeLinks | tuple[PortId, ...]:
+    """Return the links of a bridge, or the ports that the view must load first."""
+    memo = _memo.get(bridge.id)
+    if memo is not None and memo.bridge is bridge and memo.ports is view.ports:
+        return memo.links
+    missing = []
+    vlan_ports: dict[int, PortId] = {}
+    bridge_ports = []
+    attached = {attachment.bridge_port_id for attachment in bridge.attachments.values()}
+    for port_id in bridge.linked_port_ids:
+        port = view.ports.get(port_id)
+        if port is None:
+            if port_id not in view.absent:
+                missing.append(port_id)
+        elif port.vlan_id:
+            vlan_ports[port.vlan_id] = port_id
+        elif port_id not in attached:
+            bridge_ports.append(port_id)
+    if missing:
+        return tuple(missing)
+    links = BridgeLinks(vlan_ports, tuple(bridge_ports))
+    if len(_memo) >= _MEMO_LENGTH:
+        _memo.clear()
+    _memo[bridge.id] = _Memo(bridge, view.ports, links)
+    return links
+
+
+def _links_or_await(view: TopologyView, bridge: BridgeView) -> BridgeLinks | Await:
+    links = bridge_links(view, bridge)
+    return links if isinstance(links, BridgeLinks) else Await(LoadDevices(links))
+
+
+def _table_vlan(walk: Walk, port: PortView, links: BridgeLinks) -> int:
+    """Return the VLAN whose MAC table serves this frame."""
+    if not links.vlan_ports:
+        return 0
+    return port.vlan_id or walk.header.vlan_id()
+
+
+def _learn(walk: Walk, bridge: BridgeView, port: PortView, vlan: int, mac: int) -> None:
+    # The MAC of an attached router port never moves.
+    if mac in bridge.attachments:
+        return
+    entry = LearnedMac(bridge.id, vlan, mac, port.id)
+    walk.learned.append(entry)
+    walk.effects.append(LearnMac(entry))
+
+
+def _filter(walk: Walk, chain_id: ChainId | None) -> Refusal | None:
+    if chain_id is None:
+        return None
+    decision = evaluate_chain(walk, chain_id)
+    if decision is Decision.ACCEPT:
+        return None
+    if isinstance(decision, Decision):
+        answers.answer_reject(walk)
+        return Dropped(DropReason.REJECTED)
+    return decision
+
+
+def _filter_outcome(walk: Walk, bridge: BridgeView, outcome: Outcome) -> Outcome:
+    """Apply the outbound filter. Only one egress port counts as the egress port."""
+    if isinstance(outcome, ToEgress):
+        walk.branch.egress_port = outcome.port
+    elif not isinstance(outcome, ToFlood):
+        return outcome
+    return _filter(walk, bridge.outbound_filter_id) or outcome
+
+
+def _forward(
+    walk: Walk, bridge: BridgeView, port: PortView, vlan: int, links: BridgeLinks
+) -> Outcome:
+    header = walk.header
+    destination = header.read(ETH_DST)
+    if not is_multicast_mac(destination):
+        return _unicast(walk, bridge, port, vlan, links)
+    if destination == MAC_BROADCAST and header.read(ETH_TYPE) == ETH_TYPE_ARP:
+        outcome = process_arp(walk, bridge, port)
+    elif header.is_icmpv6_discovery():
+        outcome = process_solicitation(walk, bridge, port)
+    else:
+        outcome = None
+    return outcome or _flood(walk, bridge, port, links)
+
+
+def _unicast(
+    walk: Walk, bridge: BridgeView, port: PortView, vlan: int, links: BridgeLinks
+) -> Outcome:
+    header = walk.header
+    mac = header.read(ETH_DST)
+    walk.tags.append(mac_tag(bridge.id, vlan, mac))
+    attachment = bridge.attachments.get(mac)
+    if attachment is not None:
+        return _to_port(walk, port, attachment.bridge_port_id)
+    if mac == header.read(ETH_SRC):
+        return Dropped(DropReason.HAIRPIN)
+    target_id = walk.soft_state.mac_port(bridge.id, vlan, mac)
+    if target_id is None or target_id in walk.view.absent:
+        return _flood(walk, bridge, port, links)
+    target = walk.view.ports.get(target_id)
+    if target is not None and target.bridge_id != bridge.id:
+        return _flood(walk, bridge, port, links)
+    return _to_port(walk, port, target_id)
+
+
+def _to_port(walk: Walk, ingress: PortView, target_id: PortId) -> Outcome:
+    if target_id == ingress.id:
+        return Dropped(DropReason.HAIRPIN)
+    target = walk.port(target_id)
+    if not isinstance(target, PortView):
+        return target
+    if ingress.vlan_id and ingress.peer_port_id is not None:
+        return _push_vlan(walk, ingress.vlan_id) or ToEgress(target)
+    return ToEgress(target)
+
+
+def _push_vlan(walk: Walk, vlan_id: int) -> Dropped | None:
+    """Tag the frame, or say why not: a second tag is not supported."""
+    if walk.header.read_bits(VLAN_TCI, VLAN_PRESENT):
+        return Dropped(DropReason.VLAN_MISMATCH)
+    walk.header.push_vlan(vlan_id)
+    return None
+
+
+def _flood(walk: Walk, bridge: BridgeView, ingress: PortView, links: BridgeLinks) -> Outcome:
+    """Send to every bound port but the ingress, and to the linked bridges it concerns."""
+    walk.tags.append(flood_set_tag(bridge.id))
+    linked = links.bridge_ports
+    if ingress.vlan_id and ingress.peer_port_id is not None:
+        refusal = _push_vlan(walk, ingress.vlan_id)
+        if refusal is not None:
+            return refusal
+    elif links.vlan_ports:
+        vlan_port = links.vlan_ports.get(walk.header.vlan_id())
+        linked = linked if vlan_port is None else (*linked, vlan_port)
+    targets: list[PortView] = []
+    missing: list[ObjectId] = []
+    for port_id in (*bridge.flood_port_ids, *linked):
+        if port_id == ingress.id:
+            continue
+        target = walk.port(port_id)
+        if isinstance(target, PortView):
+            targets.append(target)
+        elif isinstance(target, Await):
+            missing.append(port_id)
+    if missing:
+        return Await(LoadDevices(tuple(missing)))
+    if not targets:
+        return Dropped(DropReason.NO_FLOOD_TARGET)
+    if walk.steps is not None:
+        walk.step(bridge.id, "flood", ports=tuple(target.id for target in targets))
+    return ToFlood(bridge, tuple(targets))

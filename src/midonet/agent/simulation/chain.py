@@ -1,0 +1,116 @@
+"""Evaluation of chains: rules in order until one decides.
+
+A jump to a chain that was already visited in the same evaluation goes on with the next rule, so
+a chain runs at most once a hook; RETURN goes back to the caller; RETURN at the top, and the end
+of the rules, accept. A chain that does not exist drops.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+from uuid import UUID
+
+from midonet.agent.flows.drop_reason import DropReason
+from midonet.agent.flows.tags import FlowTag, TagKind
+from midonet.agent.simulation.condition import CompiledCondition, compile_condition
+from midonet.agent.simulation.walk import Dropped, Refusal, Walk
+from midonet.agent.topology.view import ChainView
+from midonet.model.chains import RuleAction
+from midonet.model.ids import ChainId, RuleId
+
+MAX_NESTING = 25
+"""Chains that may be open at once, the top one included."""
+
+_MEMO_LENGTH = 65536
+
+
+class Decision(IntEnum):
+    """What a chain says of a packet."""
+
+    ACCEPT = 0
+    REJECT = 1
+    CONTINUE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRule:
+    """A rule ready to be evaluated."""
+
+    id: RuleId
+    action: RuleAction
+    condition: CompiledCondition
+    jump_chain_id: ChainId | None
+
+
+class _Memo(NamedTuple):
+    chain: ChainView
+    rules: tuple[CompiledRule, ...]
+
+
+_memo: dict[UUID, _Memo] = {}
+"""Compiled form of the chain last seen under an id. Valid only for that very object."""
+
+
+def compiled_rules(chain: ChainView) -> tuple[CompiledRule, ...]:
+    """Return the compiled rules of a chain. Compiling happens once for each version of it."""
+    memo = _memo.get(chain.id)
+    if memo is not None and memo.chain is chain:
+        return memo.rules
+    rules = tuple(
+        CompiledRule(rule.id, rule.action, compile_condition(rule.condition), rule.jump_chain_id)
+        for rule in chain.rules
+    )
+    if len(_memo) >= _MEMO_LENGTH:
+        _memo.clear()
+    _memo[chain.id] = _Memo(chain, rules)
+    return rules
+
+
+def evaluate_chain(walk: Walk, chain_id: ChainId) -> Decision | Refusal:
+    """Return what the chain says: ACCEPT or REJECT, or why the packet stops here."""
+    result = _evaluate(walk, chain_id, set(), 1)
+    return Decision.ACCEPT if result is Decision.CONTINUE else result
+
+
+def _evaluate(
+    walk: Walk, chain_id: ChainId, visited: set[ChainId], depth: int
+) -> Decision | Refusal:
+    walk.tags.append(FlowTag(TagKind.CHAIN, chain_id))
+    chain = walk.view.chains.get(chain_id)
+    if chain is None:
+        return walk.unavailable(chain_id, DropReason.MISSING_CHAIN)
+    if depth > MAX_NESTING:
+        return Dropped(DropReason.CHAIN_LIMIT)
+    visited.add(chain_id)
+    for rule in compiled_rules(chain):
+        matched = rule.condition.matches(walk)
+        if matched is None:
+            return Dropped(DropReason.MISSING_GROUP)
+        if not matched:
+            continue
+        if walk.steps is not None:
+            walk.step(chain_id, "rule_matched", rule_id=rule.id, action=rule.action.value)
+        action = rule.action
+        if action is RuleAction.ACCEPT:
+            return Decision.ACCEPT
+        if action is RuleAction.DROP:
+            return Dropped(DropReason.FILTERED)
+        if action is RuleAction.REJECT:
+            return Decision.REJECT
+        if action is RuleAction.RETURN:
+            return Decision.CONTINUE
+        result = _jump(walk, rule, visited, depth)
+        if result is not Decision.CONTINUE:
+            return result
+    return Decision.CONTINUE
+
+
+def _jump(walk: Walk, rule: CompiledRule, visited: set[ChainId], depth: int) -> Decision | Refusal:
+    target = rule.jump_chain_id
+    if target is None:
+        return Dropped(DropReason.MISSING_CHAIN)
+    if target in visited:
+        return Decision.CONTINUE
+    return _evaluate(walk, target, visited, depth + 1)

@@ -1,0 +1,279 @@
+"""Conditions of rules, compiled once into tests that record what they looked at.
+
+The order of the tests and their meaning are those of `midonet.model.chains.Condition`. A test
+returns True or False, or None when it names something that cannot be resolved; the rule must
+then fail closed. The fragment policy comes first and outside the inversion.
+
+Packets without the field do not match: an address test needs IPv4, IPv6 or ARP; protocol and
+TOS tests need IP (an ARP operation is no protocol); port tests need TCP, UDP, SCTP or ICMP and
+not a later fragment. Which tests are satisfied follows from bits recorded on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from midonet.agent.simulation.header import (
+    ETH_DST,
+    ETH_SRC,
+    ETH_TYPE,
+    ETH_TYPE_IPV4,
+    ETH_TYPE_IPV6,
+    IP_DST,
+    IP_FRAG,
+    IP_PROTO,
+    IP_PROTO_ICMP,
+    IP_PROTO_ICMPV6,
+    IP_PROTO_SCTP,
+    IP_PROTO_TCP,
+    IP_PROTO_UDP,
+    IP_SRC,
+    IP_TOS,
+    L4_DST,
+    L4_SRC,
+    VLAN_TCI,
+)
+from midonet.agent.simulation.walk import Walk
+from midonet.model.chains import Condition, FragmentPolicy, PortRange
+from midonet.model.ids import ObjectId, PortId
+from midonet.packets.addresses import parse_mac, parse_prefix
+from midonet.packets.flowkey import VLAN_PRESENT, FragmentKind
+
+Test = Callable[[Walk], bool | None]
+
+_PORT_PROTOCOLS = {
+    ETH_TYPE_IPV4: frozenset((IP_PROTO_TCP, IP_PROTO_UDP, IP_PROTO_SCTP, IP_PROTO_ICMP)),
+    ETH_TYPE_IPV6: frozenset((IP_PROTO_TCP, IP_PROTO_UDP, IP_PROTO_SCTP, IP_PROTO_ICMPV6)),
+}
+_FRAGMENTS = {
+    FragmentPolicy.NONHEADER: frozenset((FragmentKind.LATER,)),
+    FragmentPolicy.HEADER: frozenset((FragmentKind.NONE, FragmentKind.FIRST)),
+    FragmentPolicy.UNFRAGMENTED: frozenset((FragmentKind.NONE,)),
+}
+
+
+class CompiledCondition(NamedTuple):
+    """A condition ready to be evaluated. fragments: kinds allowed; None is any."""
+
+    fragments: frozenset[FragmentKind] | None
+    tests: tuple[Test, ...]
+    inverted: bool
+
+    def matches(self, walk: Walk) -> bool | None:
+        """Tell whether the packet matches; None when that cannot be told."""
+        if self.fragments is not None and walk.header.read(IP_FRAG) not in self.fragments:
+            return False
+        for test in self.tests:
+            result = test(walk)
+            if not result:
+                return None if result is None else self.inverted
+        return not self.inverted
+
+
+def compile_condition(condition: Condition) -> CompiledCondition:
+    """Return the compiled form of a condition whose addresses are valid text."""
+    tests = [
+        *_flow_tests(condition),
+        *_vlan_tests(condition),
+        *_group_tests(condition),
+        *_port_tests(condition),
+        *_link_tests(condition),
+        *_network_tests(condition),
+        *_transport_tests(condition),
+        *_address_group_tests(condition),
+    ]
+    if condition.traversed_device_id is not None:
+        tests.append(_traversed(condition.traversed_device_id, condition.traversed_device_inverted))
+    return CompiledCondition(
+        _FRAGMENTS.get(condition.fragment_policy), tuple(tests), condition.inverted
+    )
+
+
+def _flow_tests(condition: Condition) -> list[Test]:
+    # Without connection state every packet is forward, but for those that a device made.
+    tests: list[Test] = []
+    if condition.match_forward_flow:
+        tests.append(lambda walk: not walk.is_generated)
+    if condition.match_return_flow:
+        tests.append(lambda walk: walk.is_generated)
+    return tests
+
+
+def _vlan_tests(condition: Condition) -> list[Test]:
+    tests: list[Test] = []
+    if condition.no_vlan:
+        tests.append(lambda walk: not walk.header.read_bits(VLAN_TCI, VLAN_PRESENT))
+    if condition.vlan:
+        expected = VLAN_PRESENT | condition.vlan
+        tests.append(lambda walk: walk.header.read_bits(VLAN_TCI, 0x1FFF) == expected)
+    return tests
+
+
+def _unresolvable(_: Walk) -> None:
+    return None
+
+
+def _group_tests(condition: Condition) -> list[Test]:
+    groups = (
+        condition.port_group_id,
+        condition.in_port_group_id,
+        condition.out_port_group_id,
+    )
+    return [_unresolvable for group in groups if group is not None]
+
+
+def _address_group_tests(condition: Condition) -> list[Test]:
+    groups = (condition.ip_address_group_src_id, condition.ip_address_group_dst_id)
+    return [_unresolvable for group in groups if group is not None]
+
+
+def _port_tests(condition: Condition) -> list[Test]:
+    tests: list[Test] = []
+    if condition.in_port_ids:
+        tests.append(_ingress_port(frozenset(condition.in_port_ids), condition.in_ports_inverted))
+    if condition.out_port_ids:
+        tests.append(_egress_port(frozenset(condition.out_port_ids), condition.out_ports_inverted))
+    return tests
+
+
+def _ingress_port(ports: frozenset[PortId], inverted: bool) -> Test:
+    def test(walk: Walk) -> bool:
+        port = walk.branch.ingress_port
+        return (port is not None and port.id in ports) != inverted
+
+    return test
+
+
+def _egress_port(ports: frozenset[PortId], inverted: bool) -> Test:
+    def test(walk: Walk) -> bool:
+        port = walk.branch.egress_port
+        return (port is not None and port.id in ports) != inverted
+
+    return test
+
+
+def _link_tests(condition: Condition) -> list[Test]:
+    tests: list[Test] = []
+    if condition.eth_type is not None:
+        tests.append(_equals(ETH_TYPE, condition.eth_type, condition.eth_type_inverted))
+    if condition.eth_src is not None:
+        tests.append(
+            _mac(
+                ETH_SRC,
+                parse_mac(condition.eth_src),
+                condition.eth_src_mask,
+                condition.eth_src_inverted,
+            )
+        )
+    if condition.eth_dst is not None:
+        tests.append(
+            _mac(
+                ETH_DST,
+                parse_mac(condition.eth_dst),
+                condition.eth_dst_mask,
+                condition.eth_dst_inverted,
+            )
+        )
+    return tests
+
+
+def _equals(field: int, expected: int, inverted: bool) -> Test:
+    def test(walk: Walk) -> bool:
+        header = walk.header
+        header.mask[field] |= header.live[field]
+        return (header.values[field] == expected) != inverted
+
+    return test
+
+
+def _mac(field: int, expected: int, mask: int, inverted: bool) -> Test:
+    wanted = expected & mask
+
+    def test(walk: Walk) -> bool:
+        return (walk.header.read_bits(field, mask) == wanted) != inverted
+
+    return test
+
+
+def _network_tests(condition: Condition) -> list[Test]:
+    tests: list[Test] = []
+    if condition.ip_tos is not None:
+        tests.append(_ip_equals(IP_TOS, condition.ip_tos, condition.ip_tos_inverted))
+    if condition.ip_proto is not None:
+        tests.append(_ip_equals(IP_PROTO, condition.ip_proto, condition.ip_proto_inverted))
+    if condition.ip_src is not None:
+        tests.append(_prefix(IP_SRC, condition.ip_src, condition.ip_src_inverted))
+    if condition.ip_dst is not None:
+        tests.append(_prefix(IP_DST, condition.ip_dst, condition.ip_dst_inverted))
+    return tests
+
+
+def _ip_equals(field: int, expected: int, inverted: bool) -> Test:
+    def test(walk: Walk) -> bool:
+        header = walk.header
+        mask, live, values = header.mask, header.live, header.values
+        mask[ETH_TYPE] |= live[ETH_TYPE]
+        if values[ETH_TYPE] not in _PORT_PROTOCOLS:
+            return inverted
+        mask[field] |= live[field]
+        return (values[field] == expected) != inverted
+
+    return test
+
+
+def _prefix(field: int, text: str, inverted: bool) -> Test:
+    prefix = parse_prefix(text if "/" in text else f"{text}/{128 if ':' in text else 32}")
+    version, value, length = prefix.version, prefix.value, prefix.length
+    bits = version.bits
+
+    def test(walk: Walk) -> bool:
+        header = walk.header
+        if header.ip_version() is not version:
+            return inverted
+        return header.within(field, value, length, bits) != inverted
+
+    return test
+
+
+def _transport_tests(condition: Condition) -> list[Test]:
+    tests: list[Test] = []
+    if condition.l4_src is not None:
+        tests.append(_range(L4_SRC, condition.l4_src, condition.l4_src_inverted))
+    if condition.l4_dst is not None:
+        tests.append(_range(L4_DST, condition.l4_dst, condition.l4_dst_inverted))
+    return tests
+
+
+def _range(field: int, ports: PortRange, inverted: bool) -> Test:
+    first, last = ports.start, ports.end
+    # The two blocks of 256 ports that the range covers only in part (or begins and ends in).
+    edges = frozenset(
+        block
+        for block in (first >> 8, last >> 8)
+        if first > block << 8 or last < (block << 8 | 0xFF)
+    )
+
+    def test(walk: Walk) -> bool:
+        header = walk.header
+        mask, live, values = header.mask, header.live, header.values
+        mask[ETH_TYPE] |= live[ETH_TYPE]
+        protocols = _PORT_PROTOCOLS.get(values[ETH_TYPE])
+        if protocols is None:
+            return inverted
+        mask[IP_PROTO] |= live[IP_PROTO]
+        mask[IP_FRAG] |= live[IP_FRAG]
+        if values[IP_PROTO] not in protocols or values[IP_FRAG] == FragmentKind.LATER:
+            return inverted
+        value = values[field]
+        mask[field] |= live[field] & (0xFFFF if value >> 8 in edges else 0xFF00)
+        return (first <= value <= last) != inverted
+
+    return test
+
+
+def _traversed(device_id: ObjectId, inverted: bool) -> Test:
+    def test(walk: Walk) -> bool:
+        return walk.traversed(device_id) != inverted
+
+    return test

@@ -1,0 +1,133 @@
+"""Outputs: from an egress port to a local interface or a tunnel, and floods to flood groups.
+
+The length of a packet matters where it goes into a tunnel. What is too long is fragmented by
+the last router on the way (IPv4 without DF) or reported by it (RFC 1191, RFC 8201); without a
+router on the way it is dropped, as a bridge has no address to report from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from midonet.agent.flows.drop_reason import DropReason
+from midonet.agent.flows.program import LocalOutput, Output, Rewrite, SlowPathReason, TunnelOutput
+from midonet.agent.flows.tags import FlowTag, TagKind, flood_group_tag
+from midonet.agent.simulation import answers
+from midonet.agent.simulation.fragmentation import fragment_at_router
+from midonet.agent.simulation.header import VLAN_TCI
+from midonet.agent.simulation.walk import Dropped, Ended, Outcome, PortOutput, Walk
+from midonet.agent.topology.view import BridgeView, PortView, TunnelRoute
+from midonet.model.ids import BridgeId, HostId, PortId
+from midonet.packets.flowkey import VLAN_PRESENT
+
+_TAG_SIZE = 4
+
+
+def emit(walk: Walk, port: PortView) -> Outcome:
+    """Enter the output for a bound port."""
+    location = walk.view.locations.get(port.id)
+    walk.tags.append(FlowTag(TagKind.LOCATION, port.id))
+    if location is None:
+        return Dropped(DropReason.NO_LOCATION)
+    output: Output
+    if location.host_id == walk.view.host_id:
+        output = LocalOutput(port.id, walk.header.rewrite())
+    else:
+        walk.tags.append(FlowTag(TagKind.TUNNEL, location.host_id))
+        tunnel = walk.view.tunnels.get(location.host_id)
+        if tunnel is None:
+            return Dropped(DropReason.NO_TUNNEL)
+        too_long = _check_length(walk, tunnel)
+        if too_long is not None:
+            return too_long
+        output = TunnelOutput(
+            tunnel.kind,
+            tunnel.local,
+            tunnel.remote,
+            location.tunnel_key,
+            walk.header.rewrite(),
+        )
+    walk.ttl_above = max(walk.ttl_above, walk.header.ttl_decrement)
+    walk.outputs.append(PortOutput(port, output, walk.branch.flooded_by))
+    if walk.steps is not None:
+        walk.step(port.id, "output", output=output)
+    return Ended.DELIVERED
+
+
+def _check_length(walk: Walk, tunnel: TunnelRoute) -> Outcome | None:
+    """Return what becomes of a packet that the tunnel does not take, or None if it does."""
+    limit = tunnel.max_inner_length
+    if walk.header.values[VLAN_TCI] & VLAN_PRESENT:
+        limit -= _TAG_SIZE
+    if walk.packet.ip_length <= limit:
+        walk.max_length = limit if walk.max_length is None else min(walk.max_length, limit)
+        return None
+    walk.slow_path = walk.slow_path or SlowPathReason.GUARD
+    if walk.steps is not None:
+        walk.step(walk.view.host_id, "too_long", length=walk.packet.ip_length, limit=limit)
+    fragments = fragment_at_router(walk, limit)
+    if fragments:
+        walk.slow_path = SlowPathReason.FRAGMENT_NEEDED
+        walk.generated.extend(fragments)
+        return Ended.TAKEN
+    answers.answer_too_big(walk, limit)
+    return Dropped(DropReason.MTU_EXCEEDED)
+
+
+def grouped_outputs(walk: Walk) -> tuple[Output, ...]:
+    """Return the outputs in order, with copies for one host merged into its flood group.
+
+    A host's ports of a flooding bridge merge when all of them are reached with one rewrite,
+    none has an outbound filter or a VLAN, and the host has reported the key of its group.
+    """
+    flooded: dict[tuple[BridgeId, HostId], list[PortOutput]] = {}
+    for entry in walk.outputs:
+        if entry.flooded_by is not None and isinstance(entry.output, TunnelOutput):
+            host_id = walk.view.locations[entry.port.id].host_id
+            flooded.setdefault((entry.flooded_by, host_id), []).append(entry)
+    merged: dict[PortId, Output | None] = {}
+    for (bridge_id, host_id), entries in flooded.items():
+        merged.update(_merge(walk, bridge_id, host_id, entries))
+    outputs = (merged.get(entry.port.id, entry.output) for entry in walk.outputs)
+    return tuple(output for output in outputs if output is not None)
+
+
+def _merge(
+    walk: Walk, bridge_id: BridgeId, host_id: HostId, entries: list[PortOutput]
+) -> dict[PortId, Output | None]:
+    """Return what becomes of the outputs of a host's ports: one for all, and None for others."""
+    walk.tags.append(flood_group_tag(host_id, bridge_id))
+    tunnel_key = walk.view.flood_groups.get((host_id, bridge_id))
+    bridge = walk.view.bridges[bridge_id]
+    if tunnel_key is None or not _is_whole_group(walk, bridge, host_id, entries):
+        return {}
+    first = entries[0].output
+    if not isinstance(first, TunnelOutput):
+        return {}
+    group = TunnelOutput(first.kind, first.local, first.remote, tunnel_key, first.rewrite)
+    merged: dict[PortId, Output | None] = dict.fromkeys(entry.port.id for entry in entries)
+    merged[entries[0].port.id] = group
+    return merged
+
+
+def _is_whole_group(
+    walk: Walk, bridge: BridgeView, host_id: HostId, entries: Iterable[PortOutput]
+) -> bool:
+    rewrites: set[Rewrite] = set()
+    reached: set[PortId] = set()
+    for entry in entries:
+        if entry.port.outbound_filter_id is not None or entry.port.vlan_id:
+            return False
+        rewrites.add(entry.output.rewrite)
+        reached.add(entry.port.id)
+    if len(rewrites) != 1:
+        return False
+    locations = walk.view.locations
+    for port_id in bridge.flood_port_ids:
+        if port_id in reached:
+            continue
+        walk.tags.append(FlowTag(TagKind.LOCATION, port_id))
+        location = locations.get(port_id)
+        if location is not None and location.host_id == host_id:
+            return False
+    return True

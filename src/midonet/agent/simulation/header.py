@@ -1,0 +1,174 @@
+"""The header of the packet on its way: a working copy, and the record of what was read.
+
+Devices read the header through `read` and its relatives, which enter the bits that mattered in
+the mask, and change it through `write`. A field that was written holds a value that follows
+from bits already recorded, so reading it afterwards records nothing more.
+
+Copies (one for each branch of a flood) share the mask: what mattered to any branch matters.
+"""
+
+from __future__ import annotations
+
+from midonet.agent.flows.mask import MAC_BITS
+from midonet.agent.flows.program import NO_REWRITE, Rewrite
+from midonet.packets.addresses import IpVersion
+from midonet.packets.flowkey import VLAN_PRESENT, FlowKey, FragmentKind
+
+ETH_DST = 0
+ETH_SRC = 1
+ETH_TYPE = 2
+VLAN_TCI = 3
+IP_PROTO = 4
+IP_TOS = 5
+IP_FRAG = 6
+IP_SRC = 7
+IP_DST = 8
+L4_SRC = 9
+L4_DST = 10
+FLOW_HASH = 11
+
+ETH_TYPE_IPV4 = 0x0800
+ETH_TYPE_ARP = 0x0806
+ETH_TYPE_IPV6 = 0x86DD
+
+IP_PROTO_ICMP = 1
+IP_PROTO_TCP = 6
+IP_PROTO_UDP = 17
+IP_PROTO_ICMPV6 = 58
+IP_PROTO_SCTP = 132
+
+_IPV4_BITS = (1 << 32) - 1
+_IPV6_BITS = (1 << 128) - 1
+_FULL_IPV4 = [
+    MAC_BITS,
+    MAC_BITS,
+    0xFFFF,
+    0xFFFF,
+    0xFF,
+    0xFF,
+    0xFF,
+    _IPV4_BITS,
+    _IPV4_BITS,
+    0xFFFF,
+    0xFFFF,
+    0xFFFF_FFFF,
+]
+_FULL_IPV6 = [*_FULL_IPV4[:7], _IPV6_BITS, _IPV6_BITS, *_FULL_IPV4[9:]]
+_VERSIONS = {
+    ETH_TYPE_IPV4: IpVersion.V4,
+    ETH_TYPE_ARP: IpVersion.V4,
+    ETH_TYPE_IPV6: IpVersion.V6,
+}
+_ADDRESS_BITS = {IpVersion.V4: 32, IpVersion.V6: 128}
+
+
+class Header:
+    """Working copy of the header of one packet, on one branch of its way."""
+
+    __slots__ = ("is_popped", "live", "mask", "ttl_decrement", "values")
+
+    def __init__(self, values: list[int], live: list[int], mask: list[int]) -> None:
+        """Make a header of 12 `values` in the order of the key.
+
+        live: the bits of each field that still are those of the packet as it entered.
+        """
+        self.values = values
+        self.live = live
+        self.mask = mask
+        self.ttl_decrement = 0
+        self.is_popped = False
+
+    @classmethod
+    def from_key(cls, key: FlowKey) -> Header:
+        """Return the header of a packet that has just entered."""
+        full = _FULL_IPV6 if key.eth_type == ETH_TYPE_IPV6 else _FULL_IPV4
+        return cls(list(key), full[:], [0] * 12)
+
+    def copy(self) -> Header:
+        """Return a copy for another branch; it records in the same mask."""
+        other = Header(self.values[:], self.live[:], self.mask)
+        other.ttl_decrement = self.ttl_decrement
+        other.is_popped = self.is_popped
+        return other
+
+    def read(self, field: int) -> int:
+        """Return a field; all of it mattered."""
+        self.mask[field] |= self.live[field]
+        return self.values[field]
+
+    def read_bits(self, field: int, bits: int) -> int:
+        """Return those bits of a field; only they mattered."""
+        self.mask[field] |= self.live[field] & bits
+        return self.values[field] & bits
+
+    def record(self, field: int, bits: int) -> None:
+        """Enter bits of a field that was looked at through `values`."""
+        self.mask[field] |= self.live[field] & bits
+
+    def record_prefix(self, field: int, length: int, width: int) -> None:
+        """Enter the `length` leading bits of an address of `width` bits."""
+        self.mask[field] |= self.live[field] & (((1 << length) - 1) << (width - length))
+
+    def write(self, field: int, value: int) -> None:
+        """Change a field."""
+        self.values[field] = value
+        self.live[field] = 0
+
+    def ip_version(self) -> IpVersion | None:
+        """Return the version of the addresses in the header (ARP has IPv4's), or None."""
+        return _VERSIONS.get(self.read(ETH_TYPE))
+
+    def within(self, field: int, value: int, length: int, width: int) -> bool:
+        """Tell whether an address is in a prefix; the shortest proof either way is recorded.
+
+        value: any address of the prefix. width: of the address, 32 or 128 bits. The packet is
+        known to be of that version.
+        """
+        difference = (self.values[field] ^ value) >> (width - length)
+        if difference:
+            length = length - difference.bit_length() + 1
+        self.mask[field] |= self.live[field] & (((1 << length) - 1) << (width - length))
+        return not difference
+
+    def vlan_id(self) -> int:
+        """Return the VLAN id of the outermost tag; 0 for none and for a priority tag."""
+        self.mask[VLAN_TCI] |= self.live[VLAN_TCI] & 0x1FFF
+        return self.values[VLAN_TCI] & 0xFFF
+
+    def pop_vlan(self) -> None:
+        """Remove the tag, which the caller has read."""
+        self.is_popped = self.is_popped or bool(self.live[VLAN_TCI])
+        self.write(VLAN_TCI, 0)
+
+    def push_vlan(self, vlan_id: int) -> None:
+        """Put a tag on an untagged frame, which the caller has found to be untagged."""
+        self.write(VLAN_TCI, VLAN_PRESENT | vlan_id)
+
+    def is_icmpv6_discovery(self) -> bool:
+        """Tell whether this is neighbour solicitation or advertisement (RFC 4861 section 4)."""
+        return (
+            self.read(ETH_TYPE) == ETH_TYPE_IPV6
+            and self.read(IP_PROTO) == IP_PROTO_ICMPV6
+            and self.read(L4_SRC) in (135, 136)
+            and self.read(IP_FRAG) == FragmentKind.NONE
+        )
+
+    def rewrite(self) -> Rewrite:
+        """Return the template that turns the packet as it entered into this one."""
+        values, live = self.values, self.live
+        if all(live) and not self.ttl_decrement:
+            return NO_REWRITE
+        tci = values[VLAN_TCI]
+        push = tci & ~VLAN_PRESENT if tci & VLAN_PRESENT and not live[VLAN_TCI] else None
+        return Rewrite(
+            eth_dst=None if live[ETH_DST] else values[ETH_DST],
+            eth_src=None if live[ETH_SRC] else values[ETH_SRC],
+            pop_vlan=self.is_popped,
+            push_vlan=push,
+            ip_src=None if live[IP_SRC] else values[IP_SRC],
+            ip_dst=None if live[IP_DST] else values[IP_DST],
+            ip_tos=None if live[IP_TOS] else values[IP_TOS],
+            l4_src=None if live[L4_SRC] else values[L4_SRC],
+            l4_dst=None if live[L4_DST] else values[L4_DST],
+            ttl_decrement=self.ttl_decrement,
+        )

@@ -1,0 +1,99 @@
+"""What happens at a port, on the way into its device and on the way out.
+
+Into the device: hop limit, administrative state, inbound filter, then the device. Out of it:
+hop limit, VLAN of the port, administrative state, outbound filter, then an output, the peer
+port, or nothing.
+"""
+
+from __future__ import annotations
+
+from midonet.agent.flows.drop_reason import DropReason
+from midonet.agent.simulation import answers
+from midonet.agent.simulation.bridge import process_bridge
+from midonet.agent.simulation.chain import Decision, evaluate_chain
+from midonet.agent.simulation.emission import emit
+from midonet.agent.simulation.header import VLAN_TCI
+from midonet.agent.simulation.router import process_router
+from midonet.agent.simulation.walk import (
+    MAX_DEVICES,
+    Dropped,
+    Outcome,
+    Refusal,
+    RouterVisit,
+    ToIngress,
+    Walk,
+)
+from midonet.agent.topology.view import PortView
+from midonet.model.ids import ChainId
+
+
+def enter_port(walk: Walk, port: PortView) -> Outcome:
+    """Take the packet from `port` into its device."""
+    branch = walk.branch
+    if branch.devices >= MAX_DEVICES:
+        return Dropped(DropReason.LOOP_LIMIT)
+    branch.devices += 1
+    branch.ingress_port = port
+    branch.egress_port = None
+    branch.flooded_by = None
+    if walk.steps is not None:
+        walk.step(port.id, "port_ingress")
+    if port.router_id is not None:
+        # Errors about this packet come from here, and quote it as it is now.
+        branch.router = RouterVisit(port, walk.header.copy())
+    refusal = _admit(walk, port, port.inbound_filter_id)
+    if refusal is not None:
+        return refusal
+    if port.bridge_id is not None:
+        return process_bridge(walk, port, port.bridge_id)
+    if port.router_id is not None:
+        return process_router(walk, port, port.router_id)
+    return Dropped(DropReason.MISSING_DEVICE)
+
+
+def leave_port(walk: Walk, port: PortView) -> Outcome:
+    """Take the packet out of its device by `port`."""
+    branch = walk.branch
+    if branch.devices >= MAX_DEVICES:
+        return Dropped(DropReason.LOOP_LIMIT)
+    branch.egress_port = port
+    if walk.steps is not None:
+        walk.step(port.id, "port_egress")
+    if port.vlan_id and port.bridge_id is not None and not _pop_vlan(walk, port):
+        return Dropped(DropReason.VLAN_MISMATCH)
+    refusal = _admit(walk, port, port.outbound_filter_id)
+    if refusal is not None:
+        return refusal
+    if port.host_id is not None:
+        return emit(walk, port)
+    if port.peer_port_id is None:
+        return Dropped(DropReason.PORT_UNPLUGGED)
+    peer = walk.port(port.peer_port_id)
+    return ToIngress(peer) if isinstance(peer, PortView) else peer
+
+
+def _pop_vlan(walk: Walk, port: PortView) -> bool:
+    """Remove the tag of the port's VLAN. Other tags, and frames without one, do not pass."""
+    header = walk.header
+    if header.vlan_id() == port.vlan_id:
+        header.pop_vlan()
+        return True
+    # What the bridge itself made for this port never had a tag.
+    return walk.branch.ingress_port is None and not header.values[VLAN_TCI]
+
+
+def _admit(walk: Walk, port: PortView, chain_id: ChainId | None) -> Refusal | None:
+    """Return why the port refuses the packet, or None."""
+    if not port.admin_state_up:
+        if port.router_id is not None:
+            answers.answer_prohibited(walk)
+        return Dropped(DropReason.PORT_DOWN)
+    if chain_id is None:
+        return None
+    decision = evaluate_chain(walk, chain_id)
+    if decision is Decision.ACCEPT:
+        return None
+    if isinstance(decision, Decision):
+        answers.answer_reject(walk)
+        return Dropped(DropReason.REJECTED)
+    return decision

@@ -1,0 +1,288 @@
+"""Routers: from the ingress port to the next hop. IPv4 and IPv6 alike.
+
+Order: VLAN and EtherType, administrative state, group frames and address resolution, the
+destination MAC, inbound filter, route, TTL, outbound filter, next hop MAC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from midonet.agent.flows.drop_reason import DropReason
+from midonet.agent.flows.program import SlowPathReason
+from midonet.agent.flows.tags import RouteRegion
+from midonet.agent.simulation import answers
+from midonet.agent.simulation.chain import Decision, evaluate_chain
+from midonet.agent.simulation.ecmp import choose_route
+from midonet.agent.simulation.header import (
+    ETH_DST,
+    ETH_SRC,
+    ETH_TYPE,
+    ETH_TYPE_ARP,
+    ETH_TYPE_IPV4,
+    ETH_TYPE_IPV6,
+    IP_DST,
+    IP_FRAG,
+    IP_PROTO,
+    IP_PROTO_ICMPV6,
+    IP_SRC,
+    L4_DST,
+    L4_SRC,
+    VLAN_TCI,
+)
+from midonet.agent.simulation.link_local import is_link_local, link_local_address
+from midonet.agent.simulation.next_hop import resolve_mac
+from midonet.agent.simulation.result import Await, GeneratedPacket
+from midonet.agent.simulation.router_discovery import process_arp, process_discovery
+from midonet.agent.simulation.walk import (
+    Dropped,
+    Ended,
+    Outcome,
+    Refusal,
+    ToEgress,
+    Walk,
+)
+from midonet.agent.topology.view import PortView, RouterView, RouteView
+from midonet.errors import DecodeError
+from midonet.model.devices import NextHopKind
+from midonet.model.ids import ChainId, RouterId
+from midonet.packets.addresses import MAC_BROADCAST, IpAddress, IpVersion, is_multicast_mac
+from midonet.packets.frame import ParsedFrame, parse_frame
+from midonet.packets.icmp_echo import echo_reply, is_echo_request
+
+_VERSIONS = {ETH_TYPE_IPV4: IpVersion.V4, ETH_TYPE_IPV6: IpVersion.V6}
+_DISCOVERY_TYPES = frozenset((133, 134, 135, 136, 137))
+
+
+def process_router(walk: Walk, port: PortView, router_id: RouterId) -> Outcome:
+    """Take a frame that entered by `port` through its router."""
+    header = walk.header
+    eth_type = header.read(ETH_TYPE)
+    if header.vlan_id() or eth_type not in (ETH_TYPE_IPV4, ETH_TYPE_IPV6, ETH_TYPE_ARP):
+        return Dropped(DropReason.UNSUPPORTED_ETHERTYPE)
+    if header.values[VLAN_TCI]:
+        header.pop_vlan()  # A priority tag says nothing to a router.
+    router = walk.router(router_id)
+    if not isinstance(router, RouterView):
+        return router
+    if not router.admin_state_up:
+        answers.answer_prohibited(walk)
+        return Dropped(DropReason.DEVICE_DOWN)
+    local = _address_resolution(walk, router, port, eth_type)
+    if local is not None:
+        return local
+    refusal = _filter(walk, router.inbound_filter_id)
+    return refusal or _route(walk, router, port, _VERSIONS[eth_type])
+
+
+def _address_resolution(
+    walk: Walk, router: RouterView, port: PortView, eth_type: int
+) -> Outcome | None:
+    """Return what becomes of a frame that is not to be routed, or None if it is."""
+    header = walk.header
+    destination = header.read(ETH_DST)
+    is_group = is_multicast_mac(destination)
+    if destination != port.mac and not is_group:
+        return Dropped(DropReason.NOT_FOR_ROUTER)
+    if eth_type == ETH_TYPE_ARP:
+        if is_group and destination != MAC_BROADCAST:
+            return Dropped(DropReason.NOT_FOR_ROUTER)
+        return process_arp(walk, router, port)
+    if (
+        eth_type == ETH_TYPE_IPV6
+        and header.read(IP_PROTO) == IP_PROTO_ICMPV6
+        and header.read(L4_SRC) in _DISCOVERY_TYPES
+    ):
+        header.read(IP_FRAG)
+        return process_discovery(walk, router, port)
+    return Dropped(DropReason.NOT_FOR_ROUTER) if is_group else None
+
+
+def _filter(walk: Walk, chain_id: ChainId | None) -> Refusal | None:
+    if chain_id is None:
+        return None
+    decision = evaluate_chain(walk, chain_id)
+    if decision is Decision.ACCEPT:
+        return None
+    if isinstance(decision, Decision):
+        answers.answer_reject(walk)
+        return Dropped(DropReason.REJECTED)
+    return decision
+
+
+def _route(walk: Walk, router: RouterView, port: PortView, version: IpVersion) -> Outcome:
+    header = walk.header
+    if not _is_source_valid(walk, version):
+        return Dropped(DropReason.SOURCE_ADDRESS_INVALID)
+    if version is IpVersion.V6:
+        refused = _link_scope(walk, router, port)
+        if refused is not None:
+            return refused
+    elif header.read_bits(IP_DST, 0xF0000000) == 0xE0000000:
+        return Dropped(DropReason.NOT_FOR_ROUTER)
+    route = _lookup(walk, router, version)
+    if isinstance(route, Dropped):
+        return route
+    if walk.steps is not None:
+        walk.step(router.id, "route_chosen", route_id=route.id, kind=route.kind.value)
+    if route.kind is NextHopKind.LOCAL:
+        return _deliver_locally(walk, router, port)
+    if route.kind is NextHopKind.BLACKHOLE:
+        return Dropped(DropReason.BLACKHOLE_ROUTE)
+    if route.kind is NextHopKind.REJECT:
+        answers.answer_prohibited(walk)
+        return Dropped(DropReason.REJECTED)
+    return _decrement_ttl(walk) or _send(walk, router, route, version)
+
+
+def _is_source_valid(walk: Walk, version: IpVersion) -> bool:
+    """Tell whether the source may be routed (RFC 1812 section 5.3.7, RFC 4291 section 2.5)."""
+    header = walk.header
+    if version is IpVersion.V4:
+        first = header.read_bits(IP_SRC, 0xFF000000) >> 24
+        return first not in (0, 127, 255) and not 224 <= first < 240
+    first = header.read_bits(IP_SRC, 0xFF << 120) >> 120
+    if first == 0:
+        return header.read(IP_SRC) > 1
+    return first != 0xFF
+
+
+def _link_scope(walk: Walk, router: RouterView, port: PortView) -> Outcome | None:
+    """Return what becomes of an IPv6 packet that must not leave its link, or None."""
+    header = walk.header
+    if header.within(IP_DST, 0xFF << 120, 8, 128):
+        return Dropped(DropReason.NOT_FOR_ROUTER)
+    is_local = header.within(IP_DST, 0xFE80 << 112, 10, 128)
+    if is_local:
+        header.read(IP_DST)
+        if link_local_address(port.mac) == header.values[IP_DST]:
+            return _deliver_locally(walk, router, port)
+        return Dropped(DropReason.NOT_FOR_ROUTER)
+    # Nothing from a link-local address may be forwarded either (RFC 4291 section 2.5.6).
+    if header.within(IP_SRC, 0xFE80 << 112, 10, 128) and not _is_own(walk, port):
+        return Dropped(DropReason.SOURCE_ADDRESS_INVALID)
+    return None
+
+
+def _is_own(walk: Walk, port: PortView) -> bool:
+    address = walk.header.read(IP_DST)
+    return any(
+        prefix.value == address and prefix.version is IpVersion.V6 for prefix in port.addresses
+    )
+
+
+def _lookup(walk: Walk, router: RouterView, version: IpVersion) -> RouteView | Dropped:
+    header = walk.header
+    bits = version.bits
+    destination = header.values[IP_DST]
+    match = router.fib.lookup(version, header.values[IP_SRC], destination)
+    proof = match.destination_proof
+    header.record_prefix(IP_DST, proof, bits)
+    header.record_prefix(IP_SRC, match.source_proof, bits)
+    network = destination >> (bits - proof) << (bits - proof)
+    walk.regions.append(RouteRegion(router.id, version, network, proof))
+    if not match.routes:
+        answers.answer_no_route(walk)
+        return Dropped(DropReason.NO_ROUTE)
+    if len(match.routes) == 1:
+        return match.routes[0]
+    return choose_route(walk, match.routes)
+
+
+def _deliver_locally(walk: Walk, router: RouterView, port: PortView) -> Outcome:
+    """Answer an echo request to the router itself; nothing else is served."""
+    header = walk.header
+    for field in (IP_PROTO, IP_FRAG, L4_SRC, L4_DST):
+        header.read(field)
+    request = answers.packet_as_seen(walk, header)
+    if not is_echo_request(request):
+        answers.answer_not_served(walk)
+        return Dropped(DropReason.LOCAL_NOT_HANDLED)
+    if walk.steps is not None:
+        walk.step(router.id, "echo_answered")
+    try:
+        reply = parse_frame(echo_reply(request))
+    except DecodeError:
+        return Dropped(DropReason.MALFORMED)
+    refusal = _originate(walk, router, port, reply)
+    return refusal if isinstance(refusal, Await) else Ended.TAKEN
+
+
+def _originate(
+    walk: Walk, router: RouterView, port: PortView, packet: ParsedFrame
+) -> Refusal | None:
+    """Send a packet of the router's own by its routes and outbound filter.
+
+    port: where the request came from; the way back to a link-local address.
+    """
+    destination = packet.key.ip_dst
+    version = packet.ip_version or IpVersion.V4
+    if version is IpVersion.V6 and is_link_local(destination):
+        walk.generated.append(GeneratedPacket(port.id, packet.frame))
+        return None
+    own = Walk(
+        walk.view,
+        walk.soft_state,
+        packet,
+        port.id,
+        walk.now,
+        is_generated=True,
+        trace=walk.steps is not None,
+    )
+    route = _lookup(own, router, version)
+    if isinstance(route, Dropped):
+        return route
+    if route.kind is not NextHopKind.NORMAL:
+        return Dropped(DropReason.NO_ROUTE)
+    outcome = _send(own, router, route, version)
+    if walk.steps is not None:
+        walk.steps.extend(own.steps or ())
+    if isinstance(outcome, ToEgress):
+        walk.effects.extend(own.effects)
+        frame = answers.packet_as_seen(own, own.header).frame
+        walk.generated.append(GeneratedPacket(outcome.port.id, frame))
+        return None
+    return outcome
+
+
+def _decrement_ttl(walk: Walk) -> Dropped | None:
+    header = walk.header
+    if walk.packet.ttl - header.ttl_decrement <= 1:
+        walk.slow_path = SlowPathReason.GUARD
+        answers.answer_time_exceeded(walk)
+        return Dropped(DropReason.TTL_EXCEEDED)
+    header.ttl_decrement += 1
+    walk.ttl_above = max(walk.ttl_above, header.ttl_decrement)
+    return None
+
+
+def _send(
+    walk: Walk, router: RouterView, route: RouteView, version: IpVersion
+) -> ToEgress | Refusal:
+    """Take a routed packet to its egress port, with the MACs of the next hop."""
+    if route.next_hop_port_id is None:
+        return Dropped(DropReason.MISSING_DEVICE)
+    port = walk.port(route.next_hop_port_id)
+    if not isinstance(port, PortView):
+        return port
+    own = [prefix.value for prefix in port.addresses if prefix.version is version]
+    if not own:
+        return Dropped(DropReason.NO_PORT_ADDRESS)
+    bits = version.bits
+    header = walk.header
+    if any(header.within(IP_DST, address, bits, bits) for address in own):
+        return Dropped(DropReason.LOCAL_NOT_HANDLED)
+    branch = walk.branch
+    branch.egress_port = port
+    refusal = _filter(walk, router.outbound_filter_id)
+    if refusal is not None:
+        return refusal
+    next_hop = route.gateway or IpAddress(version, header.read(IP_DST))
+    mac = resolve_mac(walk, router, port, next_hop)
+    if not isinstance(mac, int):
+        return mac
+    header.write(ETH_SRC, port.mac)
+    header.write(ETH_DST, mac)
+    if branch.router is not None:
+        branch.router = replace(branch.router, egress=port, egress_header=header.copy())
+    return ToEgress(port)

@@ -1,0 +1,194 @@
+"""The two entries of simulation, and the loop that takes a packet from step to step.
+
+A simulation does no I/O, reads no clock and changes nothing: it says what should happen. What
+is not known yet is said as well (`Await`); the shell obtains it and starts again.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from midonet.agent.flows.drop_reason import DropReason
+from midonet.agent.flows.mask import FlowMask, quantise
+from midonet.agent.flows.program import FlowProgram, Guards, Output, SlowPathReason
+from midonet.agent.simulation.emission import grouped_outputs
+from midonet.agent.simulation.port import enter_port, leave_port
+from midonet.agent.simulation.result import Await, Consume, Drop, Forward, SimulationResult
+from midonet.agent.simulation.walk import (
+    Branch,
+    Dropped,
+    Ended,
+    Outcome,
+    ToEgress,
+    ToFlood,
+    ToIngress,
+    Walk,
+)
+from midonet.agent.topology.view import PortView, SoftState, TopologyView
+from midonet.model.ids import PortId
+from midonet.packets.frame import ParsedFrame, key_flow_hash, parse_frame
+
+LIFETIME_S = 60.0
+"""Hard lifetime of a program."""
+
+ERROR_LIFETIME_S = 5.0
+"""Hard lifetime of a program for what is likely to change soon."""
+
+_SHORT_LIVED = frozenset(
+    (
+        DropReason.MALFORMED,
+        DropReason.UNKNOWN_INGRESS_PORT,
+        DropReason.LOOP_LIMIT,
+        DropReason.PORT_UNPLUGGED,
+        DropReason.MISSING_DEVICE,
+        DropReason.MISSING_CHAIN,
+        DropReason.MISSING_GROUP,
+        DropReason.CHAIN_LIMIT,
+        DropReason.HAIRPIN,
+        DropReason.NO_ROUTE,
+        DropReason.BLACKHOLE_ROUTE,
+        DropReason.TTL_EXCEEDED,
+        DropReason.LOCAL_NOT_HANDLED,
+        DropReason.NEIGHBOUR_UNRESOLVED,
+        DropReason.MTU_EXCEEDED,
+        DropReason.NO_LOCATION,
+        DropReason.NO_TUNNEL,
+    )
+)
+
+
+def simulate(
+    view: TopologyView,
+    soft_state: SoftState,
+    packet: ParsedFrame,
+    ingress: PortId,
+    now: float,
+    *,
+    trace: bool = False,
+) -> SimulationResult:
+    """Return what the virtual network does with a packet that enters at a port of this host.
+
+    now: seconds on a monotonic clock. trace: collect steps, for people to read.
+    """
+    packet = _with_hash(view, packet)
+    walk = Walk(view, soft_state, packet, ingress, now, is_generated=False, trace=trace)
+    port = walk.port(ingress)
+    if isinstance(port, PortView):
+        return _run(walk, ToIngress(port))
+    return _run(walk, Dropped(DropReason.UNKNOWN_INGRESS_PORT) if _is_gone(port) else port)
+
+
+def simulate_generated(
+    view: TopologyView,
+    soft_state: SoftState,
+    frame: bytes,
+    egress: PortId,
+    now: float,
+    *,
+    trace: bool = False,
+) -> SimulationResult:
+    """Return where a frame goes that a device sends out by its port `egress`.
+
+    The result is for this one frame and must not be installed. Raises DecodeError when the
+    frame is malformed.
+    """
+    packet = _with_hash(view, parse_frame(frame))
+    walk = Walk(view, soft_state, packet, egress, now, is_generated=True, trace=trace)
+    walk.slow_path = SlowPathReason.GENERATED
+    port = walk.port(egress)
+    return _run(walk, ToEgress(port) if isinstance(port, PortView) else port)
+
+
+def _is_gone(outcome: Outcome) -> bool:
+    return isinstance(outcome, Dropped)
+
+
+def _with_hash(view: TopologyView, packet: ParsedFrame) -> ParsedFrame:
+    """Return the packet with its flow hash, which the datapath may have computed already."""
+    if packet.key.flow_hash:
+        return packet
+    key = packet.key._replace(flow_hash=key_flow_hash(packet.key, view.hash_seed))
+    return ParsedFrame(
+        packet.frame,
+        packet.length,
+        packet.gso_size,
+        key,
+        packet.ttl,
+        packet.l3_offset,
+        packet.l4_offset,
+        packet.ip_length,
+        packet.dont_fragment,
+        packet.arp,
+        packet.nd_target,
+        packet.nd_link_address,
+        packet.icmp_id,
+    )
+
+
+def _run(walk: Walk, first: Outcome) -> SimulationResult:
+    """Take every branch to its end, depth first, in the order of flooded ports."""
+    waiting: list[tuple[Branch, PortView]] = []
+    outcome = first
+    while True:
+        match outcome:
+            case ToIngress(port):
+                outcome = enter_port(walk, port)
+                continue
+            case ToEgress(port):
+                outcome = leave_port(walk, port)
+                continue
+            case ToFlood(bridge, ports):
+                waiting.extend((walk.branch.fork(bridge.id), port) for port in reversed(ports))
+            case Dropped(reason):
+                walk.drops.append(reason)
+                _trace_drop(walk, reason)
+            case Ended.DELIVERED:
+                pass
+            case Ended.TAKEN:
+                walk.taken = True
+            case Await():
+                return outcome
+            case _:
+                assert_never(outcome)
+        if not waiting:
+            return _finish(walk)
+        branch, port = waiting.pop()
+        walk.enter(branch)
+        outcome = ToEgress(port)
+
+
+def _trace_drop(walk: Walk, reason: DropReason) -> None:
+    if walk.steps is not None:
+        port = walk.branch.egress_port or walk.branch.ingress_port
+        walk.step(port.id if port else walk.ingress, "drop", reason=reason.name)
+
+
+def _finish(walk: Walk) -> SimulationResult:
+    effects, generated = tuple(walk.effects), tuple(walk.generated)
+    steps = tuple(walk.steps) if walk.steps is not None else ()
+    outputs = grouped_outputs(walk)
+    if outputs:
+        # What a device takes or answers beside the outputs must come up each time.
+        if (generated or walk.taken) and walk.slow_path is None:
+            walk.slow_path = SlowPathReason.ANSWERED
+        return Forward(_program(walk, outputs, None), effects, generated, steps)
+    if walk.taken:
+        return Consume(generated, effects, steps)
+    reason = walk.drops[0] if walk.drops else DropReason.INTERNAL
+    return Drop(reason, _program(walk, (), reason), effects, generated, steps)
+
+
+def _program(walk: Walk, outputs: tuple[Output, ...], reason: DropReason | None) -> FlowProgram:
+    return FlowProgram(
+        ingress=walk.ingress,
+        key=walk.packet.key,
+        mask=quantise(FlowMask._make(walk.header.mask)),
+        outputs=outputs,
+        drop_reason=reason,
+        guards=Guards(walk.ttl_above, walk.max_length),
+        tags=frozenset(walk.tags),
+        regions=frozenset(walk.regions),
+        learned=tuple(walk.learned),
+        lifetime_s=ERROR_LIFETIME_S if reason in _SHORT_LIVED else LIFETIME_S,
+        slow_path=walk.slow_path,
+    )

@@ -1,0 +1,229 @@
+"""The walk of one packet: where it is, what it has gathered, and what may come next.
+
+A walk goes from port to port. Each step (a port, a bridge, a router) looks at the walk, enters
+what it consulted and returns an outcome; `midonet.agent.simulation.simulate` runs the steps
+until no branch is left.
+
+Viewpoint: ingress is into a device from a port, egress out of a device by a port.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from midonet.agent.flows.drop_reason import DropReason
+from midonet.agent.flows.program import LearnedMac, Output, SlowPathReason
+from midonet.agent.flows.tags import FlowTag, RouteRegion, TagKind
+from midonet.agent.simulation.header import Header
+from midonet.agent.simulation.result import (
+    Await,
+    Effect,
+    GeneratedPacket,
+    LoadDevices,
+    TraceStep,
+)
+from midonet.agent.topology.view import (
+    BridgeView,
+    PortView,
+    RouterView,
+    SoftState,
+    TopologyView,
+)
+from midonet.model.ids import BridgeId, ObjectId, PortId, RouterId
+from midonet.packets.frame import ParsedFrame
+
+MAX_DEVICES = 12
+"""Devices that one packet may traverse."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToIngress:
+    """The packet enters the device of `port`."""
+
+    port: PortView
+
+
+@dataclass(frozen=True, slots=True)
+class ToEgress:
+    """The packet leaves its device by `port`."""
+
+    port: PortView
+
+
+@dataclass(frozen=True, slots=True)
+class ToFlood:
+    """The packet leaves `bridge` by each of `ports`."""
+
+    bridge: BridgeView
+    ports: tuple[PortView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """This branch ends."""
+
+    reason: DropReason
+
+
+class Ended(Enum):
+    """This branch is done."""
+
+    DELIVERED = "delivered"  # an output was entered
+    TAKEN = "taken"  # a device consumed the packet
+
+
+Outcome = ToIngress | ToEgress | ToFlood | Dropped | Ended | Await
+Refusal = Dropped | Await
+"""What a filter or a lookup says instead of letting the packet go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouterVisit:
+    """The last router on the way: where the packet entered it, and how it looked then.
+
+    egress: set once the router has sent the packet on; `egress_header` is how it looked then.
+    """
+
+    port: PortView
+    header: Header
+    egress: PortView | None = None
+    egress_header: Header | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PortOutput:
+    """An output with where it came from, for grouping floods."""
+
+    port: PortView
+    output: Output
+    flooded_by: BridgeId | None
+
+
+@dataclass(slots=True)
+class Branch:
+    """What one branch of the way changes.
+
+    ingress_port, egress_port: of the device whose filters are evaluated.
+    devices: number of devices entered. choices: of ECMP choices made.
+    flooded_by: the bridge whose flood this branch is, until it enters another device.
+    """
+
+    header: Header
+    ingress_port: PortView | None = None
+    egress_port: PortView | None = None
+    devices: int = 0
+    choices: int = 0
+    router: RouterVisit | None = None
+    flooded_by: BridgeId | None = None
+
+    def fork(self, bridge_id: BridgeId) -> Branch:
+        """Return a branch that starts where this one is, as part of the flood of a bridge."""
+        return Branch(
+            self.header.copy(),
+            self.ingress_port,
+            None,
+            self.devices,
+            self.choices,
+            self.router,
+            bridge_id,
+        )
+
+
+class Walk:
+    """Everything that one simulation reads and gathers."""
+
+    __slots__ = (
+        "branch",
+        "drops",
+        "effects",
+        "generated",
+        "header",
+        "ingress",
+        "is_generated",
+        "learned",
+        "max_length",
+        "now",
+        "outputs",
+        "packet",
+        "regions",
+        "slow_path",
+        "soft_state",
+        "steps",
+        "tags",
+        "taken",
+        "ttl_above",
+        "view",
+    )
+
+    def __init__(
+        self,
+        view: TopologyView,
+        soft_state: SoftState,
+        packet: ParsedFrame,
+        ingress: PortId,
+        now: float,
+        *,
+        is_generated: bool,
+        trace: bool,
+    ) -> None:
+        self.view = view
+        self.soft_state = soft_state
+        self.packet = packet
+        self.ingress = ingress
+        self.now = now
+        self.is_generated = is_generated
+        self.header = Header.from_key(packet.key)
+        self.branch = Branch(self.header)
+        self.tags: list[FlowTag] = []
+        self.regions: list[RouteRegion] = []
+        self.effects: list[Effect] = []
+        self.generated: list[GeneratedPacket] = []
+        self.outputs: list[PortOutput] = []
+        self.learned: list[LearnedMac] = []
+        self.drops: list[DropReason] = []
+        self.taken = False
+        self.max_length: int | None = None
+        self.ttl_above = 0
+        self.slow_path: SlowPathReason | None = None
+        self.steps: list[TraceStep] | None = [] if trace else None
+
+    def enter(self, branch: Branch) -> None:
+        """Go on with another branch."""
+        self.branch = branch
+        self.header = branch.header
+
+    # Lookups. A referent that does not exist fails closed; one not loaded is awaited.
+
+    def port(self, port_id: PortId) -> PortView | Refusal:
+        """Return a port and note that its configuration matters."""
+        self.tags.append(FlowTag(TagKind.DEVICE, port_id))
+        port = self.view.ports.get(port_id)
+        return self.unavailable(port_id, DropReason.MISSING_DEVICE) if port is None else port
+
+    def bridge(self, bridge_id: BridgeId) -> BridgeView | Refusal:
+        """Return a bridge and note that its configuration matters."""
+        self.tags.append(FlowTag(TagKind.DEVICE, bridge_id))
+        bridge = self.view.bridges.get(bridge_id)
+        return self.unavailable(bridge_id, DropReason.MISSING_DEVICE) if bridge is None else bridge
+
+    def router(self, router_id: RouterId) -> RouterView | Refusal:
+        """Return a router and note that its configuration matters."""
+        self.tags.append(FlowTag(TagKind.DEVICE, router_id))
+        router = self.view.routers.get(router_id)
+        return self.unavailable(router_id, DropReason.MISSING_DEVICE) if router is None else router
+
+    def unavailable(self, object_id: ObjectId, reason: DropReason) -> Refusal:
+        """Return what to say of an object that the view does not hold."""
+        if object_id in self.view.absent:
+            return Dropped(reason)
+        return Await(LoadDevices((object_id,)))
+
+    def traversed(self, device_id: ObjectId) -> bool:
+        """Tell whether the packet has met a device or port."""
+        return FlowTag(TagKind.DEVICE, device_id) in self.tags
+
+    def step(self, device_id: ObjectId, event: str, **detail: object) -> None:
+        """Enter a trace step. Callers test `steps` first, so that no detail is built in vain."""
+        if self.steps is not None:
+            self.steps.append(TraceStep(device_id, event, tuple(detail.items())))
