@@ -69,7 +69,7 @@ def bridge(prefix: str) -> Iterator[Path]:
         _quiet(host)
         for end, port, address in ((client, "p1", "10.0.0.1"), (server, "p2", "10.0.0.2")):
             wire(end, "eth0", host, port)
-            host.ip(f"link set {port} master br0")
+            host.ip(f"link set dev {port} master br0")
             _address(end, f"address add {address}/24 dev eth0")
         yield Path("bridge", client, server, "10.0.0.2")
 

@@ -99,5 +99,5 @@ def wire(left: Namespace, left_name: str, right: Namespace, right_name: str) -> 
             f" peer name {right_name} netns {right.name}"
         ]
     )
-    left.ip(f"link set {left_name} up")
-    right.ip(f"link set {right_name} up")
+    left.ip(f"link set dev {left_name} up")
+    right.ip(f"link set dev {right_name} up")

@@ -1,0 +1,190 @@
+"""The underlay against the real kernel, in namespaces of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
+
+import pytest
+from pyroute2 import AsyncIPRoute
+
+from midonet.agent.underlay.interfaces import KernelInterfaces
+from midonet.agent.underlay.links import Links
+from midonet.agent.underlay.probe_engine import PeerState, ProbeEngine
+from midonet.agent.underlay.prober import Prober
+from midonet.agent.underlay.routes import UnderlayPath, underlay_path
+from midonet.demo.namespaces import Namespace, wire
+from midonet.errors import DatapathError
+from midonet.model.hosts import Interface
+from midonet.model.ids import HostId
+from midonet.packets.addresses import parse_ip
+from tests.netns.entering import run_inside
+
+NamespaceMaker = Callable[[str], Namespace]
+LEFT, RIGHT = HostId(UUID(int=1)), HostId(UUID(int=2))
+
+
+async def _until(interfaces: KernelInterfaces, wanted: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not wanted():
+            await interfaces.changes()
+
+
+def test_scanner_follows_links_and_addresses(namespace: NamespaceMaker) -> None:
+    host = namespace("scan")
+
+    async def scan() -> dict[str, Interface]:
+        interfaces = KernelInterfaces()
+        await interfaces.open()
+        try:
+            assert set(interfaces.snapshot()) == {"lo"}
+            host.ip(
+                "link add port0 type veth peer name port1",
+                "link set port0 up mtu 1400",
+                "address add 192.0.2.1/24 dev port0",
+                "link set port1 up",
+            )
+            await _until(
+                interfaces,
+                lambda: bool(
+                    (port := interfaces.snapshot().get("port0"))
+                    and port.has_link
+                    and "192.0.2.1" in port.addresses
+                ),
+            )
+            seen = dict(interfaces.snapshot())
+            host.ip("link delete port0")
+            await _until(interfaces, lambda: set(interfaces.snapshot()) == {"lo"})
+            return seen
+        finally:
+            await interfaces.close()
+
+    seen = run_inside(host, scan)
+    assert seen["port0"].is_up
+    assert seen["port0"].mtu_bytes == 1400
+    assert seen["port0"].kind == "Virtual"
+
+
+def test_own_links_are_made_once_and_swept_by_prefix(namespace: NamespaceMaker) -> None:
+    host = namespace("links")
+
+    async def work() -> tuple[list[int | None], list[str], list[str]]:
+        async with Links() as links:
+            indexes = []
+            for _ in range(2):
+                await links.ensure_veth("mn-a0", "mn-a1")
+                await links.ensure_vxlan_socket("mn-vxlan", 6677)
+                indexes += [await links.index_of("mn-a0"), await links.index_of("mn-vxlan")]
+            own = await links.own()
+            for name in own:
+                await links.remove(name)
+            await links.remove("mn-a0")
+            return indexes, own, await links.own()
+
+    indexes, own, left = run_inside(host, work)
+    assert indexes[:2] == indexes[2:]
+    assert own == ["mn-a0", "mn-a1", "mn-vxlan"]
+    assert left == []
+
+
+def test_links_of_others_are_never_removed(namespace: NamespaceMaker) -> None:
+    host = namespace("others")
+
+    async def work() -> None:
+        async with Links() as links:
+            await links.remove("lo")
+
+    with pytest.raises(DatapathError, match="not a link of the agent's own"):
+        run_inside(host, work)
+
+
+def test_path_to_a_peer_names_interface_and_mtu(namespace: NamespaceMaker) -> None:
+    host = namespace("path")
+    host.ip(
+        "link add port0 type veth peer name port1",
+        "link set port0 up mtu 1400",
+        "link set port1 up",
+        "address add 192.0.2.1/24 dev port0",
+    )
+
+    async def look() -> tuple[UnderlayPath | None, UnderlayPath | None]:
+        async with AsyncIPRoute() as netlink:
+            return (
+                await underlay_path(netlink, parse_ip("192.0.2.7")),
+                await underlay_path(netlink, parse_ip("198.51.100.1")),
+            )
+
+    found, nowhere = run_inside(host, look)
+    assert found is not None
+    assert (found.interface_name, found.mtu_bytes) == ("port0", 1400)
+    assert nowhere is None
+
+
+@pytest.mark.parametrize(("left_ip", "right_ip"), [("10.1.0.2", "10.2.0.2"), ("fd1::2", "fd2::2")])
+def test_narrow_path_behind_a_router_is_probed(
+    namespace: NamespaceMaker, left_ip: str, right_ip: str
+) -> None:
+    left, router, right = namespace("left"), namespace("router"), namespace("right")
+    length = 64 if ":" in left_ip else 24
+    flags = " nodad" if ":" in left_ip else ""
+    for end, ip, name in ((left, left_ip, "l"), (right, right_ip, "r")):
+        gateway = ip[:-1] + "1"
+        wire(end, "eth0", router, name)
+        end.ip(f"address add {ip}/{length} dev eth0{flags}")
+        router.ip(f"address add {gateway}/{length} dev {name}{flags}")
+        end.ip(f"route add default via {gateway}")
+    router.sysctl("net.ipv4.ip_forward", 1)
+    router.sysctl("net.ipv6.conf.all.forwarding", 1)
+    router.ip("link set r mtu 1420")
+    right.ip("link set eth0 mtu 1420")
+
+    proven = asyncio.Event()
+    ended: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def probe() -> PeerState | None:
+        loop = asyncio.get_running_loop()
+        prober = Prober(ProbeEngine(LEFT, 1, b"k" * 16), loop.time)
+        prober.open()
+        prober.set_peers({RIGHT: (parse_ip(right_ip), 1500)})
+        running = asyncio.ensure_future(prober.run())
+
+        def look() -> None:
+            state = prober.state(RIGHT)
+            if state is not None and state.path_mtu_bytes >= 1412:
+                proven.set()
+            else:
+                loop.call_later(0.1, look)
+
+        look()
+        try:
+            async with asyncio.timeout(40):
+                await proven.wait()
+            return prober.state(RIGHT)
+        finally:
+            running.cancel()
+            prober.close()
+
+    async def respond() -> None:
+        loop = asyncio.get_running_loop()
+        prober = Prober(ProbeEngine(RIGHT, 5, b"k" * 16), loop.time)
+        prober.set_peers({LEFT: (parse_ip(left_ip), 1420)})
+        prober.open()
+        running = asyncio.ensure_future(prober.run())
+        end = asyncio.Event()
+        ended.append((loop, end))
+        await end.wait()
+        running.cancel()
+        prober.close()
+
+    with ThreadPoolExecutor(1) as other:
+        answering = other.submit(run_inside, right, respond)
+        state = run_inside(left, probe)
+        loop, end = ended[0]
+        loop.call_soon_threadsafe(end.set)
+        answering.result(timeout=10)
+    assert state is not None
+    assert state.is_reachable
+    assert state.epoch == 5
+    assert 1412 <= state.path_mtu_bytes <= 1420
