@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from midonet.agent.topology.view import FibMatch, RouteView
 from midonet.model.ids import RouteId
-from midonet.packets.addresses import IpVersion
+from midonet.packets.addresses import IpPrefix, IpVersion
 
 NEIGHBOUR_LIMIT = 64
 """Most neighbouring destinations examined, in each direction, whose sources do not matter.
@@ -243,6 +243,16 @@ class RoutingTable:
             for version, family in self._families.items()
         }
         return table
+
+    def changed_destinations(self, other: RoutingTable) -> set[IpPrefix]:
+        """Return the destinations of routes that are in one table and not in the other."""
+        changed: set[IpPrefix] = set()
+        for one, two in ((self._routes, other._routes), (other._routes, self._routes)):
+            for route_id, route in one.items():
+                counterpart = two.get(route_id)
+                if counterpart is not route and counterpart != route:
+                    changed.add(route.destination)
+        return changed
 
     def __iter__(self) -> Iterator[RouteView]:
         return iter(self._routes.values())

@@ -1,0 +1,180 @@
+"""From stored objects to the pieces of a view. Pure functions of their arguments.
+
+Text that does not parse raises DecodeError; the caller treats the object as missing, so that
+what cannot be understood drops rather than passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from midonet.agent.topology.view import (
+    ChainView,
+    Location,
+    PortView,
+    RouterAttachment,
+    RouteView,
+    RuleView,
+    TunnelRoute,
+)
+from midonet.model.chains import Chain, Rule, RuleAction
+from midonet.model.devices import Port, Route
+from midonet.model.hosts import PortLocation, TunnelKind, TunnelZone, TunnelZoneHost
+from midonet.model.ids import ChainId, RuleId
+from midonet.packets.addresses import IpVersion, parse_ip, parse_mac, parse_prefix
+
+_OVERHEAD_V4 = {TunnelKind.VXLAN: 50, TunnelKind.GRE: 42}
+"""Outer headers and inner Ethernet header in bytes: IPv4 20, UDP 8 and VXLAN 8 (RFC 7348
+section 5) or GRE with key 8 (RFC 2890), Ethernet 14."""
+
+_EXTRA_OVERHEAD_V6 = 20
+"""Bytes by which the IPv6 header is longer than the IPv4 header without options."""
+
+_DENYING = frozenset({RuleAction.DROP, RuleAction.REJECT})
+
+
+def port_view(port: Port) -> PortView:
+    """Return a port as the view holds it. Raises DecodeError."""
+    return PortView(
+        id=port.id,
+        bridge_id=port.bridge_id,
+        router_id=port.router_id,
+        admin_state_up=port.admin_state_up,
+        inbound_filter_id=port.inbound_filter_id,
+        outbound_filter_id=port.outbound_filter_id,
+        host_id=port.host_id,
+        peer_port_id=port.peer_port_id,
+        vlan_id=port.vlan_id,
+        mac=parse_mac(port.mac) if port.mac else 0,
+        addresses=tuple(parse_prefix(text) for text in port.addresses),
+    )
+
+
+def location_view(location: PortLocation) -> Location:
+    """Return the place of a bound port."""
+    return Location(location.host_id, location.tunnel_key, location.active)
+
+
+def router_attachment(port: PortView, peer: Port) -> RouterAttachment | None:
+    """Return what `peer` is to the bridge of `port`; None when it is no router's port.
+
+    Raises DecodeError.
+    """
+    if peer.router_id is None:
+        return None
+    view = port_view(peer)
+    return RouterAttachment(
+        bridge_port_id=port.id,
+        router_port_id=peer.id,
+        router_id=peer.router_id,
+        mac=view.mac,
+        addresses=tuple(prefix.address for prefix in view.addresses),
+    )
+
+
+def chain_view(chain: Chain, rules: Mapping[RuleId, Rule]) -> ChainView:
+    """Return a chain whose rules are all in `rules`."""
+    return ChainView(
+        chain.id,
+        tuple(
+            RuleView(rule.id, rule.action, rule.condition, rule.jump_chain_id)
+            for rule in (rules[rule_id] for rule_id in chain.rule_ids)
+        ),
+    )
+
+
+def route_view(route: Route) -> RouteView:
+    """Return a route as a forwarding table holds it. Raises DecodeError.
+
+    Gateways 0.0.0.0, 255.255.255.255 and :: mean that the destination is directly connected.
+    """
+    gateway = parse_ip(route.gateway) if route.gateway else None
+    if gateway is not None and (
+        gateway.value == 0 or (gateway.version is IpVersion.V4 and gateway.value == 0xFFFF_FFFF)
+    ):
+        gateway = None
+    return RouteView(
+        id=route.id,
+        kind=route.kind,
+        source=parse_prefix(route.source),
+        destination=parse_prefix(route.destination),
+        next_hop_port_id=route.next_hop_port_id,
+        gateway=gateway,
+        weight=route.weight,
+    )
+
+
+def may_carry(port: PortView, location: Location | None, *, is_host_alive: bool) -> bool:
+    """Tell whether routes through a router's port are usable: it is up, and linked or bound.
+
+    location, is_host_alive: of the port when it is bound; it must be active on a live host.
+    """
+    if not port.admin_state_up:
+        return False
+    if port.peer_port_id is not None:
+        return True
+    return port.host_id is not None and location is not None and location.active and is_host_alive
+
+
+def tunnel_route(
+    memberships: Iterable[tuple[TunnelZone, TunnelZoneHost, TunnelZoneHost]],
+    underlay_mtu_bytes: int,
+    peer_mtu_bytes: int = 0,
+) -> TunnelRoute | None:
+    """Return how this host reaches another, or None when no zone joins them.
+
+    memberships: (zone, ours, theirs) for each zone that both are in. The lowest zone id wins,
+    so that both ends choose the same one; VTEP zones and pairs of unlike IP versions carry no
+    tunnel. peer_mtu_bytes: largest inner packet that the other host reported, 0 for unknown.
+    Raises DecodeError.
+    """
+    for zone, ours, theirs in sorted(memberships, key=lambda triple: triple[0].id.int):
+        overhead = _OVERHEAD_V4.get(zone.kind)
+        if overhead is None:
+            continue
+        local = parse_ip(ours.address)
+        remote = parse_ip(theirs.address)
+        if local.version is not remote.version:
+            continue
+        if local.version is IpVersion.V6:
+            overhead += _EXTRA_OVERHEAD_V6
+        length = max(0, underlay_mtu_bytes - overhead)
+        if peer_mtu_bytes:
+            length = min(length, peer_mtu_bytes)
+        return TunnelRoute(zone.kind, local, remote, length)
+    return None
+
+
+def may_deny(chain_id: ChainId | None, chains: Mapping[ChainId, ChainView]) -> bool:
+    """Tell whether a packet that enters a chain may be refused there or in what it jumps to.
+
+    A chain that is not in `chains` refuses everything.
+    """
+    if chain_id is None:
+        return False
+    seen = {chain_id}
+    pending = [chain_id]
+    while pending:
+        chain = chains.get(pending.pop())
+        if chain is None:
+            return True
+        for rule in chain.rules:
+            if rule.action in _DENYING:
+                return True
+            if rule.jump_chain_id is not None and rule.jump_chain_id not in seen:
+                seen.add(rule.jump_chain_id)
+                pending.append(rule.jump_chain_id)
+    return False
+
+
+def adds_denial(
+    before: Sequence[RuleView], after: Sequence[RuleView], chains: Mapping[ChainId, ChainView]
+) -> bool:
+    """Tell whether `after` has a rule that may refuse packets and is not in `before`."""
+    known = {rule.id: rule for rule in before}
+    return any(
+        rule.action in _DENYING
+        or (rule.jump_chain_id is not None and may_deny(rule.jump_chain_id, chains))
+        for rule in after
+        if known.get(rule.id) != rule
+    )

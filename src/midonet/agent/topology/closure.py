@@ -1,0 +1,205 @@
+"""What must be watched for the devices that matter here. Pure.
+
+    root     -> ports bound here, requested objects, tunnel zones with their hosts
+    port     -> its device, filter chains, location; at a bridge also the peer port's record
+    bridge   -> its ports, filter chains, flood groups; when a port of it is bound here,
+                also the routers attached to it
+    router   -> its ports, routes, filter chains
+    chain    -> its rules, the chains they jump to
+
+A router's port does not lead to its peer: beyond the first router devices are stubs until a
+packet crosses to them.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from midonet.agent.topology.facts import (
+    ALL_ZONE_HOSTS,
+    ALL_ZONES,
+    Facts,
+    flood_groups_of,
+    ports_of_host,
+)
+from midonet.model.chains import Chain, Rule
+from midonet.model.devices import Bridge, Port, Route, Router
+from midonet.model.hosts import FloodGroup, PortLocation, TunnelZone, TunnelZoneHost
+from midonet.model.ids import BridgeId, HostId, ObjectId, PortId, RouterId
+from midonet.nsdb.store import AllOf, Referrers
+
+K = TypeVar("K")
+
+EAGER_ROUTER_LIMIT = 8
+"""Most attached routers that a bridge with a port bound here brings along unasked. A bridge
+with more is an external network, where the routers behind it are tenants' and not ours."""
+
+TRACKED_KINDS: tuple[type[msgspec.Struct], ...] = (Port, Bridge, Router, Chain)
+"""Kinds that can be asked for by id."""
+
+
+class PortIndex:
+    """Stored ports by what they refer to."""
+
+    def __init__(self) -> None:
+        self.peered_by: dict[PortId, set[PortId]] = {}
+        self.linked: dict[BridgeId, dict[PortId, PortId]] = {}
+        self.local: dict[BridgeId, set[PortId]] = {}
+
+    def replace(self, host_id: HostId, old: Port | None, new: Port | None) -> None:
+        """Take a port's record out and its new one in."""
+        if old is not None:
+            if old.peer_port_id is not None:
+                _discard(self.peered_by, old.peer_port_id, old.id)
+            if old.bridge_id is not None:
+                _discard(self.local, old.bridge_id, old.id)
+                linked = self.linked.get(old.bridge_id, {})
+                linked.pop(old.id, None)
+                if not linked:
+                    self.linked.pop(old.bridge_id, None)
+        if new is not None:
+            if new.peer_port_id is not None:
+                self.peered_by.setdefault(new.peer_port_id, set()).add(new.id)
+            if new.bridge_id is not None:
+                if new.host_id == host_id:
+                    self.local.setdefault(new.bridge_id, set()).add(new.id)
+                if new.peer_port_id is not None:
+                    self.linked.setdefault(new.bridge_id, {})[new.id] = new.peer_port_id
+
+    def eager_peers(self, bridge_id: BridgeId) -> list[PortId]:
+        """Return the peers of a bridge whose routers come along unasked."""
+        linked = self.linked.get(bridge_id, {})
+        if bridge_id not in self.local or len(linked) > EAGER_ROUTER_LIMIT:
+            return []
+        return list(linked.values())
+
+
+class Sink(Protocol):
+    """Where the walk puts what it finds."""
+
+    def want(self, kind: type[msgspec.Struct], object_id: ObjectId) -> None:
+        """Take an object to watch."""
+        ...
+
+    def want_list(self, key: Referrers | AllOf) -> None:
+        """Take a set of ids to watch."""
+        ...
+
+    def track(self, kind: type[msgspec.Struct], object_id: ObjectId) -> None:
+        """Take an object to expand."""
+        ...
+
+
+def expand_root(facts: Facts, host_id: HostId, sink: Sink) -> None:
+    """Find what is watched whatever happens."""
+    for kind, key in ((TunnelZone, ALL_ZONES), (TunnelZoneHost, ALL_ZONE_HOSTS)):
+        sink.want_list(key)
+        for object_id in facts.ids(key) or ():
+            sink.want(kind, object_id)
+    local = ports_of_host(host_id)
+    sink.want_list(local)
+    for object_id in facts.ids(local) or ():
+        sink.track(Port, object_id)
+
+
+def expand_requested(facts: Facts, object_id: ObjectId, sink: Sink) -> None:
+    """Find the kind of a requested object."""
+    for kind in TRACKED_KINDS:
+        if facts.get(kind, object_id) is not None:
+            sink.track(kind, object_id)
+            return
+    for kind in TRACKED_KINDS:
+        sink.want(kind, object_id)
+
+
+def expand(
+    facts: Facts,
+    index: PortIndex,
+    kind: type[msgspec.Struct],
+    object_id: ObjectId,
+    sink: Sink,
+) -> None:
+    """Find what one tracked object needs, as far as its record is known."""
+    sink.want(kind, object_id)
+    if kind is Port:
+        _expand_port(facts.get(Port, object_id), sink)
+    elif kind is Bridge:
+        _expand_bridge(facts, index, BridgeId(object_id), sink)
+    elif kind is Router:
+        _expand_router(facts, RouterId(object_id), sink)
+    elif (chain := facts.get(Chain, object_id)) is not None:
+        for rule_id in chain.rule_ids:
+            sink.want(Rule, rule_id)
+            expand_rule(facts.get(Rule, rule_id), sink)
+
+
+def expand_rule(rule: Rule | None, sink: Sink) -> None:
+    """Find what a rule needs."""
+    if rule is not None and rule.jump_chain_id is not None:
+        sink.track(Chain, rule.jump_chain_id)
+
+
+def expand_attached_routers(
+    facts: Facts, index: PortIndex, bridge_id: BridgeId, sink: Sink
+) -> None:
+    """Find the first routers behind a bridge that has a port bound here."""
+    for peer_id in index.eager_peers(bridge_id):
+        peer = facts.get(Port, peer_id)
+        if peer is not None and peer.router_id is not None:
+            sink.track(Router, peer.router_id)
+
+
+def _expand_port(port: Port | None, sink: Sink) -> None:
+    if port is None:
+        return
+    _expand_filters(port, sink)
+    if port.host_id is not None:
+        sink.want(PortLocation, port.id)
+    if port.router_id is not None:
+        sink.track(Router, port.router_id)
+    if port.bridge_id is not None:
+        sink.track(Bridge, port.bridge_id)
+        if port.peer_port_id is not None:
+            sink.want(Port, port.peer_port_id)
+
+
+def _expand_bridge(facts: Facts, index: PortIndex, bridge_id: BridgeId, sink: Sink) -> None:
+    ports = Referrers(Port, "bridge_id", bridge_id)
+    groups = flood_groups_of(bridge_id)
+    sink.want_list(ports)
+    sink.want_list(groups)
+    for object_id in facts.ids(ports) or ():
+        sink.track(Port, object_id)
+    for object_id in facts.ids(groups) or ():
+        sink.want(FloodGroup, object_id)
+    _expand_filters(facts.get(Bridge, bridge_id), sink)
+    expand_attached_routers(facts, index, bridge_id, sink)
+
+
+def _expand_router(facts: Facts, router_id: RouterId, sink: Sink) -> None:
+    ports = Referrers(Port, "router_id", router_id)
+    routes = Referrers(Route, "router_id", router_id)
+    sink.want_list(ports)
+    sink.want_list(routes)
+    for object_id in facts.ids(ports) or ():
+        sink.track(Port, object_id)
+    for object_id in facts.ids(routes) or ():
+        sink.want(Route, object_id)
+    _expand_filters(facts.get(Router, router_id), sink)
+
+
+def _expand_filters(device: Port | Bridge | Router | None, sink: Sink) -> None:
+    if device is not None:
+        for chain_id in (device.inbound_filter_id, device.outbound_filter_id):
+            if chain_id is not None:
+                sink.track(Chain, chain_id)
+
+
+def _discard(index: dict[K, set[PortId]], key: K, port_id: PortId) -> None:
+    ports = index.get(key)
+    if ports is not None:
+        ports.discard(port_id)
+        if not ports:
+            del index[key]

@@ -1,0 +1,120 @@
+"""What the store has answered so far, raw. Pure.
+
+A fact is *watched* from the moment it is wanted and *answered* once the first change for it has
+come. Absence and the empty set are answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+import msgspec
+
+from midonet.model.devices import Port
+from midonet.model.hosts import FloodGroup, HostState, TunnelZone, TunnelZoneHost
+from midonet.model.ids import HostId, ObjectId
+from midonet.nsdb.store import AllOf, ObjectKey, Referrers, StateTables, Table, WatchKey
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+HOST_STATE = Table(StateTables.host_state())
+ALL_ZONES = AllOf(TunnelZone)
+ALL_ZONE_HOSTS = AllOf(TunnelZoneHost)
+
+
+def ports_of_host(host_id: HostId) -> Referrers:
+    """Return the key of the list of ports bound to a host."""
+    return Referrers(Port, "host_id", host_id)
+
+
+def flood_groups_of(bridge_id: ObjectId) -> Referrers:
+    """Return the key of the list of flood groups of a bridge."""
+    return Referrers(FloodGroup, "bridge_id", bridge_id)
+
+
+class Facts:
+    """Answers by kind and id, and the watch keys still to be asked or dropped."""
+
+    def __init__(self) -> None:
+        self._watched: dict[type[msgspec.Struct], set[ObjectId]] = {}
+        self._objects: dict[type[msgspec.Struct], dict[ObjectId, msgspec.Struct | None]] = {}
+        self._watched_lists: set[Referrers | AllOf] = set()
+        self._lists: dict[Referrers | AllOf, frozenset[ObjectId]] = {}
+        self.host_states: dict[HostId, HostState] = {}
+        self._to_add: list[WatchKey] = [HOST_STATE]
+        self._to_remove: list[WatchKey] = []
+
+    def want(self, kind: type[msgspec.Struct], object_id: ObjectId) -> None:
+        """Watch an object."""
+        watched = self._watched.setdefault(kind, set())
+        if object_id not in watched:
+            watched.add(object_id)
+            self._to_add.append(ObjectKey(kind, object_id))
+
+    def want_list(self, key: Referrers | AllOf) -> None:
+        """Watch a set of ids."""
+        if key not in self._watched_lists:
+            self._watched_lists.add(key)
+            self._to_add.append(key)
+
+    def is_watched(self, key: ObjectKey | Referrers | AllOf) -> bool:
+        """Tell whether an answer for the key is still of interest."""
+        if isinstance(key, ObjectKey):
+            return key.object_id in self._watched.get(key.kind, ())
+        return key in self._watched_lists
+
+    def is_answered(self, kind: type[msgspec.Struct], object_id: ObjectId) -> bool:
+        """Tell whether the object, or its absence, is known."""
+        return object_id in self._objects.get(kind, ())
+
+    def is_absent(self, kind: type[msgspec.Struct], object_id: ObjectId) -> bool:
+        """Tell whether the object is known not to exist."""
+        objects = self._objects.get(kind, {})
+        return object_id in objects and objects[object_id] is None
+
+    def get(self, kind: type[T], object_id: ObjectId | None) -> T | None:
+        """Return an object; None when it is absent, unknown or no id is given."""
+        if object_id is None:
+            return None
+        found = self._objects.get(kind, {}).get(object_id)
+        return found if isinstance(found, kind) else None
+
+    def known(self, kind: type[msgspec.Struct]) -> list[ObjectId]:
+        """Return the ids of a kind that are answered."""
+        return list(self._objects.get(kind, ()))
+
+    def put(
+        self, kind: type[msgspec.Struct], object_id: ObjectId, value: msgspec.Struct | None
+    ) -> None:
+        """Note an answer."""
+        self._objects.setdefault(kind, {})[object_id] = value
+
+    def ids(self, key: Referrers | AllOf) -> frozenset[ObjectId] | None:
+        """Return a set of ids, None when it is not answered."""
+        return self._lists.get(key)
+
+    def put_ids(self, key: Referrers | AllOf, ids: frozenset[ObjectId]) -> None:
+        """Note an answer."""
+        self._lists[key] = ids
+
+    def retain(self, objects: Iterable[ObjectKey], lists: Iterable[Referrers | AllOf]) -> None:
+        """Forget every fact that is not among the given ones."""
+        kept: dict[type[msgspec.Struct], set[ObjectId]] = {}
+        for key in objects:
+            kept.setdefault(key.kind, set()).add(key.object_id)
+        for kind, watched in self._watched.items():
+            for object_id in watched - kept.get(kind, set()):
+                watched.discard(object_id)
+                self._objects.get(kind, {}).pop(object_id, None)
+                self._to_remove.append(ObjectKey(kind, object_id))
+        for list_key in self._watched_lists - set(lists):
+            self._watched_lists.discard(list_key)
+            self._lists.pop(list_key, None)
+            self._to_remove.append(list_key)
+
+    def take_watch_changes(self) -> tuple[tuple[WatchKey, ...], tuple[WatchKey, ...]]:
+        """Return the keys to add and the keys to remove since the last call."""
+        added, removed = tuple(self._to_add), tuple(self._to_remove)
+        self._to_add, self._to_remove = [], []
+        return added, removed

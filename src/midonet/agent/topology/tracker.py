@@ -1,0 +1,287 @@
+"""Takes store changes in: keeps the facts, follows references, notes what must be redone. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import msgspec
+
+from midonet.agent.topology.closure import (
+    TRACKED_KINDS,
+    PortIndex,
+    expand,
+    expand_attached_routers,
+    expand_requested,
+    expand_root,
+    expand_rule,
+)
+from midonet.agent.topology.facts import ALL_ZONE_HOSTS, ALL_ZONES, Facts
+from midonet.model.chains import Chain, Rule
+from midonet.model.devices import Bridge, Port, Route, Router
+from midonet.model.hosts import FloodGroup, HostState, PortLocation, TunnelZone, TunnelZoneHost
+from midonet.model.ids import BridgeId, ChainId, HostId, ObjectId, PortId, RouteId, RouterId
+from midonet.nsdb.store import (
+    AllOf,
+    Change,
+    IdsChange,
+    ObjectChange,
+    ObjectKey,
+    Referrers,
+    StateEntry,
+    TableChange,
+)
+
+_Kind = type[msgspec.Struct]
+
+
+@dataclass(slots=True)
+class Dirty:
+    """What has to be assembled again. routes: by router. hosts: whose state changed."""
+
+    objects: dict[_Kind, set[ObjectId]] = field(
+        default_factory=lambda: {kind: set() for kind in TRACKED_KINDS}
+    )
+    routes: dict[RouterId, set[RouteId]] = field(default_factory=dict)
+    groups: set[ObjectId] = field(default_factory=set)
+    hosts: set[HostId] = field(default_factory=set)
+    tunnels: bool = False
+    requested: set[ObjectId] = field(default_factory=set)
+
+
+class Tracker:
+    """Facts, the objects that are tracked, and what changed since the last step."""
+
+    def __init__(self, host_id: HostId) -> None:
+        self.host_id = host_id
+        self.facts = Facts()
+        self.dirty = Dirty()
+        self.requested: set[ObjectId] = set()
+        self.tracked: dict[_Kind, set[ObjectId]] = {kind: set() for kind in TRACKED_KINDS}
+        self._index = PortIndex()
+        self._rule_users: dict[ObjectId, set[ChainId]] = {}
+        self._route_owner: dict[ObjectId, RouterId] = {}
+        self._queue: list[tuple[_Kind, ObjectId]] = []
+        expand_root(self.facts, host_id, self)
+
+    # The sink of `closure`.
+
+    def want(self, kind: _Kind, object_id: ObjectId) -> None:
+        """Watch an object."""
+        self.facts.want(kind, object_id)
+
+    def want_list(self, key: Referrers | AllOf) -> None:
+        """Watch a set of ids."""
+        self.facts.want_list(key)
+
+    def track(self, kind: _Kind, object_id: ObjectId) -> None:
+        """Follow an object, soon."""
+        if object_id not in self.tracked[kind]:
+            self.tracked[kind].add(object_id)
+            self.dirty.objects[kind].add(object_id)
+            self._queue.append((kind, object_id))
+
+    # Changes.
+
+    def request(self, object_ids: Iterable[ObjectId]) -> None:
+        """Follow objects of unknown kind."""
+        for object_id in tuple(object_ids):
+            self.requested.add(object_id)
+            self.dirty.requested.add(object_id)
+            expand_requested(self.facts, object_id, self)
+        self._follow()
+
+    def absorb(self, changes: Iterable[Change]) -> None:
+        """Take answers of the store in. Those to keys that are not watched are ignored."""
+        for change in changes:
+            if isinstance(change, TableChange):
+                self._host_states(change.entries)
+            elif not self.facts.is_watched(change.key):
+                continue
+            elif isinstance(change, IdsChange):
+                self._ids(change)
+            else:
+                self._object(change)
+            self._follow()
+
+    def _follow(self) -> None:
+        while self._queue:
+            kind, object_id = self._queue.pop()
+            expand(self.facts, self._index, kind, object_id, self)
+            if kind is Chain:
+                self._note_rules(ChainId(object_id))
+
+    def _object(self, change: ObjectChange) -> None:
+        kind, object_id = change.key.kind, change.key.object_id
+        old = self.facts.get(kind, object_id)
+        new = change.current.value if change.current is not None else None
+        if self.facts.is_answered(kind, object_id) and old == new:
+            return
+        self.facts.put(kind, object_id, new)
+        if kind is Port:
+            self._index.replace(
+                self.host_id,
+                old if isinstance(old, Port) else None,
+                new if isinstance(new, Port) else None,
+            )
+            self._port(PortId(object_id), old, new)
+        if kind in self.tracked:
+            self._tracked_object(kind, object_id)
+        else:
+            self._part(kind, object_id)
+
+    def _tracked_object(self, kind: _Kind, object_id: ObjectId) -> None:
+        if object_id in self.tracked[kind]:
+            self.dirty.objects[kind].add(object_id)
+            expand(self.facts, self._index, kind, object_id, self)
+            if kind is Chain:
+                self._note_rules(ChainId(object_id))
+        if object_id in self.requested:
+            self.dirty.requested.add(object_id)
+            expand_requested(self.facts, object_id, self)
+
+    def _part(self, kind: _Kind, object_id: ObjectId) -> None:
+        """Note what an object that is part of another one touches."""
+        if kind is Rule:
+            expand_rule(self.facts.get(Rule, object_id), self)
+            self.dirty.objects[Chain].update(self._rule_users.get(object_id, ()))
+        elif kind is Route:
+            self._dirty_route(object_id)
+        elif kind is PortLocation:
+            self.dirty.objects[Port].add(object_id)
+        elif kind is FloodGroup:
+            self.dirty.groups.add(object_id)
+        elif kind in {TunnelZone, TunnelZoneHost}:
+            self.dirty.tunnels = True
+
+    def _port(
+        self, port_id: PortId, old: msgspec.Struct | None, new: msgspec.Struct | None
+    ) -> None:
+        """Note the bridges whose attached routers a port's record touches."""
+        bridge_ids: set[BridgeId | None] = {
+            port.bridge_id for port in (old, new) if isinstance(port, Port)
+        }
+        for user_id in self._index.peered_by.get(port_id, ()):
+            self.dirty.objects[Port].add(user_id)
+            user = self.facts.get(Port, user_id)
+            if user is not None:
+                bridge_ids.add(user.bridge_id)
+        for bridge_id in bridge_ids:
+            if bridge_id is not None and bridge_id in self.tracked[Bridge]:
+                expand_attached_routers(self.facts, self._index, bridge_id, self)
+
+    def _ids(self, change: IdsChange) -> None:
+        key = change.key
+        old = self.facts.ids(key)
+        if old == change.ids:
+            return
+        self.facts.put_ids(key, change.ids)
+        changed = (old or frozenset()) ^ change.ids
+        if isinstance(key, AllOf) or key.field == "host_id":
+            expand_root(self.facts, self.host_id, self)
+            self.dirty.tunnels |= key in {ALL_ZONES, ALL_ZONE_HOSTS}
+            return
+        owner_kind: _Kind = Bridge if key.field == "bridge_id" else Router
+        if key.target_id not in self.tracked[owner_kind]:
+            return
+        self.dirty.objects[owner_kind].add(key.target_id)
+        expand(self.facts, self._index, owner_kind, key.target_id, self)
+        if key.kind is Route:
+            for route_id in changed:
+                self._route_owner[route_id] = RouterId(key.target_id)
+                self._dirty_route(route_id)
+        elif key.kind is FloodGroup:
+            self.dirty.groups |= changed
+
+    def _dirty_route(self, route_id: ObjectId) -> None:
+        router_id = self._route_owner.get(route_id)
+        if router_id is not None:
+            self.dirty.routes.setdefault(router_id, set()).add(RouteId(route_id))
+
+    def _note_rules(self, chain_id: ChainId) -> None:
+        chain = self.facts.get(Chain, chain_id)
+        for rule_id in chain.rule_ids if chain is not None else ():
+            self._rule_users.setdefault(rule_id, set()).add(chain_id)
+
+    def _host_states(self, entries: Iterable[tuple[str, StateEntry | None]]) -> None:
+        for key, entry in entries:
+            try:
+                host_id = HostId(UUID(key))
+                state = msgspec.json.decode(entry.value, type=HostState) if entry else None
+            except (ValueError, msgspec.DecodeError):
+                # What another process reports of itself is not worth stopping for.
+                continue
+            old = self.facts.host_states.pop(host_id, None)
+            if state is not None:
+                self.facts.host_states[host_id] = state
+            if (old is None) is not (state is None):
+                self.dirty.hosts.add(host_id)
+            if _overlay_mtu(old) != _overlay_mtu(state):
+                self.dirty.tunnels = True
+
+    # Forgetting.
+
+    def collect(self, keep: Iterable[ObjectId]) -> dict[_Kind, set[ObjectId]]:
+        """Forget all that neither the ports bound here nor `keep` lead to.
+
+        Returns the tracked objects that are tracked no more.
+        """
+        kept = set(keep)
+        known = set().union(*self.tracked.values()) | self.requested
+        self.dirty.requested |= self.requested - kept
+        self.requested = kept & known
+        reach = _Reach(self.facts, self._index, self.host_id, self.requested)
+        forgotten = {kind: ids - reach.tracked[kind] for kind, ids in self.tracked.items()}
+        self.tracked = reach.tracked
+        ports = {
+            object_id: self.facts.get(Port, object_id)
+            for object_id in self.facts.known(Port)
+            if ObjectKey(Port, object_id) not in reach.objects
+        }
+        for port in ports.values():
+            self._index.replace(self.host_id, port, None)
+        self.facts.retain(reach.objects, reach.lists)
+        self.request(self.requested)
+        self._rule_users = {}
+        for chain_id in self.tracked[Chain]:
+            self._note_rules(ChainId(chain_id))
+        self._route_owner = {
+            route_id: owner
+            for route_id, owner in self._route_owner.items()
+            if self.facts.is_watched(ObjectKey(Route, route_id))
+        }
+        return forgotten
+
+
+class _Reach:
+    """Everything that is reached from the roots, found anew."""
+
+    def __init__(
+        self, facts: Facts, index: PortIndex, host_id: HostId, requested: Iterable[ObjectId]
+    ) -> None:
+        self.objects: set[ObjectKey] = set()
+        self.lists: set[Referrers | AllOf] = set()
+        self.tracked: dict[_Kind, set[ObjectId]] = {kind: set() for kind in TRACKED_KINDS}
+        self._queue: list[tuple[_Kind, ObjectId]] = []
+        expand_root(facts, host_id, self)
+        for object_id in requested:
+            expand_requested(facts, object_id, self)
+        while self._queue:
+            kind, object_id = self._queue.pop()
+            expand(facts, index, kind, object_id, self)
+
+    def want(self, kind: _Kind, object_id: ObjectId) -> None:
+        self.objects.add(ObjectKey(kind, object_id))
+
+    def want_list(self, key: Referrers | AllOf) -> None:
+        self.lists.add(key)
+
+    def track(self, kind: _Kind, object_id: ObjectId) -> None:
+        if object_id not in self.tracked[kind]:
+            self.tracked[kind].add(object_id)
+            self._queue.append((kind, object_id))
+
+
+def _overlay_mtu(state: HostState | None) -> int:
+    return state.overlay_mtu_bytes if state is not None else 0

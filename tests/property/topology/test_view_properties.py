@@ -1,0 +1,180 @@
+"""History does not matter: any order of any edits leads to the view built from scratch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from midonet.agent.flows.tags import (
+    FlowTag,
+    RouteRegion,
+    bridge_neighbour_tag,
+    chain_tag,
+    device_tag,
+    flood_group_tag,
+    flood_set_tag,
+    location_tag,
+    mac_tag,
+    tunnel_tag,
+)
+from midonet.agent.topology.fib import RoutingTable
+from midonet.agent.topology.view import BridgeView, RouterView, TopologyView
+from midonet.model.devices import Bridge, Port, Router
+from midonet.model.ids import ObjectId
+from tests.property.topology.worlds import Editor, Watched, World
+
+
+def comparable(view: TopologyView) -> TopologyView:
+    return replace(view, revision=0)
+
+
+def rebuilt(world: World, keep: set[ObjectId]) -> TopologyView:
+    watched = Watched(world)
+    watched.request(sorted(keep))
+    watched.drain()
+    return watched.assembler.view
+
+
+def differing(old: object, new: object) -> set[object]:
+    """Return keys of two mappings whose values differ."""
+    assert hasattr(old, "keys")
+    assert hasattr(new, "keys")
+    return {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}  # type: ignore[attr-defined]
+
+
+def routes(router: RouterView | None) -> set[object]:
+    return set(router.fib) if router and isinstance(router.fib, RoutingTable) else set()
+
+
+def expected_tags(old: TopologyView, new: TopologyView) -> tuple[set[FlowTag], set[RouteRegion]]:
+    """Return what a delta must say, found by comparing two views fact by fact."""
+    tags: set[FlowTag] = set()
+    regions: set[RouteRegion] = set()
+    tags |= {device_tag(one) for one in differing(old.ports, new.ports)}
+    tags |= {chain_tag(one) for one in differing(old.chains, new.chains)}
+    tags |= {location_tag(one) for one in differing(old.locations, new.locations)}
+    tags |= {tunnel_tag(one) for one in differing(old.tunnels, new.tunnels)}
+    tags |= {flood_group_tag(*one) for one in differing(old.flood_groups, new.flood_groups)}
+    for bridge_id in differing(old.bridges, new.bridges):
+        before = old.bridges.get(bridge_id, BridgeView(bridge_id))
+        after = new.bridges.get(bridge_id, BridgeView(bridge_id))
+        if (bridge_id in old.bridges) != (bridge_id in new.bridges) or (
+            (before.admin_state_up, before.inbound_filter_id, before.outbound_filter_id)
+            != (after.admin_state_up, after.inbound_filter_id, after.outbound_filter_id)
+        ):
+            tags.add(device_tag(bridge_id))
+        if (before.flood_port_ids, before.linked_port_ids) != (
+            after.flood_port_ids,
+            after.linked_port_ids,
+        ):
+            tags.add(flood_set_tag(bridge_id))
+        for mac in differing(before.attachments, after.attachments):
+            tags.add(mac_tag(bridge_id, 0, mac))
+        for address in differing(before.attachment_by_address, after.attachment_by_address):
+            tags.add(bridge_neighbour_tag(bridge_id, *address))
+    for router_id in differing(old.routers, new.routers):
+        one, two = old.routers.get(router_id), new.routers.get(router_id)
+        if one is None or two is None or replace(one, fib=two.fib) != two:
+            tags.add(device_tag(router_id))
+        regions |= {
+            RouteRegion(
+                router_id,
+                route.destination.version,
+                route.destination.network,
+                route.destination.length,
+            )
+            for route in routes(one) ^ routes(two)
+        }
+    for object_id in old.absent ^ new.absent:
+        tags |= {device_tag(object_id), chain_tag(object_id)}
+    return tags, regions
+
+
+def check_consistent(view: TopologyView) -> None:
+    """Check that what a visible object refers to is visible, or known to be absent."""
+    for chain in view.chains.values():
+        for rule in chain.rules:
+            target = rule.jump_chain_id
+            assert target is None or target in view.chains or target in view.absent
+    devices = [*view.ports.values(), *view.bridges.values(), *view.routers.values()]
+    for device in devices:
+        for chain_id in (device.inbound_filter_id, device.outbound_filter_id):
+            assert chain_id is None or chain_id in view.chains or chain_id in view.absent
+    members = [one for bridge in view.bridges.values() for one in bridge.flood_port_ids]
+    members += [one for bridge in view.bridges.values() for one in bridge.linked_port_ids]
+    members += [one for router in view.routers.values() for one in router.port_ids]
+    assert all(one in view.ports or one in view.absent for one in members)
+    assert not set(view.absent) & set(view.ports)
+
+
+@given(seed=st.integers(0, 2**32), edits=st.integers(1, 60))
+@settings(max_examples=100)
+def test_any_history_leads_to_the_view_built_from_scratch(seed: int, edits: int) -> None:
+    random = Random(seed)
+    world = World()
+    editor = Editor(world, random)
+    editor.populate()
+    watched = Watched(world)
+    keep: set[ObjectId] = set()
+    for _ in range(edits):
+        for _ in range(random.randrange(3)):
+            editor.edit()
+        pending = watched.pending()
+        random.shuffle(pending)
+        watched.deliver(pending[: random.randrange(len(pending) + 1)])
+        action = random.random()
+        if action < 0.1:
+            known = editor.pick(random.choice([Port, Bridge, Router]))
+            keep.add(known.id if known is not None else editor.new_id())
+            watched.request(sorted(keep))
+        elif action < 0.15:
+            watched.settle()
+        elif action < 0.2:
+            watched.drain()
+        elif action < 0.25:
+            keep = {one for one in keep if random.random() < 0.7}
+            watched.collect(keep)
+    watched.drain()
+    watched.collect(keep)
+    watched.drain()
+    watched.collect(keep)
+    assert comparable(watched.assembler.view) == comparable(rebuilt(world, keep))
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=100)
+def test_delta_carries_the_tag_of_every_fact_that_differs(seed: int) -> None:
+    random = Random(seed)
+    world = World()
+    editor = Editor(world, random)
+    editor.populate()
+    watched = Watched(world)
+    old = watched.assembler.view
+    for _ in range(40):
+        for _ in range(random.randrange(4)):
+            editor.edit()
+        before = len(watched.steps)
+        pending = watched.pending()
+        random.shuffle(pending)
+        watched.deliver(pending[: random.randrange(len(pending) + 1)])
+        if random.random() < 0.1:
+            known = editor.pick(Port)
+            watched.request([known.id if known is not None else editor.new_id()])
+        if random.random() < 0.1:
+            watched.drain()
+        if random.random() < 0.05:
+            watched.collect(set())
+        for step in watched.steps[before:]:
+            tags, regions = expected_tags(old, step.view)
+            if step.delta is None:
+                assert comparable(step.view) == comparable(old)
+                continue
+            assert step.delta.revision == step.view.revision == old.revision + 1
+            assert step.delta.tags == tags
+            assert step.delta.regions == regions
+            assert step.delta.urgent <= step.delta.tags
+            check_consistent(step.view)
+            old = step.view
