@@ -27,6 +27,7 @@ from midonet.api.negotiation import choose, is_accepted
 from midonet.api.openapi import openapi_document
 from midonet.api.registry import ENDPOINTS
 from midonet.api.root_document import APPLICATION_MEDIA_TYPES, root_document, served_segments
+from midonet.api.tunnel_keys import TunnelKeys
 from midonet.errors import InternalError, MidoNetError, UnavailableError
 from midonet.nsdb.store import Store
 
@@ -41,7 +42,7 @@ AnyRequest = Request[Any, Any, Any]
 def build_app(store: Store, auth: AuthProvider | None = None) -> ASGIApp:
     """Return the application over an open store. `auth`: everyone is admin when None."""
     provider = MockAuthProvider() if auth is None else auth
-    server = _Server(Services(store, provider))
+    server = _Server(Services(store, provider, TunnelKeys(store)))
     inner = Litestar(
         route_handlers=server.routes(),
         openapi_config=None,

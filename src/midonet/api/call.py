@@ -14,6 +14,7 @@ from uuid import UUID
 import msgspec
 
 from midonet.api.auth import AuthProvider
+from midonet.api.tunnel_keys import TunnelKeys
 from midonet.errors import NotFoundError
 from midonet.model.schema import ResourceSchema
 from midonet.nsdb.store import Store
@@ -27,6 +28,7 @@ class Services:
 
     store: Store
     auth: AuthProvider
+    tunnel_keys: TunnelKeys
 
 
 @dataclass(frozen=True, slots=True)

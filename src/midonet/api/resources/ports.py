@@ -39,16 +39,6 @@ from midonet.nsdb.store import Create, Delete, Operation, Store, Update, Version
 from midonet.packets.addresses import IpVersion, format_mac, parse_prefix
 
 _OUI = 0xACCABA << 24
-TUNNEL_KEY_BITS = 20
-"""Keys that the server assigns have type 0 in the upper four of 24 bits."""
-
-
-async def allocate_tunnel_key(store: Store) -> int:
-    """Return the next tunnel key; the first is 2. Raises ConflictError when all are used up."""
-    key = 1 + await store.sequence("tunnel_key")
-    if key >= 1 << TUNNEL_KEY_BITS:
-        raise ConflictError("All tunnel keys have been used.")
-    return key
 
 
 def random_mac() -> str:
@@ -75,7 +65,7 @@ async def _plan_create(call: Call, resource: PortResource, port: Port) -> list[O
     is_router_port = port.router_id is not None
     port = msgspec.structs.replace(
         port,
-        tunnel_key=await allocate_tunnel_key(call.store),
+        tunnel_key=await call.services.tunnel_keys.allocate(),
         mac=random_mac() if is_router_port and port.mac is None else port.mac,
     )
     operations: list[Operation] = [Create(port)]
