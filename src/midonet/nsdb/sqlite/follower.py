@@ -27,6 +27,9 @@ LOOK_INTERVAL_S = 2.0
 
 _SHORTEST_WAIT_S = 0.01
 
+_PAUSE_S = 0.003
+"""Least time between two looks, so that a burst of commits costs few of them."""
+
 
 class Follower:
     """Reads the change log when notified and marks the keys at the watchers of one loop."""
@@ -59,12 +62,14 @@ class Follower:
         wait_s = 0.0
         while self._listener.wait(wait_s):
             wait_s = LOOK_INTERVAL_S
+            self._listener.follow_file()
             try:
                 self._follow()
                 wait_s = min(wait_s, self._end_dead_sessions())
             except sqlite3.Error as error:
                 _LOG.warning("%s cannot be followed: %s", self._path, error)
-            self._listener.follow_file()
+            if not self._listener.pause(_PAUSE_S):
+                return
 
     def _follow(self) -> None:
         try:

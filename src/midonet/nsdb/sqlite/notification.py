@@ -76,6 +76,10 @@ class Listener:
             os.read(self._inotify, _READ_BYTES)
         return True
 
+    def pause(self, duration_s: float) -> bool:
+        """Let notifications gather; False when stopped."""
+        return not select.select([self._stop], [], [], duration_s)[0]
+
     def stop(self) -> None:
         """Make `wait` return False, from any thread."""
         os.eventfd_write(self._stop, 1)

@@ -12,6 +12,8 @@ import os
 import sqlite3
 import stat
 import struct
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,6 +77,40 @@ def notify_path(path: Path) -> Path:
     return path.with_name(path.name + "-notify")
 
 
+_IN_USE: Counter[tuple[int, int]] = Counter()
+_IN_USE_LOCK = threading.Lock()
+
+
+class FileUse:
+    """The use of a file by a store of this process; `release` it after the last connection.
+
+    A file in use is not inspected again: closing any descriptor of it would drop the locks that
+    SQLite holds for the whole process (https://sqlite.org/howtocorrupt.html, section 2.2), and
+    another process could then take away the log under our feet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Do what `ensure_file` does, and raise what it raises."""
+        with _IN_USE_LOCK:
+            if _IN_USE[_identity(path)] == 0:
+                ensure_file(path)
+            self._identity = _identity(path)
+            _IN_USE[self._identity] += 1
+
+    def release(self) -> None:
+        """End the use."""
+        with _IN_USE_LOCK:
+            _IN_USE[self._identity] -= 1
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_dev, status.st_ino)
+
+
 def ensure_file(path: Path) -> None:
     """Check that `path` is a store that this process can use; create it when absent or empty.
 
@@ -93,12 +129,18 @@ def ensure_file(path: Path) -> None:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a connection to an existing store. Commits are durable when they return."""
+    """Open a connection to an existing store.
+
+    Commits outlive the process when they return. They reach the disk at the next checkpoint, so
+    a power failure may take back the latest of them, in order, and never leaves a damaged or
+    half-made one (https://sqlite.org/pragma.html#pragma_synchronous, NORMAL in WAL mode): waiting
+    for a disk at each commit would cost most of the rate on ordinary disks.
+    """
     uri = f"{path.absolute().as_uri()}?mode=rw"
     connection = sqlite3.connect(
         uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
-    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA synchronous = NORMAL")
     return connection
 
 

@@ -24,7 +24,7 @@ from midonet.nsdb.sqlite import reading
 from midonet.nsdb.sqlite.boot_clock import boot_time
 from midonet.nsdb.sqlite.follower import Follower
 from midonet.nsdb.sqlite.notification import Notifier
-from midonet.nsdb.sqlite.schema import connect, ensure_file, notify_path, translated_errors
+from midonet.nsdb.sqlite.schema import FileUse, connect, notify_path, translated_errors
 from midonet.nsdb.sqlite.tables import SqliteTables
 from midonet.nsdb.sqlite.writer import Writer
 from midonet.nsdb.store import Operation, Session, SessionInfo, StateEntry, Versioned, Watcher
@@ -105,8 +105,8 @@ class _Opened:
         watch_index: WatchIndex,
         history: int,
     ) -> None:
-        ensure_file(path)
         with ExitStack() as undo:
+            undo.callback(FileUse(path).release)
             notifier = Notifier(notify_path(path))
             undo.callback(notifier.close)
             self.readers = _Readers(path)
@@ -179,7 +179,7 @@ class SqliteStore:
         )
 
     async def transact(self, operations: Sequence[Operation]) -> int:
-        """Apply all or nothing, on disk when it returns; see `Store.transact`."""
+        """Apply all or nothing; see `Store.transact`."""
         prepared = prepare(operations)
 
         def work(transaction: Transaction, tables: SqliteTables) -> None:

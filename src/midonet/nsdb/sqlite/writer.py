@@ -1,7 +1,7 @@
 """The one writing thread of a client: transactions that wait together are committed together.
 
-A transaction is acknowledged after the commit that holds it has reached the disk
-(`synchronous = FULL`): neither the death of the process nor of the machine takes it back.
+A transaction is acknowledged after the commit that holds it: the death of the process does not
+take it back (what a power failure does: `midonet.nsdb.sqlite.schema.connect`).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Writer:
         self._tables = SqliteTables(self._connection)
 
     async def run(self, work: Work[R]) -> tuple[R, int]:
-        """Run a unit; return its result and the revision after it, once it is on disk.
+        """Run a unit; return its result and the revision after it, once it is committed.
 
         Raises what the unit raises, UnavailableError, DecodeError.
         """
