@@ -14,7 +14,7 @@ created below the root meanwhile is deleted with the rest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -45,6 +45,7 @@ DELETIONS_TABLE = "deletions"
 
 _RECORDER: ObjectId = UUID("6d69646f-6e65-5400-8000-64656c657465")
 _SLICE_OPERATIONS = MAX_OPERATIONS // 2
+_BATCH = 100
 _SLICE_BYTES = MAX_TRANSACTION_BYTES // 2
 
 _Key = tuple[type[msgspec.Struct], ObjectId]
@@ -63,7 +64,7 @@ async def delete(store: Store, kind: type[msgspec.Struct], object_id: ObjectId) 
         root = await store.get(kind, object_id)
         if root is None:
             return False
-        await plan.add(kind, object_id, root)
+        await plan.add(kind, {object_id: root})
         plan.check_refusals()
         operations = list(plan.operations())
         try:
@@ -125,23 +126,27 @@ class _Plan:
     _edited_bytes: int = 0
 
     async def add(
-        self, kind: type[msgspec.Struct], object_id: ObjectId, found: Versioned[msgspec.Struct]
+        self, kind: type[msgspec.Struct], found: Mapping[ObjectId, Versioned[msgspec.Struct]]
     ) -> None:
-        """Plan the deletion of an object, its cascade first."""
-        self._seen.add((kind, object_id))
-        # Last declared first: a jump to a chain goes before the chain's own rules, so that the
-        # chain is never in force with some of its rules gone.
-        for reference in reversed(references_to(kind)):
-            await self._add_referrers(reference, kind, object_id)
-        await self._take_out_of_order(kind, object_id, found.value)
-        self.deletions[kind, object_id] = found
-        self._check_size()
+        """Plan the deletion of objects of a kind, their cascade first."""
+        self._seen.update((kind, object_id) for object_id in found)
+        object_ids = list(found)
+        for start in range(0, len(object_ids), _BATCH):
+            batch = object_ids[start : start + _BATCH]
+            # Last declared first: a jump to a chain goes before the chain's own rules, so that
+            # the chain is never in force with some of its rules gone.
+            for reference in reversed(references_to(kind)):
+                await self._add_referrers(reference, kind, batch)
+            for object_id in batch:
+                await self._take_out_of_order(object_id, found[object_id].value)
+                self.deletions[kind, object_id] = found[object_id]
+                self._check_size()
 
     async def let_go_of(self, kind: type[msgspec.Struct], object_id: ObjectId) -> None:
         """Plan only that referrers which may let go of an object do so."""
         for reference in references_to(kind):
             if reference.on_target_delete is OnTargetDelete.CLEAR:
-                await self._add_referrers(reference, kind, object_id)
+                await self._add_referrers(reference, kind, [object_id])
 
     def check_refusals(self) -> None:
         """Raise ReferencedError when a referrer that is not to go itself forbids the plan."""
@@ -161,28 +166,34 @@ class _Plan:
             yield Delete(kind, object_id, found.version)
 
     async def _add_referrers(
-        self, reference: Reference, kind: type[msgspec.Struct], object_id: ObjectId
+        self, reference: Reference, kind: type[msgspec.Struct], target_ids: Sequence[ObjectId]
     ) -> None:
-        source_ids = await self.store.referrers(reference.source, reference.field, object_id)
+        found = await self.store.referrers_many(reference.source, reference.field, target_ids)
+        targets = {source_id: one for one, source_ids in found.items() for source_id in source_ids}
         if reference.on_target_delete is OnTargetDelete.REFUSE:
-            target = (kind, object_id)
-            self.refusals.extend((reference, source_id, target) for source_id in source_ids)
+            self.refusals.extend(
+                (reference, source_id, (kind, target_id))
+                for source_id, target_id in targets.items()
+            )
             return
-        for start in range(0, len(source_ids), _SLICE_OPERATIONS):
-            chunk = source_ids[start : start + _SLICE_OPERATIONS]
+        wanted = [one for one in targets if (reference.source, one) not in self._seen]
+        if reference.on_target_delete is OnTargetDelete.CLEAR:
+            wanted = list(targets)
+        for start in range(0, len(wanted), _SLICE_OPERATIONS):
+            chunk = wanted[start : start + _SLICE_OPERATIONS]
             sources = await self.store.get_many(reference.source, chunk)
+            if reference.on_target_delete is OnTargetDelete.CASCADE:
+                await self.add(reference.source, sources)
+                continue
             for source_id, source in sources.items():
-                if reference.on_target_delete is OnTargetDelete.CLEAR:
-                    self._let_go(reference, object_id, source_id, source)
-                elif (reference.source, source_id) not in self._seen:
-                    await self.add(reference.source, source_id, source)
+                self._let_go(reference, source_id, source, frozenset(target_ids))
 
     def _let_go(
         self,
         reference: Reference,
-        target_id: ObjectId,
         source_id: ObjectId,
         source: Versioned[msgspec.Struct],
+        target_ids: frozenset[ObjectId],
     ) -> None:
         edit = self._edit((reference.source, source_id), source)
         held: object = getattr(edit.value, reference.field)
@@ -190,19 +201,17 @@ class _Plan:
             name: _default(reference.source, name) for name in reference.cleared_with
         }
         if isinstance(held, tuple):
-            cleared[reference.field] = tuple(one for one in held if one != target_id)
-        elif held == target_id:
+            cleared[reference.field] = tuple(one for one in held if one not in target_ids)
+        elif held in target_ids:
             cleared[reference.field] = None
         else:
             return  # changed since the index was read; the version precondition will tell
         edit.value = msgspec.structs.replace(edit.value, **cleared)
         self._check_size()
 
-    async def _take_out_of_order(
-        self, kind: type[msgspec.Struct], object_id: ObjectId, value: msgspec.Struct
-    ) -> None:
+    async def _take_out_of_order(self, object_id: ObjectId, value: msgspec.Struct) -> None:
         """Take a rule out of its chain's order of evaluation, which is not a reference."""
-        if kind is not Rule or not isinstance(value, Rule):
+        if not isinstance(value, Rule):
             return
         key: _Key = (Chain, value.chain_id)
         if key in self._seen:
@@ -253,7 +262,7 @@ async def _run_slice(
         if is_cut_off:
             root = await store.get(kind, object_id)
             if root is not None:
-                await plan.add(kind, object_id, root)
+                await plan.add(kind, {object_id: root})
         else:
             await plan.let_go_of(kind, object_id)
     except _SliceFullError:

@@ -328,6 +328,14 @@ class MemoryStore:
         with self._opened().lock:
             return sorted(self._referrers(kind, field, target_id))
 
+    async def referrers_many(
+        self, kind: type[msgspec.Struct], field: str, target_ids: Sequence[ObjectId]
+    ) -> dict[ObjectId, list[ObjectId]]:
+        """Return `referrers` of several targets; those without are missing."""
+        with self._opened().lock:
+            found = {one: sorted(self._referrers(kind, field, one)) for one in target_ids}
+        return {target_id: ids for target_id, ids in found.items() if ids}
+
     async def transact(self, operations: Sequence[Operation]) -> int:
         """Apply all or nothing; see `Store.transact`."""
         prepared = prepare(operations)

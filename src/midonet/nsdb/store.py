@@ -263,6 +263,12 @@ class Store(Protocol):
         contains) `target_id`, ascending."""
         ...
 
+    async def referrers_many(
+        self, kind: type[msgspec.Struct], field: str, target_ids: Sequence[ObjectId]
+    ) -> dict[ObjectId, list[ObjectId]]:
+        """Return `referrers` of several targets in one round trip; those without are missing."""
+        ...
+
     async def transact(self, operations: Sequence[Operation]) -> int:
         """Apply all or nothing; return the store's revision after it.
 

@@ -178,6 +178,20 @@ class SqliteStore:
             lambda connection: reading.read_referrers(connection, kind, field, target_id)
         )
 
+    async def referrers_many(
+        self, kind: type[msgspec.Struct], field: str, target_ids: Sequence[ObjectId]
+    ) -> dict[ObjectId, list[ObjectId]]:
+        """Return `referrers` of several targets; those without are missing."""
+
+        def query(connection: sqlite3.Connection) -> dict[ObjectId, list[ObjectId]]:
+            with reading.snapshot(connection):
+                found = {
+                    one: reading.read_referrers(connection, kind, field, one) for one in target_ids
+                }
+            return {target_id: ids for target_id, ids in found.items() if ids}
+
+        return await self._read(query)
+
     async def transact(self, operations: Sequence[Operation]) -> int:
         """Apply all or nothing; see `Store.transact`."""
         prepared = prepare(operations)
