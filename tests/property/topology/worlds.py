@@ -183,7 +183,8 @@ class Editor:
             self.link, self.link, self.bind, self.bind, self.unbind, self.unlink, self.activate,
             self.move, self.add_chain, self.add_rule, self.add_rule, self.set_filter,
             self.set_filter, self.add_bridge, self.add_router, self.add_route, self.add_route,
-            self.replace_route, self.delete, self.delete, self.toggle, self.host_liveness, self.zone, self.zone_member,
+            self.replace_route, self.delete, self.delete, self.toggle,
+            self.host_liveness, self.zone, self.zone_member,
             self.flood_group, self.set_address, self.spoil,
         ]  # fmt: skip
 

@@ -99,7 +99,12 @@ class TopologyAssembler:
         return self._step(settle=False)
 
     def collect(self, keep: Iterable[ObjectId]) -> Step:
-        """Forget all that neither the ports bound here nor the objects in `keep` lead to."""
+        """Forget all that neither the ports bound here nor the objects in `keep` lead to.
+
+        Does nothing while a change is held back: what the visible versions refer to stays.
+        """
+        if self.is_holding:
+            return self._step(settle=False)
         self._visibility.forget(self._tracker.collect(keep))
         return self._step(settle=False)
 
