@@ -58,6 +58,11 @@ class TopologyAssembler:
         return self._visibility.is_holding
 
     @property
+    def is_in_sync(self) -> bool:
+        """Tell whether every watched fact is known and visible."""
+        return self._tracker.facts.is_complete and not self.is_holding
+
+    @property
     def undecodable(self) -> Mapping[ObjectId, str]:
         """Return the objects that cannot be understood and count as missing, with the reason."""
         return self._visibility.undecodable

@@ -42,6 +42,8 @@ class Facts:
         self._watched_lists: set[Referrers | AllOf] = set()
         self._lists: dict[Referrers | AllOf, frozenset[ObjectId]] = {}
         self.host_states: dict[HostId, HostState] = {}
+        self._unanswered = 1
+        self._is_host_state_known = False
         self._to_add: list[WatchKey] = [HOST_STATE]
         self._to_remove: list[WatchKey] = []
 
@@ -50,12 +52,14 @@ class Facts:
         watched = self._watched.setdefault(kind, set())
         if object_id not in watched:
             watched.add(object_id)
+            self._unanswered += 1
             self._to_add.append(ObjectKey(kind, object_id))
 
     def want_list(self, key: Referrers | AllOf) -> None:
         """Watch a set of ids."""
         if key not in self._watched_lists:
             self._watched_lists.add(key)
+            self._unanswered += 1
             self._to_add.append(key)
 
     def is_watched(self, key: ObjectKey | Referrers | AllOf) -> bool:
@@ -88,7 +92,9 @@ class Facts:
         self, kind: type[msgspec.Struct], object_id: ObjectId, value: msgspec.Struct | None
     ) -> None:
         """Note an answer."""
-        self._objects.setdefault(kind, {})[object_id] = value
+        objects = self._objects.setdefault(kind, {})
+        self._unanswered -= object_id not in objects
+        objects[object_id] = value
 
     def ids(self, key: Referrers | AllOf) -> frozenset[ObjectId] | None:
         """Return a set of ids, None when it is not answered."""
@@ -96,7 +102,18 @@ class Facts:
 
     def put_ids(self, key: Referrers | AllOf, ids: frozenset[ObjectId]) -> None:
         """Note an answer."""
+        self._unanswered -= key not in self._lists
         self._lists[key] = ids
+
+    def note_host_states(self) -> None:
+        """Note that the table of host states is answered."""
+        self._unanswered -= not self._is_host_state_known
+        self._is_host_state_known = True
+
+    @property
+    def is_complete(self) -> bool:
+        """Tell whether every watched fact is answered."""
+        return not self._unanswered
 
     def retain(self, objects: Iterable[ObjectKey], lists: Iterable[Referrers | AllOf]) -> None:
         """Forget every fact that is not among the given ones."""
@@ -106,11 +123,12 @@ class Facts:
         for kind, watched in self._watched.items():
             for object_id in watched - kept.get(kind, set()):
                 watched.discard(object_id)
+                self._unanswered -= not self.is_answered(kind, object_id)
                 self._objects.get(kind, {}).pop(object_id, None)
                 self._to_remove.append(ObjectKey(kind, object_id))
         for list_key in self._watched_lists - set(lists):
             self._watched_lists.discard(list_key)
-            self._lists.pop(list_key, None)
+            self._unanswered -= self._lists.pop(list_key, None) is None
             self._to_remove.append(list_key)
 
     def take_watch_changes(self) -> tuple[tuple[WatchKey, ...], tuple[WatchKey, ...]]:

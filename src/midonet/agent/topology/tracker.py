@@ -205,6 +205,7 @@ class Tracker:
             self._rule_users.setdefault(rule_id, set()).add(chain_id)
 
     def _host_states(self, entries: Iterable[tuple[str, StateEntry | None]]) -> None:
+        self.facts.note_host_states()
         for key, entry in entries:
             try:
                 host_id = HostId(UUID(key))
