@@ -1,7 +1,7 @@
 """What happens at a port, on the way into its device and on the way out.
 
 Into the device: hop limit, administrative state, inbound filter, then the device. Out of it:
-hop limit, VLAN of the port, administrative state, outbound filter, then an output, the peer
+VLAN of the port, administrative state, outbound filter, then an output, the peer
 port, or nothing.
 """
 
@@ -53,10 +53,7 @@ def enter_port(walk: Walk, port: PortView) -> Outcome:
 
 def leave_port(walk: Walk, port: PortView) -> Outcome:
     """Take the packet out of its device by `port`."""
-    branch = walk.branch
-    if branch.devices >= MAX_DEVICES:
-        return Dropped(DropReason.LOOP_LIMIT)
-    branch.egress_port = port
+    walk.branch.egress_port = port
     if walk.steps is not None:
         walk.step(port.id, "port_egress")
     if port.vlan_id and port.bridge_id is not None and not _pop_vlan(walk, port):
