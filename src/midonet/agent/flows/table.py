@@ -224,10 +224,14 @@ class FlowTable:
         waiting.sort(key=lambda entry: entry.last_used_ns, reverse=True)
         return InvalidationPlan(removal, tuple(e.installed for e in waiting), deadline_ns)
 
-    def expire(self, now_ns: int) -> RemovalPlan:
-        """Remove the programs whose lifetime, or whose time to be judged again, is over."""
+    def expire(self, now_ns: int, *, limit: int | None = None) -> RemovalPlan:
+        """Remove the programs whose lifetime, or whose time to be judged again, is over.
+
+        limit: at most so many, the longest overdue first, so that a shell can take turns with
+        other work; it is done when `next_due_ns` lies ahead.
+        """
         over: list[int] = []
-        while self._due and self._due[0][0] <= now_ns:
+        while self._due and self._due[0][0] <= now_ns and len(over) != limit:
             due_ns, program_id = heapq.heappop(self._due)
             entry = self._entries.get(program_id)
             if entry is not None and entry.due_ns == due_ns:

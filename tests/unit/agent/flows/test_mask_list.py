@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.agent.flows.flow_samples import l4_mask
 
 from midonet.agent.datapath.protocol import MASKS_PER_PORT
 from midonet.agent.flows.classification import EXACT_MASK, covers
 from midonet.agent.flows.mask import EMPTY_MASK
 from midonet.agent.flows.mask_list import EXACT_SLOT, SLOTS_PER_PORT, MaskList
+from tests.unit.agent.flows.flow_samples import l4_mask
 
 
 def test_a_list_is_as_long_as_that_of_the_datapath() -> None:

@@ -6,17 +6,6 @@ from dataclasses import replace
 from uuid import UUID
 
 import pytest
-from tests.unit.agent.flows.flow_samples import (
-    OTHER_PORT,
-    PORT,
-    SECOND,
-    Change,
-    Used,
-    drop_program,
-    l4_mask,
-    program,
-    tag,
-)
 
 from midonet.agent.flows.classification import EXACT_MASK, masked
 from midonet.agent.flows.invalidation import InvalidationLog
@@ -39,6 +28,17 @@ from midonet.errors import InternalError
 from midonet.model.ids import BridgeId
 from midonet.packets.addresses import IpVersion
 from midonet.packets.flowkey import FlowKey
+from tests.unit.agent.flows.flow_samples import (
+    OTHER_PORT,
+    PORT,
+    SECOND,
+    Change,
+    Used,
+    drop_program,
+    l4_mask,
+    program,
+    tag,
+)
 
 
 def install(
@@ -261,6 +261,15 @@ def test_programs_expire_in_the_order_of_their_lifetimes() -> None:
     assert table.expire(5 * SECOND).remove == (short,)
     assert table.expire(400 * SECOND).remove == (long,)
     assert table.expire(400 * SECOND).remove == ()
+
+
+def test_expiry_can_be_done_in_portions() -> None:
+    table = FlowTable(8)
+    entries = [install(table, program(i, lifetime_s=float(i))).entry for i in (1, 2, 3)]
+    assert table.expire(60 * SECOND, limit=2).remove == (entries[0], entries[1])
+    assert table.next_due_ns == 3 * SECOND
+    assert table.expire(60 * SECOND, limit=2).remove == (entries[2],)
+    assert table.next_due_ns is None
 
 
 def test_forgetting_a_port_forgets_its_programs_and_masks() -> None:

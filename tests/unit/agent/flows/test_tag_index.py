@@ -5,12 +5,12 @@ from __future__ import annotations
 from uuid import UUID
 
 import pytest
-from tests.unit.agent.flows.flow_samples import Change, program, tag
 
 from midonet.agent.flows.invalidation import Freshness, InvalidationLog
 from midonet.agent.flows.tag_index import TagIndex, regions_overlap
 from midonet.agent.flows.tags import RouteRegion
 from midonet.packets.addresses import parse_prefix
+from tests.unit.agent.flows.flow_samples import Change, program, tag
 
 ROUTER = UUID(int=77)
 OTHER_ROUTER = UUID(int=78)
