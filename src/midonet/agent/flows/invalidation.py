@@ -13,8 +13,9 @@ from midonet.agent.flows.tags import FlowTag, RouteRegion
 class FactsChanged(Protocol):
     """A set of changed facts; the delta between two topology views is one.
 
-    revision: of the first view that holds the new facts. Deltas of soft-state tables take
-        their revisions from the same counter.
+    revision: of the first view that holds the new facts; for a change of soft state without a
+        new view, of the current view (what was judged on that view earlier and is not
+        installed yet is then not refused).
     urgent: tags whose programs go at once; they need not be in `tags`.
     """
 
