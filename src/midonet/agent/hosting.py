@@ -8,7 +8,7 @@ away nothing ends here: the session is kept up again, or opened anew, when the s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -51,9 +51,10 @@ class InterfaceSource(Protocol):
 class DeclaredInterfaces:
     """Interfaces that exist because somebody names them: those of the memory datapath."""
 
-    def __init__(self) -> None:
-        self._names: frozenset[str] = frozenset()
-        self._changed = asyncio.Event()
+    def __init__(self, names: Callable[[], Iterable[str]]) -> None:
+        """`names` returns the interfaces that exist now; each of them is up."""
+        self._names = names
+        self._never = asyncio.Event()
 
     async def open(self) -> None:
         """Do nothing; there is nothing to read."""
@@ -61,23 +62,16 @@ class DeclaredInterfaces:
     async def close(self) -> None:
         """Do nothing."""
 
-    def declare(self, names: frozenset[str]) -> None:
-        """Say which interfaces exist. Each of them is up."""
-        if names != self._names:
-            self._names = names
-            self._changed.set()
-
     def snapshot(self) -> Mapping[str, Interface]:
         """Return the declared interfaces."""
         return {
             name: Interface(name=name, kind="Virtual", is_up=True, has_link=True)
-            for name in sorted(self._names)
+            for name in sorted(self._names())
         }
 
     async def changes(self) -> None:
-        """Wait for the next `declare`."""
-        await self._changed.wait()
-        self._changed.clear()
+        """Wait until cancelled: a change of names comes with a change of bound ports."""
+        await self._never.wait()
 
 
 class HostKeeper:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from midonet.errors import UnavailableError
 from midonet.model.devices import Port
 from midonet.model.ids import HostId, ObjectId, PortId
 from midonet.nsdb.store import (
@@ -16,13 +17,17 @@ from midonet.nsdb.store import (
     Store,
     WatchKey,
 )
+from midonet.runtime.clock import Clock
+
+_RETRY_S = 1.0
 
 
 class LocalPorts:
     """Follows the ports whose `host_id` is this host's."""
 
-    def __init__(self, store: Store, host_id: HostId) -> None:
+    def __init__(self, store: Store, host_id: HostId, clock: Clock) -> None:
         self._store = store
+        self._clock = clock
         self._key = Referrers(Port, "host_id", host_id)
         self._host_id = host_id
         self._ids: frozenset[ObjectId] | None = None
@@ -45,7 +50,14 @@ class LocalPorts:
         watcher = self._store.watcher()
         try:
             watcher.add([self._key])
-            while changes := await watcher.changes():
+            while True:
+                try:
+                    changes = await watcher.changes()
+                except UnavailableError:
+                    await self._clock.sleep(_RETRY_S)
+                    continue
+                if not changes:
+                    return
                 removed, added = self._apply(changes)
                 watcher.remove(removed)
                 watcher.add(added)

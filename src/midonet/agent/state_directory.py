@@ -5,6 +5,7 @@
     session        secret of the store session, to resume it after a restart
     epoch          number of starts so far
     tunnel_keys    the last tunnel key handed out
+    hash_seed      the deployment's key of the flow hash, to start while the store is away
 
 Files are replaced atomically, so that a crash leaves the old or the new content.
 """
@@ -79,6 +80,14 @@ class StateDirectory:
     def save_session_secret(self, secret: str) -> None:
         """Remember the secret of the present session."""
         self._write("session", secret)
+
+    def hash_seed(self) -> int | None:
+        """Return the deployment's flow-hash key as last seen, or None."""
+        return self._read_number("hash_seed") if self._read("hash_seed") else None
+
+    def save_hash_seed(self, seed: int) -> None:
+        """Remember the deployment's flow-hash key."""
+        self._write("hash_seed", str(seed))
 
     def next_tunnel_key(self, in_use: frozenset[int]) -> int:
         """Return a 24-bit tunnel key outside `in_use`.

@@ -68,7 +68,9 @@ class Supervisor:
         self.stop()
         for task in tuple(self._tasks):
             task.cancel()
-        await self._group.__aexit__(kind, error, trace)
+        # All tasks are cancelled already, so that the group has nothing to do with the error
+        # of the body; told of it, it would wrap it in an exception group.
+        await self._group.__aexit__(None, None, None)
 
     def start(
         self, name: str, factory: Factory, on_failure: OnFailure = OnFailure.RESTART

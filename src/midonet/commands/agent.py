@@ -1,0 +1,182 @@
+"""`midonet agent`: the agent of this host (or network namespace)."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import socket
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from midonet.agent.control_socket import ControlSocket
+from midonet.agent.daemon import Agent
+from midonet.agent.datapath.memory import MemoryDatapath, UdpUnderlay
+from midonet.agent.datapath.protocol import Datapath
+from midonet.agent.deployment import deployment_hash_seed
+from midonet.agent.hosting import InterfaceSource, host_record
+from midonet.agent.settings import (
+    CONTROL_SOCKET_NAME,
+    ENVIRONMENT_PREFIX,
+    AgentSettings,
+    DatapathKind,
+)
+from midonet.agent.state_directory import StateDirectory
+from midonet.errors import UnavailableError, UserError
+from midonet.nsdb.store import Store
+from midonet.nsdb.url import open_store
+from midonet.runtime.clock import SystemClock
+from midonet.runtime.config import load
+from midonet.runtime.logging import LogFormat, configure_logging
+from midonet.runtime.notify import notify
+from midonet.runtime.supervisor import Supervisor
+
+_log = structlog.get_logger("agent")
+
+_FLAGS = (
+    "nsdb",
+    "host_name",
+    "state_dir",
+    "run_dir",
+    "datapath",
+    "underlay_port",
+    "log_level",
+    "log_format",
+)
+_RETRY_S = 1.0
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser("agent", help="run the agent of this host")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file to read")
+    parser.add_argument("--nsdb", metavar="URL", help="network state database: sqlite:///PATH")
+    parser.add_argument("--host-name", metavar="NAME", help="name of this host in the API")
+    parser.add_argument("--state-dir", metavar="DIR", help="what the agent remembers; one each")
+    parser.add_argument("--run-dir", metavar="DIR", help="place of the control socket")
+    parser.add_argument("--datapath", choices=[kind.value for kind in DatapathKind])
+    parser.add_argument(
+        "--underlay-port", type=int, metavar="PORT", help="UDP port between memory datapaths"
+    )
+    parser.add_argument("--log-level", help="debug, info, warning or error")
+    parser.add_argument("--log-format", choices=[each.value for each in LogFormat])
+    parser.add_argument(
+        "--uninstall", action="store_true", help="remove all that the datapath put into this host"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until SIGTERM or SIGINT; 0 after a clean stop."""
+    flags = {name: getattr(args, name) for name in _FLAGS}
+    settings = load(
+        AgentSettings, own_prefix=ENVIRONMENT_PREFIX, file=args.config, flags=flags
+    ).value
+    configure_logging(settings.log_level, settings.log_format)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(uninstall(settings) if args.uninstall else serve(settings))
+
+
+async def uninstall(settings: AgentSettings) -> int:
+    """Remove what the datapath left in this host."""
+    state_directory = StateDirectory(Path(settings.state_dir))
+    try:
+        datapath, _ = _make_datapath(settings, state_directory.hash_seed() or 0)
+        await datapath.uninstall()
+    finally:
+        state_directory.close()
+    return 0
+
+
+async def serve(settings: AgentSettings) -> int:
+    """Run the agent; return the exit code."""
+    state_directory = StateDirectory(Path(settings.state_dir))
+    try:
+        async with Supervisor() as supervisor:
+            loop = asyncio.get_running_loop()
+            for each in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(each, supervisor.stop)
+            store = open_store(settings.nsdb)
+            if await _open(store, supervisor):
+                try:
+                    await _serve(settings, state_directory, store, supervisor)
+                finally:
+                    await store.close()
+    finally:
+        state_directory.close()
+    _log.info("stopped")
+    return 0 if supervisor.fatal is None else 1
+
+
+async def _open(store: Store, supervisor: Supervisor) -> bool:
+    """Open the store as soon as it can be reached; False when told to stop before."""
+    while True:
+        try:
+            await store.open()
+        except UnavailableError as error:
+            _log.warning("store_away", error=str(error))
+        else:
+            return True
+        try:
+            async with asyncio.timeout(_RETRY_S):
+                await supervisor.wait()
+                return False
+        except TimeoutError:
+            continue
+
+
+async def _serve(
+    settings: AgentSettings,
+    state_directory: StateDirectory,
+    store: Store,
+    supervisor: Supervisor,
+) -> None:
+    hash_seed = await _hash_seed(store, state_directory)
+    datapath, interfaces = _make_datapath(settings, hash_seed)
+    agent = Agent(
+        host_record(state_directory.host_id(), settings.host_name or socket.gethostname()),
+        store,
+        datapath,
+        state_directory,
+        SystemClock(),
+        interfaces=interfaces,
+        hash_seed=hash_seed,
+        session_timeout_s=settings.session_timeout_s,
+        vxlan_port=settings.vxlan_port,
+    )
+    run_dir = Path(settings.run_dir or settings.state_dir)
+    control = ControlSocket(run_dir / CONTROL_SOCKET_NAME, agent.control.respond)
+    try:
+        async with Supervisor() as tasks:
+            await agent.start(tasks)
+            await control.open()
+            _log.info("ready", host_id=str(agent.host.id), datapath=settings.datapath)
+            notify("READY=1")
+            await supervisor.wait()
+            notify("STOPPING=1")
+    finally:
+        await control.close()
+        await agent.stop()
+
+
+async def _hash_seed(store: Store, state_directory: StateDirectory) -> int:
+    try:
+        seed = await deployment_hash_seed(store)
+    except UnavailableError:
+        remembered = state_directory.hash_seed()
+        if remembered is None:
+            raise
+        return remembered
+    state_directory.save_hash_seed(seed)
+    return seed
+
+
+def _make_datapath(
+    settings: AgentSettings, hash_seed: int
+) -> tuple[Datapath, InterfaceSource | None]:
+    if settings.datapath is DatapathKind.MEMORY:
+        underlay = UdpUnderlay(port=settings.underlay_port)
+        return MemoryDatapath(underlay, hash_seed=hash_seed), None
+    raise UserError("This build has the memory datapath only.", field="datapath")
