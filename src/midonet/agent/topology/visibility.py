@@ -58,6 +58,8 @@ class Visibility:
         self.undecodable: dict[ObjectId, str] = {}
         self._retiring: set[ChainId] = set()
         self._users: dict[ChainId, set[ObjectId]] = {}
+        self._blocked: dict[ChainId, set[PortId]] = {}
+        self._unblocked: set[PortId] = set()
         self._uses: dict[ObjectId, frozenset[ChainId]] = {}
         self._bridges: dict[BridgeId, BridgeAssembly] = {}
         self._routers: dict[RouterId, RouterAssembly] = {}
@@ -74,7 +76,9 @@ class Visibility:
     def advance(self, dirty: Dirty, *, settle: bool) -> None:
         """Make visible what can be. settle: wait no longer for referents that do not exist."""
         self._chains(dirty.objects[Chain] | self.waiting[Chain], settle)
-        for object_id in dirty.objects[Port] | self.waiting[Port]:
+        # A port whose record, location or peer was answered is dirty; else only a chain helps.
+        unblocked, self._unblocked = self._unblocked, set()
+        for object_id in dirty.objects[Port] | unblocked:
             self._port(PortId(object_id))
         for host_id in dirty.hosts:
             for port_id in self._located.get(host_id, ()):
@@ -108,6 +112,7 @@ class Visibility:
                 self.undecodable.pop(object_id, None)
         for object_id in forgotten[Chain]:
             self._draft.chains.put(ChainId(object_id), None)
+            self._blocked.pop(ChainId(object_id), None)
             self._retiring.discard(ChainId(object_id))
         for object_id in forgotten[Port]:
             self._show_port(PortId(object_id), None)
@@ -142,6 +147,7 @@ class Visibility:
         for chain_id, view in ready.items():
             self._draft.chains.put(chain_id, view)
             self._draft.absent.put(chain_id, None)
+            self._unblocked |= self._blocked.pop(chain_id, set())
             self._use(chain_id, _jumps(view))
 
     def _may_show(self, view: ChainView, ready: dict[ChainId, ChainView]) -> bool:
@@ -179,6 +185,7 @@ class Visibility:
         self._retiring.discard(chain_id)
         self._draft.chains.put(chain_id, None)
         self._draft.absent.put(chain_id, True)
+        self._unblocked |= self._blocked.pop(chain_id, set())
         self._use(chain_id, ())
 
     def _is_chain_known(self, chain_id: ChainId | None) -> bool:
@@ -240,7 +247,12 @@ class Visibility:
             and not facts.is_answered(Port, port.peer_port_id)
         ):
             return False
-        return self._are_filters_known(port)
+        is_complete = True
+        for chain_id in _filters(port):
+            if chain_id is not None and not self._is_chain_known(chain_id):
+                self._blocked.setdefault(chain_id, set()).add(port.id)
+                is_complete = False
+        return is_complete
 
     def _show_port(self, port_id: PortId, view: PortView | None) -> None:
         draft = self._draft
