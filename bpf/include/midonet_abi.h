@@ -32,7 +32,9 @@ enum midonet_limits {
 
 /* Marks of frames on the injection interface. A frame for classification carries the port slot
  * in the low 16 bits and the low 15 bits of the port's incarnation above it. */
-#define MIDONET_MARK_OUTPUT 0x80000000u /* the other bits are an output identifier */
+#define MIDONET_MARK_OUTPUT 0x80000000u    /* the low 30 bits are an output identifier */
+#define MIDONET_MARK_REWRITTEN 0x40000000u /* with it: the output's rewrite was done already */
+#define MIDONET_MARK_OUTPUT_MASK 0x3fffffffu
 #define MIDONET_MARK_INCARNATION_SHIFT 16
 #define MIDONET_MARK_INCARNATION_MASK 0x7fffu
 
@@ -216,14 +218,22 @@ enum midonet_output_flag {
 /* One way out. Value of the outputs map, and inline in a program with a single output. */
 struct midonet_output {
 	__u8 kind;          /* enum midonet_output_kind */
-	__u8 family;        /* of local and remote */
+	__u8 reserved0;
 	__u16 flags;        /* enum midonet_output_flag */
 	__u32 target;       /* local: port slot; tunnel: 24-bit tunnel key */
 	__u32 incarnation;  /* local: of that port slot, so that a reused slot is noticed */
-	__u32 host;         /* tunnel: index of the peer host, for proof */
+	__u32 tunnel;       /* tunnel: index into the tunnels map, >= 1 */
+	struct midonet_rewrite rewrite;
+};
+
+/* Tunnel: a pair of underlay addresses and the way to the remote one. Value of the tunnels map. */
+struct midonet_tunnel {
 	__u8 local[16];
 	__u8 remote[16];
-	struct midonet_rewrite rewrite;
+	__u32 family;       /* enum midonet_family; 0 an unused entry */
+	__u32 ifindex;      /* underlay interface towards remote; 0 no route */
+	__u32 host;         /* index of the peer host and its epoch, for proof */
+	__u32 host_epoch;
 };
 
 enum midonet_program_flag {
@@ -381,8 +391,9 @@ struct midonet_config {
 	__u64 cookies[2];   /* deployment cookies of state frames: current, previous */
 	__u32 host;         /* own index and epoch */
 	__u32 host_epoch;
-	__u32 statistics_width;
+	__u32 statistics_width; /* counters a program has, one for each CPU up to this many */
 	__u32 reserved1;
+	__u64 boot_offset_ns; /* CLOCK_BOOTTIME minus CLOCK_MONOTONIC: the cheap clock is the latter */
 };
 
 /* Connection key: E1 = (zone of the ingress port, original tuple), E2 = (zone of the egress

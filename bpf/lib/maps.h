@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Every map: key, value, who writes, who reads, size and what happens when it is full.
+ * "agent" is the process in Python; it may set other sizes before the object is loaded.
+ */
+#ifndef MIDONET_MAPS_H
+#define MIDONET_MAPS_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "midonet_abi.h"
+
+#define PORTS_MAX 1024
+#define PROGRAMS_MAX 65536
+#define STATISTICS_WIDTH 4
+
+/* The one configuration. Written by the agent, read here. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct midonet_config);
+} config SEC(".maps");
+
+/* ifindex of a port's interface to its slot. Written by the agent, full: attaching fails. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, PORTS_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct midonet_interface);
+} interfaces SEC(".maps");
+
+/* Port slots. Written by the agent; full: attaching fails. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PORTS_MAX);
+	__type(key, __u32);
+	__type(value, struct midonet_port);
+} ports SEC(".maps");
+
+/* State of a port. Written here. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PORTS_MAX);
+	__type(key, __u32);
+	__type(value, struct midonet_port_state);
+} port_states SEC(".maps");
+
+/* Mask lists by port slot. Written by the agent: programs first, then the mask that finds them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PORTS_MAX);
+	__type(key, __u32);
+	__type(value, struct midonet_port_masks);
+} port_masks SEC(".maps");
+
+/* Where classes were found last, by digest of the key. Written and read here; collisions lose. */
+#define MASK_HINTS 4096
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MASK_HINTS);
+	__type(key, __u32);
+	__type(value, struct midonet_mask_hint);
+} mask_hints SEC(".maps");
+
+/* Programs of stateless ports. Written by the agent; full: installing fails and packets of
+ * classes without a program go on to be upcalls. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, PROGRAMS_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct midonet_class_key);
+	__type(value, struct midonet_program);
+} programs SEC(".maps");
+
+/* Outputs of programs with more than one, of flood groups, and those the agent emits by. Key: a
+ * 30-bit identifier. Written by the agent; full: installing fails. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, PROGRAMS_MAX * 4);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct midonet_output);
+} outputs SEC(".maps");
+
+/* Pairs of underlay addresses. Written by the agent; full: installing fails. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct midonet_tunnel);
+} tunnels SEC(".maps");
+
+/* Tunnel keys that are delivered here. Written by the agent; full: set_delivery fails. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, PROGRAMS_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct midonet_delivery);
+} deliveries SEC(".maps");
+
+/* Whose overlay packets are accepted. Written by the agent; full: configuring fails. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct midonet_peer_key);
+	__type(value, struct midonet_peer);
+} peers SEC(".maps");
+
+/* Counters of programs: index program_id * width + cpu % width. Written here, mapped by the
+ * agent, which clears a slot before it gives it to another program. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, (PROGRAMS_MAX + 1) * STATISTICS_WIDTH);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct midonet_statistics);
+} statistics SEC(".maps");
+
+/* Drops: index slot * MIDONET_DROP_REASONS + reason. Written here, mapped by the agent. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PORTS_MAX * MIDONET_DROP_REASONS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, __u64);
+} drops SEC(".maps");
+
+/* Packets on their way to the agent. Full: the packet is dropped by name. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 22);
+} upcalls SEC(".maps");
+
+struct upcall_scratch {
+	struct midonet_upcall record;
+	__u8 frame[MIDONET_UPCALL_BYTES];
+};
+
+/* Room to put an upcall together: too large for the stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct upcall_scratch);
+} scratch SEC(".maps");
+
+#endif /* MIDONET_MAPS_H */

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Ways out. The last output of a packet takes the packet itself; those before take copies.
+ */
+#ifndef MIDONET_OUTPUT_H
+#define MIDONET_OUTPUT_H
+
+#include "overlay.h"
+#include "packet.h"
+#include "rewrite.h"
+
+/* Where a packet is on its way out. */
+struct way_out {
+	__u32 slot;    /* ingress port, for drop counters */
+	__u32 id;      /* of the output in the outputs map, 0 when inline */
+	__u32 is_last;
+};
+
+/*
+ * Deliver to a port. Into a container whose veth end is elsewhere the packet skips a queue, which
+ * is right only for unicast of the protocol the kernel believes it to be: that path does not look
+ * at the Ethernet header again.
+ */
+static __always_inline int output_local(struct __sk_buff *skb, const struct midonet_output *output,
+					const struct way_out *way)
+{
+	__u32 target = output->target;
+	struct midonet_port *port = bpf_map_lookup_elem(&ports, &target);
+	struct ethernet_header ethernet;
+
+	if (!port || port->incarnation != output->incarnation ||
+	    !(port->flags & MIDONET_PORT_ATTACHED))
+		return drop(way->slot, port && (port->flags & MIDONET_PORT_GONE) &&
+						       port->incarnation == output->incarnation
+					       ? MIDONET_DROP_INTERFACE_GONE
+					       : MIDONET_DROP_PORT_NOT_ATTACHED);
+	if (!way->is_last) {
+		if (bpf_clone_redirect(skb, port->ifindex, 0))
+			return drop(way->slot, MIDONET_DROP_INTERFACE_GONE);
+		return TC_ACT_OK;
+	}
+	if ((port->flags & MIDONET_PORT_REDIRECT_PEER) &&
+	    !bpf_skb_load_bytes(skb, 0, &ethernet, sizeof(ethernet)) &&
+	    !(ethernet.destination[0] & 1) && ethernet.type == skb->protocol) {
+		bpf_skb_change_type(skb, 0); /* PACKET_HOST */
+		return bpf_redirect_peer(port->ifindex, 0);
+	}
+	return bpf_redirect(port->ifindex, 0);
+}
+
+/*
+ * Send through a tunnel. A copy cannot be resolved to a neighbour from here, so it makes a turn
+ * through the injection interface, where it is a packet of its own; its mark says what is left to
+ * do. The mark survives because both ends of that interface are in one namespace.
+ */
+static __always_inline int output_tunnel(struct __sk_buff *skb, const struct midonet_output *output,
+					 const struct way_out *way)
+{
+	__u32 index = output->tunnel;
+	struct midonet_tunnel *tunnel = bpf_map_lookup_elem(&tunnels, &index);
+	struct midonet_config *settings = get_config();
+
+	if (!settings || !tunnel || !tunnel->family || !tunnel->ifindex)
+		return drop(way->slot, MIDONET_DROP_NO_TUNNEL);
+	if (!way->is_last) {
+		int refused;
+
+		skb->mark = MIDONET_MARK_OUTPUT | MIDONET_MARK_REWRITTEN | way->id;
+		refused = bpf_clone_redirect(skb, settings->inject_ifindex, 0);
+		skb->mark = 0;
+		return refused ? drop(way->slot, MIDONET_DROP_ENCAP_FAILED) : TC_ACT_OK;
+	}
+	if (encapsulate(skb, tunnel, output->kind, output->target))
+		return drop(way->slot, MIDONET_DROP_ENCAP_FAILED);
+	return bpf_redirect_neigh(tunnel->ifindex, NULL, 0, 0);
+}
+
+__noinline int send_output(struct __sk_buff *skb, struct midonet_output *output,
+			   struct way_out *way)
+{
+	if (!output || !way)
+		return TC_ACT_SHOT;
+	if (output->kind == MIDONET_OUTPUT_LOCAL)
+		return output_local(skb, output, way);
+	return output_tunnel(skb, output, way);
+}
+
+/* A walk over the outputs first .. first + count - 1. */
+struct walk {
+	struct __sk_buff *skb;
+	struct packet *packet; /* NULL when nothing is rewritten */
+	__u32 slot;
+	__u32 first;
+	__u32 count;
+	int verdict;
+};
+
+/* One step, called by bpf_loop(), so that the verifier sees it once and not MIDONET_OUTPUTS_MAX
+ * times. Returns 1 to stop. */
+static int walk_one(__u32 index, struct walk *walk)
+{
+	struct way_out way = {
+		.slot = walk->slot,
+		.id = walk->first + index,
+		.is_last = index + 1 == walk->count,
+	};
+	struct midonet_output *output = bpf_map_lookup_elem(&outputs, &way.id);
+
+	if (!output) { /* taken away while the packet was on its way */
+		walk->verdict = drop(way.slot, MIDONET_DROP_INTERNAL);
+		return 0;
+	}
+	if (walk->packet && rewrite_packet(walk->skb, walk->packet, &output->rewrite)) {
+		walk->verdict = drop(way.slot, MIDONET_DROP_REWRITE_FAILED);
+		return 1;
+	}
+	walk->verdict = send_output(walk->skb, output, &way);
+	return 0;
+}
+
+static __always_inline int send_outputs(struct __sk_buff *skb, struct packet *packet, __u32 slot,
+					__u32 first, __u32 count)
+{
+	struct walk walk = {
+		.skb = skb,
+		.packet = packet,
+		.slot = slot,
+		.first = first,
+		.count = count,
+		.verdict = TC_ACT_SHOT,
+	};
+
+	bpf_loop(count < MIDONET_OUTPUTS_MAX ? count : MIDONET_OUTPUTS_MAX, walk_one, &walk, 0);
+	return walk.verdict;
+}
+
+#endif /* MIDONET_OUTPUT_H */

@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Outer headers: VXLAN (RFC 7348) and GRE with key and Ethernet inside (RFC 2784, RFC 2890), over
+ * IPv4 and IPv6, with the segmentation offload of the inner packet kept.
+ *
+ * bpf_skb_adjust_room() keeps the Ethernet header at the front and makes or takes room
+ * behind it, so the inner one is saved before and written after. It works on packets whose
+ * protocol, as the kernel keeps it beside the bytes, is IPv4 or IPv6; force_ip_protocol() makes
+ * it so for ARP and others.
+ */
+#ifndef MIDONET_OVERLAY_H
+#define MIDONET_OVERLAY_H
+
+#include "packet.h"
+#include "parse.h"
+
+/* Newer than some UAPI headers; used only when the two IP versions differ (Linux 6.3). */
+#define ADJUST_DECAP_L3_IPV4 (1ULL << 7)
+#define ADJUST_DECAP_L3_IPV6 (1ULL << 8)
+
+#define OUTER_TTL 64
+#define VXLAN_HEADERS_SIZE 16 /* UDP and VXLAN */
+#define GRE_HEADER_SIZE 8     /* with key */
+#define GRE_KEY_PRESENT 0x2000
+#define VXLAN_VNI_VALID 0x08000000
+
+struct udp_header {
+	__be16 source;
+	__be16 destination;
+	__be16 length;
+	__be16 checksum;
+} __attribute__((packed));
+
+/* The part between the outer IP header and the inner frame. */
+struct vxlan_headers {
+	struct udp_header udp;
+	__be32 flags;
+	__be32 vni; /* 24 bits and a reserved byte */
+} __attribute__((packed));
+
+struct gre_header {
+	__be16 flags;
+	__be16 protocol;
+	__be32 key;
+} __attribute__((packed));
+
+union tunnel_headers {
+	struct vxlan_headers vxlan;
+	struct gre_header gre;
+};
+
+/* Two bytes in front make the IP header word-aligned on the stack. */
+struct outer_ipv4 {
+	__u8 pad[2];
+	struct ethernet_header ethernet;
+	struct ipv4_header ip;
+} __attribute__((packed, aligned(8)));
+
+struct outer_ipv6 {
+	__u8 pad[2];
+	struct ethernet_header ethernet;
+	struct ipv6_header ip;
+} __attribute__((packed, aligned(8)));
+
+/* The inner Ethernet header with up to two tags that were in metadata. */
+struct inner_header {
+	__u8 macs[12];
+	__be16 words[5];
+	__u16 reserved;
+	__u32 size;
+};
+
+/*
+ * Set the kernel's idea of the packet's protocol to IPv4 without a change to the bytes. There is no
+ * helper for it; removing a tag from among the bytes sets it to what that tag says is
+ * inside. So: push a tag twice (the first then lies among the bytes), write the wanted type into
+ * it, pop both. The type field that this leaves behind is overwritten by the caller.
+ */
+static __always_inline int force_ip_protocol(struct __sk_buff *skb)
+{
+	__be16 type = bpf_htons(ETHERTYPE_IPV4);
+
+	if (bpf_skb_vlan_push(skb, bpf_htons(ETHERTYPE_VLAN), 1) ||
+	    bpf_skb_vlan_push(skb, bpf_htons(ETHERTYPE_VLAN), 1) ||
+	    bpf_skb_store_bytes(skb, 16, &type, sizeof(type), 0) || bpf_skb_vlan_pop(skb))
+		return -1;
+	return bpf_skb_vlan_pop(skb);
+}
+
+static __always_inline int lift_tag(struct __sk_buff *skb, struct inner_header *inner, int index)
+{
+	if (!skb->vlan_present)
+		return 0;
+	inner->words[index * 2] = skb->vlan_proto;
+	inner->words[index * 2 + 1] = bpf_htons(skb->vlan_tci);
+	inner->size += 4;
+	return bpf_skb_vlan_pop(skb);
+}
+
+/* Take the Ethernet header and the tags that are metadata, which would stay with the outer frame. */
+static __always_inline int save_inner(struct __sk_buff *skb, struct inner_header *inner)
+{
+	__be16 type;
+
+	inner->size = ETHERNET_SIZE;
+	if (bpf_skb_load_bytes(skb, 0, inner->macs, sizeof(inner->macs)) ||
+	    lift_tag(skb, inner, 0) || lift_tag(skb, inner, 1) || skb->vlan_present ||
+	    bpf_skb_load_bytes(skb, 12, &type, sizeof(type)))
+		return -1;
+	if (inner->size == ETHERNET_SIZE)
+		inner->words[0] = type;
+	else if (inner->size == ETHERNET_SIZE + 4)
+		inner->words[2] = type;
+	else
+		inner->words[4] = type;
+	return 0;
+}
+
+static __always_inline int store_inner(struct __sk_buff *skb, struct inner_header *inner,
+				       __u32 offset)
+{
+	if (inner->size == ETHERNET_SIZE)
+		return bpf_skb_store_bytes(skb, offset, inner, ETHERNET_SIZE, 0);
+	if (inner->size == ETHERNET_SIZE + 4)
+		return bpf_skb_store_bytes(skb, offset, inner, ETHERNET_SIZE + 4, 0);
+	return bpf_skb_store_bytes(skb, offset, inner, ETHERNET_SIZE + 8, 0);
+}
+
+/* The destination is replaced by neighbour resolution. It must not be a group address, with
+ * which bpf_redirect_neigh() drops the packet. */
+static __always_inline void fill_outer_ethernet(struct ethernet_header *ethernet, __u16 type)
+{
+	ethernet->destination[0] = 2;
+	ethernet->source[0] = 2;
+	ethernet->type = bpf_htons(type);
+}
+
+static __always_inline void fill_outer_ipv4(struct ipv4_header *ip, const struct midonet_tunnel *to,
+					    __u8 protocol, __u8 tos, __u32 length)
+{
+	const __u16 *words = (const void *)ip;
+	__u32 sum = 0;
+
+	ip->version_ihl = 0x45;
+	ip->tos = tos;
+	ip->total_length = bpf_htons(length);
+	ip->fragment = bpf_htons(0x4000);
+	ip->ttl = OUTER_TTL;
+	ip->protocol = protocol;
+	__builtin_memcpy(&ip->source, to->local, 4);
+	__builtin_memcpy(&ip->destination, to->remote, 4);
+#pragma unroll
+	for (int i = 0; i < 10; i++)
+		sum += words[i];
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	ip->checksum = ~sum;
+}
+
+static __always_inline __u8 outer_tos(struct __sk_buff *skb)
+{
+	struct midonet_config *settings = get_config();
+	__u8 head[2];
+
+	if (!settings || !(settings->flags & MIDONET_CONFIG_COPY_TOS) ||
+	    bpf_skb_load_bytes(skb, L3_OFFSET, head, sizeof(head)))
+		return 0;
+	if (skb->protocol == bpf_htons(ETHERTYPE_IPV4))
+		return head[1] & 0xfc;
+	if (skb->protocol == bpf_htons(ETHERTYPE_IPV6))
+		return (head[0] << 4 | head[1] >> 4) & 0xfc;
+	return 0;
+}
+
+static __always_inline __u32 fill_tunnel_headers(union tunnel_headers *headers, __u32 kind,
+						 __u32 key, __u32 hash, __u32 payload)
+{
+	struct midonet_config *settings = get_config();
+
+	if (kind == MIDONET_OUTPUT_GRE) {
+		headers->gre.flags = bpf_htons(GRE_KEY_PRESENT);
+		headers->gre.protocol = bpf_htons(ETHERTYPE_TEB);
+		headers->gre.key = bpf_htonl(key);
+		return GRE_HEADER_SIZE;
+	}
+	headers->vxlan.udp.source = bpf_htons(0xc000 | (hash & 0x3fff));
+	headers->vxlan.udp.destination = settings ? settings->vxlan_port : 0;
+	headers->vxlan.udp.length = bpf_htons(payload + VXLAN_HEADERS_SIZE);
+	headers->vxlan.flags = bpf_htonl(VXLAN_VNI_VALID);
+	headers->vxlan.vni = bpf_htonl(key << 8);
+	return VXLAN_HEADERS_SIZE;
+}
+
+static __always_inline int store_outer(struct __sk_buff *skb, const struct midonet_tunnel *tunnel,
+				       __u32 protocol, __u8 tos, __u32 length)
+{
+	if (tunnel->family == MIDONET_FAMILY_IPV6) {
+		struct outer_ipv6 outer = {};
+
+		fill_outer_ethernet(&outer.ethernet, ETHERTYPE_IPV6);
+		outer.ip.word = bpf_htonl(6 << 28 | (__u32)tos << 20);
+		outer.ip.payload_length = bpf_htons(length);
+		outer.ip.next_header = protocol;
+		outer.ip.hop_limit = OUTER_TTL;
+		__builtin_memcpy(outer.ip.source, tunnel->local, 16);
+		__builtin_memcpy(outer.ip.destination, tunnel->remote, 16);
+		return bpf_skb_store_bytes(skb, 0, &outer.ethernet, ETHERNET_SIZE + IPV6_SIZE, 0);
+	}
+	struct outer_ipv4 outer = {};
+
+	fill_outer_ethernet(&outer.ethernet, ETHERTYPE_IPV4);
+	fill_outer_ipv4(&outer.ip, tunnel, protocol, tos, length + IPV4_SIZE);
+	return bpf_skb_store_bytes(skb, 0, &outer.ethernet, ETHERNET_SIZE + IPV4_SIZE, 0);
+}
+
+/* Put the frame into a tunnel. The source port comes from the hash of the packet, which the caller
+ * has set (use_flow_hash). Returns 0, or -1 when the kernel refused. */
+__noinline int encapsulate(struct __sk_buff *skb, struct midonet_tunnel *tunnel, __u32 kind,
+			   __u32 key)
+{
+	struct inner_header inner = {};
+	union tunnel_headers headers = {};
+	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L2_ETH;
+	__u32 hash = bpf_get_hash_recalc(skb);
+	__u32 ip_size = IPV4_SIZE, headers_size, payload;
+	__u8 tos = outer_tos(skb);
+
+	if (!tunnel || save_inner(skb, &inner))
+		return -1;
+	if (skb->protocol != bpf_htons(ETHERTYPE_IPV4) &&
+	    skb->protocol != bpf_htons(ETHERTYPE_IPV6) && force_ip_protocol(skb))
+		return -1;
+	payload = skb->len + inner.size - ETHERNET_SIZE;
+	headers_size = fill_tunnel_headers(&headers, kind, key, hash, payload);
+	flags |= kind == MIDONET_OUTPUT_GRE ? BPF_F_ADJ_ROOM_ENCAP_L4_GRE
+					    : BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
+	if (tunnel->family == MIDONET_FAMILY_IPV6) {
+		ip_size = IPV6_SIZE;
+		flags |= BPF_F_ADJ_ROOM_ENCAP_L3_IPV6;
+	} else {
+		flags |= BPF_F_ADJ_ROOM_ENCAP_L3_IPV4;
+	}
+	flags |= BPF_F_ADJ_ROOM_ENCAP_L2(inner.size);
+	if (bpf_skb_adjust_room(skb, ip_size + headers_size + inner.size, BPF_ADJ_ROOM_MAC, flags))
+		return -1;
+	if (store_outer(skb, tunnel,
+			kind == MIDONET_OUTPUT_GRE ? PROTOCOL_GRE : PROTOCOL_UDP, tos,
+			payload + headers_size))
+		return -1;
+	if (kind == MIDONET_OUTPUT_GRE) {
+		if (bpf_skb_store_bytes(skb, ETHERNET_SIZE + ip_size, &headers, GRE_HEADER_SIZE, 0))
+			return -1;
+	} else if (bpf_skb_store_bytes(skb, ETHERNET_SIZE + ip_size, &headers, VXLAN_HEADERS_SIZE,
+				       0)) {
+		return -1;
+	}
+	return store_inner(skb, &inner, ETHERNET_SIZE + ip_size + headers_size);
+}
+
+/* An overlay packet: where it came from and what it is for. */
+struct overlay {
+	struct midonet_peer_key peer;
+	__u32 key;   /* tunnel key */
+	__u32 outer; /* bytes between the outer Ethernet header and the inner frame */
+};
+
+enum overlay_verdict {
+	OVERLAY_NO = 0,        /* not ours: the host's */
+	OVERLAY_YES = 1,
+	OVERLAY_MALFORMED = 2, /* ours by port, but not what we speak */
+};
+
+/* Read the outer IP header into overlay->peer. Returns the protocol behind it, 0 when the frame is
+ * the host's, and -1 when it is a fragment or has options. Leaves the offset in overlay->outer. */
+static __always_inline int read_outer_ip(struct __sk_buff *skb, struct overlay *overlay)
+{
+	struct midonet_peer_key *peer = &overlay->peer;
+
+	if (skb->protocol == bpf_htons(ETHERTYPE_IPV4)) {
+		struct ipv4_header ip;
+
+		if (bpf_skb_load_bytes(skb, ETHERNET_SIZE, &ip, sizeof(ip)))
+			return 0;
+		__builtin_memcpy(peer->local, &ip.destination, 4);
+		__builtin_memcpy(peer->remote, &ip.source, 4);
+		peer->family = MIDONET_FAMILY_IPV4;
+		overlay->outer = IPV4_SIZE;
+		if (ip.version_ihl != 0x45 || (ip.fragment & bpf_htons(0x3fff)))
+			return 0;
+		return ip.protocol;
+	}
+	if (skb->protocol == bpf_htons(ETHERTYPE_IPV6)) {
+		struct ipv6_header ip;
+
+		if (bpf_skb_load_bytes(skb, ETHERNET_SIZE, &ip, sizeof(ip)))
+			return 0;
+		__builtin_memcpy(peer->local, ip.destination, 16);
+		__builtin_memcpy(peer->remote, ip.source, 16);
+		peer->family = MIDONET_FAMILY_IPV6;
+		overlay->outer = IPV6_SIZE;
+		return ip.next_header;
+	}
+	return 0;
+}
+
+static __always_inline int read_outer(struct __sk_buff *skb, struct overlay *overlay)
+{
+	struct midonet_config *settings = get_config();
+	union tunnel_headers headers;
+	int protocol;
+
+	if (!settings || skb->vlan_present)
+		return OVERLAY_NO;
+	protocol = read_outer_ip(skb, overlay);
+	if (protocol != PROTOCOL_UDP && protocol != PROTOCOL_GRE)
+		return OVERLAY_NO;
+	if (bpf_skb_load_bytes(skb, ETHERNET_SIZE + overlay->outer, &headers, 8))
+		return OVERLAY_NO;
+	if (protocol == PROTOCOL_GRE) {
+		if (headers.gre.flags != bpf_htons(GRE_KEY_PRESENT) ||
+		    headers.gre.protocol != bpf_htons(ETHERTYPE_TEB))
+			return OVERLAY_NO;
+		overlay->key = bpf_ntohl(headers.gre.key);
+		overlay->outer += GRE_HEADER_SIZE;
+	} else {
+		if (headers.vxlan.udp.destination != settings->vxlan_port)
+			return OVERLAY_NO;
+		if (bpf_skb_load_bytes(skb, ETHERNET_SIZE + overlay->outer, &headers,
+				       VXLAN_HEADERS_SIZE) ||
+		    !(headers.vxlan.flags & bpf_htonl(VXLAN_VNI_VALID)))
+			return OVERLAY_MALFORMED;
+		overlay->key = bpf_ntohl(headers.vxlan.vni) >> 8;
+		overlay->outer += VXLAN_HEADERS_SIZE;
+	}
+	if (skb->len < ETHERNET_SIZE + overlay->outer + ETHERNET_SIZE)
+		return OVERLAY_MALFORMED;
+	return OVERLAY_YES;
+}
+
+/* Remove the outer headers. Returns 0, or -1 when the kernel refused. */
+static __always_inline int decapsulate(struct __sk_buff *skb, const struct overlay *overlay)
+{
+	struct ethernet_header inner;
+	__u32 cut = overlay->outer + ETHERNET_SIZE;
+	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO;
+	__u32 type = 0; /* PACKET_HOST */
+
+	if (bpf_skb_load_bytes(skb, ETHERNET_SIZE + overlay->outer, &inner, sizeof(inner)))
+		return -1;
+	if (overlay->peer.family == MIDONET_FAMILY_IPV6) {
+		if (inner.type != bpf_htons(ETHERTYPE_IPV6))
+			flags |= ADJUST_DECAP_L3_IPV4;
+	} else if (inner.type == bpf_htons(ETHERTYPE_IPV6)) {
+		flags |= ADJUST_DECAP_L3_IPV6;
+	}
+	/* The kernel refuses to leave less than an IP header behind. Such a frame is shorter than
+	 * Ethernet allows, so padding it is no change that a switch would not make. */
+	if (skb->len < ETHERNET_SIZE + cut + IPV6_SIZE) {
+		__u32 least = inner.type == bpf_htons(ETHERTYPE_IPV6) ? IPV6_SIZE : IPV4_SIZE;
+
+		if (skb->len < ETHERNET_SIZE + cut + least &&
+		    bpf_skb_change_tail(skb, ETHERNET_SIZE + cut + least, 0))
+			return -1;
+	}
+	if (bpf_skb_adjust_room(skb, -(__s32)cut, BPF_ADJ_ROOM_MAC, flags) ||
+	    bpf_skb_store_bytes(skb, 0, &inner, sizeof(inner), BPF_F_INVALIDATE_HASH))
+		return -1;
+	/* The type was that of the outer destination. */
+	if (inner.destination[0] & 1)
+		type = 2; /* PACKET_MULTICAST */
+	bpf_skb_change_type(skb, type);
+	return 0;
+}
+
+#endif /* MIDONET_OVERLAY_H */

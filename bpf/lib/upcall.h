@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Packets for the agent: a budget for each port, then a record with a copy. The packet itself
+ * ends here; it comes back by injection once the agent has decided.
+ */
+#ifndef MIDONET_UPCALL_H
+#define MIDONET_UPCALL_H
+
+#include "hash.h"
+#include "packet.h"
+
+/*
+ * Generic cell rate algorithm: conforming while the theoretical arrival time is at most a burst
+ * ahead of now. One compare-and-swap; when other CPUs win it four times over, the packet
+ * is refused, which errs on the side of the budget.
+ */
+static __always_inline int take_upcall_token(const struct midonet_port *port, __u32 slot, __u64 now)
+{
+	struct midonet_port_state *state = bpf_map_lookup_elem(&port_states, &slot);
+
+	if (!state)
+		return 0;
+	for (int i = 0; i < 4; i++) {
+		__u64 seen = *(volatile __u64 *)&state->upcall_tat_ns;
+		__u64 next = (seen > now ? seen : now) + port->upcall_interval_ns;
+
+		if (next > now + port->upcall_burst_ns)
+			return 0;
+		if (__sync_val_compare_and_swap(&state->upcall_tat_ns, seen, next) == seen)
+			return 1;
+	}
+	return 0;
+}
+
+__noinline int upcall(struct __sk_buff *skb, struct packet *packet, __u32 reason, __u32 program_id)
+{
+	struct upcall_scratch *room;
+	struct midonet_upcall *record;
+	struct midonet_port *port;
+	__u32 slot, size, zero = 0;
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	if (!packet)
+		return TC_ACT_SHOT;
+	slot = packet->key.port;
+	port = bpf_map_lookup_elem(&ports, &slot);
+	room = bpf_map_lookup_elem(&scratch, &zero);
+	if (!port || !room)
+		return drop(slot, MIDONET_DROP_UNKNOWN_INGRESS_PORT);
+	if (!take_upcall_token(port, slot, now))
+		return drop(slot, MIDONET_DROP_UPCALL_RATE);
+	fill_flow_hash(packet);
+	record = &room->record;
+	record->received_ns = now;
+	record->port = slot;
+	record->incarnation = port->incarnation;
+	record->length = skb->len;
+	record->gso_size = skb->gso_size;
+	record->gso_segments = skb->gso_segs;
+	record->program_id = program_id;
+	record->flow_hash = bpf_ntohl(packet->key.flow_hash);
+	record->vlan_tci = 0;
+	if (packet->vlan_proto)
+		record->vlan_tci = bpf_htons(packet->vlan_tci);
+	record->vlan_proto = packet->vlan_proto;
+	record->reason = reason;
+	record->state = MIDONET_STATE_UNTRACKED;
+	record->reserved0 = 0;
+	size = skb->len;
+	if (size > MIDONET_UPCALL_BYTES)
+		size = MIDONET_UPCALL_BYTES;
+	/* The verifier loses the lower bound of a value that it saw only as a field of skb. */
+	asm volatile("" : "+r"(size));
+	if (size < ETHERNET_SIZE || size > MIDONET_UPCALL_BYTES)
+		return drop(slot, MIDONET_DROP_MALFORMED);
+	record->captured = size;
+	if (bpf_skb_load_bytes(skb, 0, room->frame, size))
+		return drop(slot, MIDONET_DROP_MALFORMED);
+	if (bpf_ringbuf_output(&upcalls, room, sizeof(*record) + size, 0))
+		return drop(slot, MIDONET_DROP_UPCALL_RING_FULL);
+	return TC_ACT_SHOT;
+}
+
+#endif /* MIDONET_UPCALL_H */

@@ -1,0 +1,303 @@
+"""The Python mirror of `bpf/include/midonet_abi.h`: layouts, enumerations and limits.
+
+The header documents every field. A test compares name, offset and size of each field, and each
+enumeration, with the BTF of the built object, so the two cannot part.
+
+Header fields are in network byte order and therefore bytes here; all other integers are in the
+byte order of the host. Nested structures are bytes of their own layout.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum, IntFlag
+from typing import Final
+
+ABI_VERSION: Final = 1
+OUTPUTS_MAX: Final = 1024
+UPCALL_BYTES: Final = 2048
+DROP_REASONS: Final = 128
+OVERLAY_SLOT: Final = 0
+
+MARK_OUTPUT: Final = 0x8000_0000
+MARK_OUTPUT_MASK: Final = 0x3FFF_FFFF
+MARK_INCARNATION_SHIFT: Final = 16
+MARK_INCARNATION_MASK: Final = 0x7FFF
+
+
+class RewriteField(IntFlag):
+    """What a rewrite sets (`enum midonet_rewrite_field`)."""
+
+    ETH_DST = 1 << 0
+    ETH_SRC = 1 << 1
+    POP_VLAN = 1 << 2
+    PUSH_VLAN = 1 << 3
+    IP_SRC = 1 << 4
+    IP_DST = 1 << 5
+    IP_TOS = 1 << 6
+    L4_SRC = 1 << 7
+    L4_DST = 1 << 8
+    TTL = 1 << 9
+    TRANSLATED = 1 << 10
+
+
+class OutputKind(IntEnum):
+    """Kinds of ways out (`enum midonet_output_kind`)."""
+
+    NONE = 0
+    LOCAL = 1
+    VXLAN = 2
+    GRE = 3
+
+
+class ProgramFlag(IntFlag):
+    """Verbs of a program (`enum midonet_program_flag`)."""
+
+    UPCALL = 1 << 0
+    ALLOCATE = 1 << 1
+    CONFIRM = 1 << 2
+    REBIND = 1 << 3
+    KILL = 1 << 4
+
+
+class PortFlag(IntFlag):
+    """State of a port slot (`enum midonet_port_flag`)."""
+
+    ATTACHED = 1 << 0
+    REDIRECT_PEER = 1 << 1
+    STATEFUL = 1 << 2
+    GONE = 1 << 3
+    IN_USE = 1 << 4
+
+
+class Layout:
+    """A structure without implicit padding: field names with `struct` format codes."""
+
+    def __init__(self, name: str, *fields: tuple[str, str]) -> None:
+        self.name = name
+        self.struct = struct.Struct("=" + "".join(code for _, code in fields))
+        self.size = self.struct.size
+        self.fields = tuple(field for field, _ in fields)
+        self._codes = tuple(code for _, code in fields)
+        sizes = [struct.calcsize("=" + code) for code in self._codes]
+        self.offsets = {
+            field: (sum(sizes[:index]), sizes[index]) for index, field in enumerate(self.fields)
+        }
+        """Field to (offset, size) in bytes."""
+
+    def pack(self, **values: int | bytes) -> bytes:
+        """Return the bytes; fields that are not given are zero. Raises KeyError for others."""
+        if not values.keys() <= self.offsets.keys():
+            raise KeyError(f"{self.name} has no {sorted(values.keys() - self.offsets.keys())}")
+        return self.struct.pack(
+            *(
+                values.get(field, b"" if code.endswith("s") else 0)
+                for field, code in zip(self.fields, self._codes, strict=True)
+            )
+        )
+
+    def unpack(self, data: bytes | memoryview) -> tuple[int | bytes, ...]:
+        """Return the fields in order. Nested structures are bytes."""
+        return self.struct.unpack_from(data)
+
+    def integer(self, data: bytes | memoryview, field: str) -> int:
+        """Return one integer field in host byte order."""
+        offset, size = self.offsets[field]
+        return int.from_bytes(data[offset : offset + size], _HOST_ORDER)
+
+    def part(self, data: bytes | memoryview, field: str) -> bytes:
+        """Return the bytes of one field."""
+        offset, size = self.offsets[field]
+        return bytes(data[offset : offset + size])
+
+
+_HOST_ORDER: Final = "little" if struct.pack("=H", 1) == b"\1\0" else "big"
+
+CLASS_KEY = Layout(
+    "midonet_class_key",
+    ("port", "I"),
+    ("mask_id", "I"),
+    ("eth_dst", "6s"),
+    ("eth_src", "6s"),
+    ("eth_type", "2s"),
+    ("vlan_tci", "2s"),
+    ("ip_proto", "B"),
+    ("ip_tos", "B"),
+    ("ip_frag", "B"),
+    ("reserved0", "B"),
+    ("l4_src", "2s"),
+    ("l4_dst", "2s"),
+    ("flow_hash", "4s"),
+    ("reserved1", "I"),
+    ("ip_src", "16s"),
+    ("ip_dst", "16s"),
+)
+TUPLE = Layout(
+    "midonet_tuple",
+    ("ip_src", "16s"),
+    ("ip_dst", "16s"),
+    ("l4_src", "2s"),
+    ("l4_dst", "2s"),
+    ("ip_proto", "B"),
+    ("family", "B"),
+    ("reserved0", "H"),
+)
+CONNECTION_CLASS = Layout(
+    "midonet_connection_class",
+    ("translated", "40s"),
+    ("src_owner", "Q"),
+    ("dst_owner", "Q"),
+    ("zone", "I"),
+    ("zone_vlan", "2s"),
+    ("state", "B"),
+    ("direction", "B"),
+)
+STATEFUL_KEY = Layout("midonet_stateful_key", ("header", "72s"), ("connection", "64s"))
+REWRITE = Layout(
+    "midonet_rewrite",
+    ("fields", "I"),
+    ("eth_dst", "6s"),
+    ("eth_src", "6s"),
+    ("ip_src", "16s"),
+    ("ip_dst", "16s"),
+    ("l4_src", "2s"),
+    ("l4_dst", "2s"),
+    ("push_vlan", "2s"),
+    ("ip_tos", "B"),
+    ("ttl_decrement", "B"),
+)
+OUTPUT = Layout(
+    "midonet_output",
+    ("kind", "B"),
+    ("reserved0", "B"),
+    ("flags", "H"),
+    ("target", "I"),
+    ("incarnation", "I"),
+    ("tunnel", "I"),
+    ("rewrite", "56s"),
+)
+TUNNEL = Layout(
+    "midonet_tunnel",
+    ("local", "16s"),
+    ("remote", "16s"),
+    ("family", "I"),
+    ("ifindex", "I"),
+    ("host", "I"),
+    ("host_epoch", "I"),
+)
+GUARDS = Layout(
+    "midonet_guards",
+    ("max_length", "I"),
+    ("ttl_above", "B"),
+    ("flags", "B"),
+    ("reserved0", "H"),
+)
+PROGRAM = Layout(
+    "midonet_program",
+    ("program_id", "I"),
+    ("flags", "I"),
+    ("guards", "8s"),
+    ("drop_reason", "H"),
+    ("output_count", "H"),
+    ("first_output", "I"),
+    ("installed_ns", "Q"),
+    ("expires_ns", "Q"),
+    ("pool", "I"),
+    ("reserved0", "I"),
+    ("output", "72s"),
+    ("sample_key", "72s"),
+)
+PORT_MASKS = Layout(
+    "midonet_port_masks",
+    ("valid", "I"),
+    ("uses_hash", "I"),
+    ("generation", "Q"),
+    ("other", f"{32 * 72}s"),
+    ("ipv6", f"{32 * 72}s"),
+)
+MASK_HINT = Layout("midonet_mask_hint", ("tag", "I"), ("mask_id", "I"))
+STATISTICS = Layout(
+    "midonet_statistics",
+    ("packets", "Q"),
+    ("bytes", "Q"),
+    ("last_used_ns", "Q"),
+    ("reserved0", "Q"),
+)
+PORT = Layout(
+    "midonet_port",
+    ("port_id", "16s"),
+    ("flags", "I"),
+    ("ifindex", "I"),
+    ("incarnation", "I"),
+    ("zone", "I"),
+    ("upcall_interval_ns", "Q"),
+    ("upcall_burst_ns", "Q"),
+    ("connection_quota", "I"),
+    ("half_open_quota", "I"),
+    ("interface_name", "16s"),
+)
+PORT_STATE = Layout(
+    "midonet_port_state",
+    ("upcall_tat_ns", "Q"),
+    ("connections", "Q"),
+    ("half_open", "Q"),
+    ("reserved0", "Q"),
+)
+INTERFACE = Layout("midonet_interface", ("slot", "I"), ("incarnation", "I"))
+UPCALL = Layout(
+    "midonet_upcall",
+    ("received_ns", "Q"),
+    ("port", "I"),
+    ("incarnation", "I"),
+    ("length", "I"),
+    ("captured", "I"),
+    ("gso_size", "I"),
+    ("gso_segments", "I"),
+    ("program_id", "I"),
+    ("flow_hash", "I"),
+    ("vlan_tci", "2s"),
+    ("vlan_proto", "2s"),
+    ("reason", "B"),
+    ("state", "B"),
+    ("reserved0", "H"),
+)
+DELIVERY = Layout(
+    "midonet_delivery",
+    ("port", "I"),
+    ("incarnation", "I"),
+    ("first_output", "I"),
+    ("output_count", "I"),
+    ("forward_until_ns", "Q"),
+)
+PEER_KEY = Layout(
+    "midonet_peer_key",
+    ("local", "16s"),
+    ("remote", "16s"),
+    ("family", "I"),
+    ("reserved0", "I"),
+)
+PEER = Layout("midonet_peer", ("host", "I"), ("host_epoch", "I"), ("heard_ns", "Q"))
+CONFIG = Layout(
+    "midonet_config",
+    ("abi_version", "I"),
+    ("flags", "I"),
+    ("hash_seed", "Q"),
+    ("vxlan_port", "2s"),
+    ("reserved0", "H"),
+    ("inject_ifindex", "I"),
+    ("cookies", "16s"),
+    ("host", "I"),
+    ("host_epoch", "I"),
+    ("statistics_width", "I"),
+    ("reserved1", "I"),
+    ("boot_offset_ns", "Q"),
+)
+
+KERNEL_LAYOUTS: Final = (
+    CLASS_KEY, REWRITE, OUTPUT, TUNNEL, GUARDS, PROGRAM, PORT_MASKS, MASK_HINT, STATISTICS, PORT,
+    PORT_STATE, INTERFACE, UPCALL, DELIVERY, PEER_KEY, PEER, CONFIG,
+)  # fmt: skip
+"""Layouts that the program uses."""
+
+RESERVED_LAYOUTS: Final = (TUPLE, CONNECTION_CLASS, STATEFUL_KEY)
+"""Layouts that are decided but not in use by the program."""

@@ -1,0 +1,157 @@
+"""Loads the built object with libbpf.so.1: the only user of that library.
+
+Maps that are pinned in the given directory are reused; the others are created and pinned.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import errno
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from midonet.agent.datapath.ebpf.syscalls import BpfMap
+from midonet.errors import DatapathError
+
+OBJECT_PATH: Final = Path(__file__).with_name("datapath.bpf.o")
+
+_POINTER = ctypes.c_void_p
+_FUNCTIONS: Final = {
+    "bpf_object__open_file": (_POINTER, [ctypes.c_char_p, _POINTER]),
+    "bpf_object__load": (ctypes.c_int, [_POINTER]),
+    "bpf_object__close": (None, [_POINTER]),
+    "bpf_object__next_map": (_POINTER, [_POINTER, _POINTER]),
+    "bpf_object__next_program": (_POINTER, [_POINTER, _POINTER]),
+    "bpf_map__name": (ctypes.c_char_p, [_POINTER]),
+    "bpf_map__fd": (ctypes.c_int, [_POINTER]),
+    "bpf_map__set_pin_path": (ctypes.c_int, [_POINTER, ctypes.c_char_p]),
+    "bpf_map__set_max_entries": (ctypes.c_int, [_POINTER, ctypes.c_uint32]),
+    "bpf_map__key_size": (ctypes.c_uint32, [_POINTER]),
+    "bpf_map__value_size": (ctypes.c_uint32, [_POINTER]),
+    "bpf_map__max_entries": (ctypes.c_uint32, [_POINTER]),
+    "bpf_map__is_internal": (ctypes.c_bool, [_POINTER]),
+    "bpf_program__name": (ctypes.c_char_p, [_POINTER]),
+    "bpf_program__fd": (ctypes.c_int, [_POINTER]),
+}
+_PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, _POINTER)
+
+
+@_PRINT
+def _silent(_level: int, _format: bytes, _arguments: int) -> int:
+    """Keep libbpf from writing to standard error; what matters is in the error number."""
+    return 0
+
+
+def _library() -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL("libbpf.so.1", use_errno=True)
+    except OSError:
+        raise DatapathError("libbpf.so.1 is not installed") from None
+    for name, (result, arguments) in _FUNCTIONS.items():
+        function = getattr(library, name)
+        function.restype = result
+        function.argtypes = arguments
+    library.libbpf_set_print(_silent)
+    return library
+
+
+def build_id(path: Path = OBJECT_PATH) -> str:
+    """Return 16 hexadecimal digits that name this build of the object.
+
+    Raises DatapathError when it has not been built.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except FileNotFoundError:
+        raise DatapathError(f"{path} is missing: build it with `make -C bpf`") from None
+
+
+@dataclass
+class LoadedObject:
+    """Maps by name and program descriptors by name. `close` frees the descriptors."""
+
+    handle: int
+    library: ctypes.CDLL
+    maps: dict[str, BpfMap] = field(default_factory=dict)
+    programs: dict[str, int] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """Close all descriptors. What is pinned or attached lives on. Idempotent."""
+        if self.handle:
+            self.library.bpf_object__close(self.handle)
+            self.handle = 0
+
+
+def load_object(
+    path: Path = OBJECT_PATH,
+    *,
+    pin_directory: Path | None = None,
+    entries: Mapping[str, int] | None = None,
+) -> LoadedObject:
+    """Load the object into the kernel.
+
+    pin_directory: in a bpffs; maps found there are reused, others pinned there. entries: other
+    capacities of maps, by name. Raises DatapathError with the errno of the kernel; EINVAL also
+    when a pinned map has another shape than this build expects.
+    """
+    build_id(path)
+    library = _library()
+    handle = library.bpf_object__open_file(str(path).encode(), None)
+    if not handle:
+        raise DatapathError(f"{path} is not a BPF object", errno=ctypes.get_errno())
+    loaded = LoadedObject(handle, library)
+    try:
+        _prepare_maps(loaded, pin_directory, entries or {})
+        result = library.bpf_object__load(handle)
+        if result:
+            raise DatapathError(_load_message(-result), errno=-result)
+        _collect(loaded)
+    except DatapathError:
+        loaded.close()
+        raise
+    return loaded
+
+
+def _load_message(number: int) -> str:
+    reason = {
+        errno.EPERM: "missing privileges: CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are needed",
+        errno.EACCES: "the verifier refused it; this kernel may be too old",
+        errno.EINVAL: "the kernel or a pinned map does not fit this build",
+        errno.ENOMEM: "not enough memory",
+    }.get(number, "see the errno")
+    return f"the kernel did not load the datapath program ({reason})"
+
+
+def _prepare_maps(
+    loaded: LoadedObject, pin_directory: Path | None, entries: Mapping[str, int]
+) -> None:
+    library = loaded.library
+    item = library.bpf_object__next_map(loaded.handle, None)
+    while item:
+        name = library.bpf_map__name(item).decode()
+        if pin_directory is not None and not library.bpf_map__is_internal(item):
+            library.bpf_map__set_pin_path(item, str(pin_directory / name).encode())
+        if name in entries:
+            library.bpf_map__set_max_entries(item, entries[name])
+        item = library.bpf_object__next_map(loaded.handle, item)
+
+
+def _collect(loaded: LoadedObject) -> None:
+    library = loaded.library
+    item = library.bpf_object__next_map(loaded.handle, None)
+    while item:
+        loaded.maps[library.bpf_map__name(item).decode()] = BpfMap(
+            library.bpf_map__fd(item),
+            library.bpf_map__key_size(item),
+            library.bpf_map__value_size(item),
+            library.bpf_map__max_entries(item),
+        )
+        item = library.bpf_object__next_map(loaded.handle, item)
+    item = library.bpf_object__next_program(loaded.handle, None)
+    while item:
+        loaded.programs[library.bpf_program__name(item).decode()] = library.bpf_program__fd(item)
+        item = library.bpf_object__next_program(loaded.handle, item)

@@ -1,0 +1,82 @@
+"""The Python mirror of the kernel ABI equals the types of the built object."""
+
+from __future__ import annotations
+
+import re
+from enum import IntEnum, IntFlag
+from pathlib import Path
+
+import pytest
+from tests.bpf.btf import Btf
+
+from midonet.agent.datapath.ebpf import abi
+from midonet.agent.datapath.ebpf.loader import OBJECT_PATH
+from midonet.agent.datapath.protocol import MASKS_PER_PORT, UpcallReason
+from midonet.agent.flows.drop_reason import DropReason
+
+HEADER = Path(__file__).parents[2] / "bpf" / "include" / "midonet_abi.h"
+
+
+@pytest.fixture(scope="module")
+def btf() -> Btf:
+    return Btf(OBJECT_PATH)
+
+
+@pytest.mark.parametrize("layout", abi.KERNEL_LAYOUTS, ids=lambda layout: layout.name)
+def test_layout_has_the_fields_of_the_kernel_structure(btf: Btf, layout: abi.Layout) -> None:
+    size, fields = btf.struct_fields(layout.name)
+    assert layout.offsets == fields
+    assert layout.size == size
+
+
+@pytest.mark.parametrize("layout", abi.RESERVED_LAYOUTS, ids=lambda layout: layout.name)
+def test_layout_decided_for_later_has_the_size_the_header_gives(layout: abi.Layout) -> None:
+    declared = re.search(
+        rf"struct {layout.name} {{(.*?)^}};", HEADER.read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert declared is not None
+    text = re.sub(r"/\*.*?\*/", "", declared[1], flags=re.DOTALL)
+    assert re.findall(r"(\w+)(?:\[\d+\])?;", text) == list(layout.fields)
+
+
+def header_enum(name: str, prefix: str) -> dict[str, int]:
+    """Return the members of an enumeration of the header, without its prefix."""
+    body = re.search(rf"enum {name} {{(.*?)}};", HEADER.read_text(), re.DOTALL)
+    assert body is not None
+    text = re.sub(r"/\*.*?\*/", "", body[1], flags=re.DOTALL)
+    return {
+        member: int(eval(value, {}))  # noqa: S307 - constant expressions of our own header
+        for member, value in re.findall(rf"{prefix}(\w+) = ([^,]+),", text)
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "mirror"),
+    [
+        ("midonet_drop_reason", "MIDONET_DROP_", DropReason),
+        ("midonet_upcall_reason", "MIDONET_UPCALL_", UpcallReason),
+        ("midonet_rewrite_field", "MIDONET_REWRITE_", abi.RewriteField),
+        ("midonet_output_kind", "MIDONET_OUTPUT_", abi.OutputKind),
+        ("midonet_program_flag", "MIDONET_PROGRAM_", abi.ProgramFlag),
+        ("midonet_port_flag", "MIDONET_PORT_", abi.PortFlag),
+    ],
+)
+def test_enumeration_has_the_numbers_of_the_header(
+    name: str, prefix: str, mirror: type[IntEnum] | type[IntFlag]
+) -> None:
+    assert header_enum(name, prefix) == {member.name: member.value for member in mirror}
+
+
+def test_limits_equal_those_of_the_header() -> None:
+    limits = header_enum("midonet_limits", "MIDONET_")
+    assert limits["ABI_VERSION"] == abi.ABI_VERSION
+    assert limits["MASKS_PER_PORT"] == MASKS_PER_PORT
+    assert limits["OUTPUTS_MAX"] == abi.OUTPUTS_MAX
+    assert limits["UPCALL_BYTES"] == abi.UPCALL_BYTES
+    assert limits["DROP_REASONS"] == abi.DROP_REASONS > max(DropReason)
+    assert limits["OVERLAY_SLOT"] == abi.OVERLAY_SLOT
+
+
+def test_swapped_fields_are_noticed(btf: Btf) -> None:
+    name, *fields = "midonet_interface", ("incarnation", "I"), ("slot", "I")
+    assert abi.Layout(name, *fields).offsets != btf.struct_fields(name)[1]

@@ -1,0 +1,171 @@
+"""The kernel's rewrites give the bytes that `apply_rewrite` gives."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import ARP, Dot1Q, Ether
+from scapy.layers.sctp import SCTP
+from scapy.packet import Packet, Raw
+
+from midonet.agent.datapath.ebpf import codec
+from midonet.agent.datapath.ebpf.loader import LoadedObject
+from midonet.agent.datapath.ebpf.syscalls import test_run as run_program
+from midonet.agent.flows.apply import apply_rewrite
+from midonet.agent.flows.program import Guards, Rewrite
+from midonet.errors import InternalError
+from midonet.packets.frame import parse_frame
+from tests.property.packets.scapy_frames import ipv4_frames, ipv6_frames
+from tests.property.packets.test_edit_against_scapy import rewrites
+
+ZERO = bytes(4)
+REWRITE_OFFSET = 88
+KIND_OFFSET = 192
+PROBE_SIZE = 208
+VLAN_OFFSET = 84
+
+
+def run_rewrite(
+    probe: LoadedObject, frame: bytes, rewrite: Rewrite, entry: str = "probe_rewrite"
+) -> bytes | None:
+    """Return the frame that leaves, outermost tag in place; None when the kernel refused."""
+    is_ipv6 = parse_frame(frame).ip_version == 6
+    room = bytearray(PROBE_SIZE)
+    room[REWRITE_OFFSET : REWRITE_OFFSET + 56] = codec.pack_rewrite(rewrite, is_ipv6=is_ipv6)
+    probe.maps["probe"].update(ZERO, bytes(room))
+    ran = run_program(probe.programs[entry], frame)
+    if ran.verdict != 0:
+        return None
+    after = probe.maps["probe"].get(ZERO)
+    assert after is not None
+    (tag,) = struct.unpack_from("=I", after, VLAN_OFFSET)
+    if not tag:
+        return ran.frame
+    # The outermost tag is metadata, with a protocol that the test run does not show.
+    return ran.frame[:12] + struct.pack("!HH", 0x8100, tag & 0xFFFF) + ran.frame[12:]
+
+
+def normalised(frame: bytes) -> bytes:
+    """Return the frame with an outermost service tag shown as a plain one."""
+    return frame[:12] + b"\x81\x00" + frame[14:] if frame[12:14] == b"\x88\xa8" else frame
+
+
+@settings(max_examples=150)
+@given(data=st.data())
+def test_rewritten_bytes_equal_those_of_python(probe: LoadedObject, data: st.DataObject) -> None:
+    is_ipv6 = data.draw(st.booleans())
+    frame = bytes(data.draw(ipv6_frames() if is_ipv6 else ipv4_frames()))
+    rewrite = data.draw(rewrites(is_ipv6=is_ipv6, ttl=parse_frame(frame).ttl))
+    assert run_rewrite(probe, frame, rewrite) == normalised(apply_rewrite(frame, rewrite))
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_the_next_copy_of_a_flood_starts_from_the_packet_as_it_came(
+    probe: LoadedObject, data: st.DataObject
+) -> None:
+    is_ipv6 = data.draw(st.booleans())
+    frame = bytes(data.draw(ipv6_frames() if is_ipv6 else ipv4_frames()))
+    rewrite = data.draw(rewrites(is_ipv6=is_ipv6, ttl=parse_frame(frame).ttl))
+    assert run_rewrite(probe, frame, rewrite, "probe_restore") == normalised(frame)
+
+
+EVERYTHING = Rewrite(
+    eth_dst=0x02_00_00_00_00_99,
+    eth_src=0x02_00_00_00_00_98,
+    ip_src=0x0A000063,
+    ip_dst=0x0A000064,
+    ip_tos=0x2E,
+    l4_src=1111,
+    l4_dst=2222,
+    ttl_decrement=1,
+)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        Ether() / IP(dst="10.0.0.1", proto=132) / SCTP(sport=5, dport=6) / Raw(b"payload" * 30),
+        Ether() / IP(dst="10.0.0.1", frag=9) / Raw(b"x" * 30),
+        Ether() / IP(dst="10.0.0.1", flags="MF") / UDP(sport=1, dport=2) / Raw(b"x" * 30),
+        Ether() / IP(dst="10.0.0.1") / UDP(sport=1, dport=2, chksum=0) / Raw(b"x" * 30),
+        Ether() / IP(dst="10.0.0.1") / TCP(sport=1, dport=2, chksum=0x1234) / Raw(b"x" * 31),
+        Ether() / Dot1Q(vlan=7) / IP(dst="10.0.0.1") / TCP() / Raw(b"x" * 31),
+        Ether() / ARP(psrc="10.0.0.1"),
+        Ether(type=0x9999) / Raw(b"x" * 40),
+    ],
+    ids=["sctp", "later", "first", "udp-zero", "wrong-checksum", "tagged", "arp", "other"],
+)
+def test_particular_frames_equal_those_of_python(probe: LoadedObject, packet: Packet) -> None:
+    frame = bytes(packet)
+    assert run_rewrite(probe, frame, EVERYTHING) == apply_rewrite(frame, EVERYTHING)
+
+
+@pytest.mark.parametrize(
+    ("tags", "rewrite"),
+    [
+        ((), Rewrite(push_vlan=0x2005)),
+        ((7,), Rewrite(pop_vlan=True)),
+        ((7,), Rewrite(pop_vlan=True, push_vlan=9)),
+        ((7, 8), Rewrite(pop_vlan=True)),
+        ((7,), Rewrite(push_vlan=9, ip_dst=5, ttl_decrement=1)),
+        ((), Rewrite(pop_vlan=True)),
+    ],
+    ids=["push", "pop", "swap", "pop-outer", "push-second", "pop-nothing"],
+)
+def test_tags_are_pushed_and_popped(
+    probe: LoadedObject, tags: tuple[int, ...], rewrite: Rewrite
+) -> None:
+    packet = Ether()
+    for tag in tags:
+        packet /= Dot1Q(vlan=tag)
+    frame = bytes(packet / IP(dst="10.0.0.1") / TCP() / Raw(b"x" * 9))
+    assert run_rewrite(probe, frame, rewrite) == apply_rewrite(frame, rewrite)
+    assert run_rewrite(probe, frame, rewrite, "probe_restore") == frame
+
+
+def test_ttl_that_would_not_stay_above_zero_is_refused(probe: LoadedObject) -> None:
+    frame = bytes(Ether() / IP(dst="10.0.0.1", ttl=1) / TCP())
+    with pytest.raises(InternalError):
+        apply_rewrite(frame, Rewrite(ttl_decrement=1))
+    assert run_rewrite(probe, frame, Rewrite(ttl_decrement=1)) is None
+
+
+@pytest.mark.parametrize(
+    ("packet", "guards", "passes"),
+    [
+        (IP(ttl=2) / UDP(), Guards(ttl_above=1), True),
+        (IP(ttl=1) / UDP(), Guards(ttl_above=1), False),
+        (IPv6(hlim=1) / UDP(), Guards(ttl_above=1), False),
+        (IP() / UDP() / Raw(b"x" * 72), Guards(max_length=100), True),
+        (IP() / UDP() / Raw(b"x" * 73), Guards(max_length=100), False),
+        (IPv6() / UDP() / Raw(b"x" * 52), Guards(max_length=100), True),
+        (IPv6() / UDP() / Raw(b"x" * 53), Guards(max_length=100), False),
+    ],
+)
+def test_guards_look_at_ttl_and_length(
+    probe: LoadedObject, packet: Packet, guards: Guards, passes: bool
+) -> None:
+    room = bytearray(PROBE_SIZE)
+    struct.pack_into("=II", room, KIND_OFFSET, guards.max_length or 0, guards.ttl_above)
+    probe.maps["probe"].update(ZERO, bytes(room))
+    ran = run_program(probe.programs["probe_guards"], bytes(Ether() / packet))
+    assert ran.verdict == int(passes)
+
+
+def test_guards_count_one_segment_of_a_super_packet(probe: LoadedObject) -> None:
+    frame = bytes(Ether() / IP() / TCP(options=[("NOP", None)] * 4) / Raw(b"x" * 3000))
+    context = bytearray(192)
+    struct.pack_into("=I", context, 164, 3)
+    struct.pack_into("=I", context, 176, 1000)
+    for limit, passes in ((1044, 1), (1043, 0)):
+        room = bytearray(PROBE_SIZE)
+        struct.pack_into("=II", room, KIND_OFFSET, limit, 0)
+        probe.maps["probe"].update(ZERO, bytes(room))
+        ran = run_program(probe.programs["probe_guards"], frame, context=bytes(context))
+        assert ran.verdict == passes
