@@ -15,6 +15,7 @@ created below the root meanwhile is deleted with the rest.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -92,11 +93,9 @@ async def resume(store: Store) -> int:
         kind = codec.kind_named(name)
         if kind is None:
             continue
-        try:
+        with suppress(ReferencedError):
             await delete(store, kind, UUID(id_text))
             finished += 1
-        except ReferencedError:
-            pass
         await store.transact([_drop_record(kind, UUID(id_text))])
     return finished
 

@@ -1,0 +1,28 @@
+"""Values that all hosts of a deployment must agree on."""
+
+from __future__ import annotations
+
+import secrets
+
+from midonet.errors import ConflictError
+from midonet.model.coordination import CLUSTER_SETTINGS_ID, ClusterSettings
+from midonet.nsdb.store import Create, Store
+
+_HASH_SEED_BITS = 64
+
+
+async def cluster_settings(store: Store) -> ClusterSettings:
+    """Return the settings, made at random by whichever process asks first.
+
+    Raises UnavailableError, DecodeError.
+    """
+    found = await store.get(ClusterSettings, CLUSTER_SETTINGS_ID)
+    if found is not None:
+        return found.value
+    settings = ClusterSettings(id=CLUSTER_SETTINGS_ID, hash_seed=secrets.randbits(_HASH_SEED_BITS))
+    try:
+        await store.transact([Create(settings)])
+    except ConflictError:
+        # Another process was first; its settings count, and they are never deleted.
+        return await cluster_settings(store)
+    return settings
