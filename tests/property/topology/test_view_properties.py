@@ -77,7 +77,7 @@ def expected_tags(old: TopologyView, new: TopologyView) -> tuple[set[FlowTag], s
             tags.add(bridge_neighbour_tag(bridge_id, *address))
     for router_id in differing(old.routers, new.routers):
         one, two = old.routers.get(router_id), new.routers.get(router_id)
-        if one is None or two is None or replace(one, fib=two.fib) != two:
+        if one is None or two is None or replace(one, fib=two.fib, port_ids=two.port_ids) != two:
             tags.add(device_tag(router_id))
         regions |= {
             RouteRegion(
@@ -91,6 +91,15 @@ def expected_tags(old: TopologyView, new: TopologyView) -> tuple[set[FlowTag], s
     for object_id in old.absent ^ new.absent:
         tags |= {device_tag(object_id), chain_tag(object_id)}
     return tags, regions
+
+
+def vlan_links(view: TopologyView) -> dict[object, set[object]]:
+    """Return the VLANs of linked ports, by bridge."""
+    links: dict[object, set[object]] = {}
+    for port in view.ports.values():
+        if port.vlan_id and port.peer_port_id is not None and port.bridge_id is not None:
+            links.setdefault(port.bridge_id, set()).add((port.vlan_id, port.id))
+    return links
 
 
 def check_consistent(view: TopologyView) -> None:
@@ -173,7 +182,16 @@ def test_delta_carries_the_tag_of_every_fact_that_differs(seed: int) -> None:
                 assert comparable(step.view) == comparable(old)
                 continue
             assert step.delta.revision == step.view.revision == old.revision + 1
-            assert step.delta.tags == tags
+            assert tags <= step.delta.tags
+            # Beyond these, bridges whose VLAN ports or whose routers in VLANs changed.
+            assert step.delta.tags - tags <= {
+                device_tag(port.bridge_id)
+                for port in (*old.ports.values(), *step.view.ports.values())
+                if port.bridge_id is not None and port.vlan_id
+            }
+            vlans = {one: vlan_links(view) for one, view in (("old", old), ("new", step.view))}
+            for bridge_id in differing(vlans["old"], vlans["new"]):
+                assert device_tag(bridge_id) in step.delta.tags
             assert step.delta.regions == regions
             assert step.delta.urgent <= step.delta.tags
             check_consistent(step.view)

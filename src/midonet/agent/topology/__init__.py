@@ -1,1 +1,4 @@
-"""From store watches to immutable topology views and their deltas."""
+"""From store watches to immutable topology views and their deltas.
+
+See docs/design/topology.md.
+"""

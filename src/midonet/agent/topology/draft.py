@@ -142,6 +142,7 @@ class _DeltaBuilder:
 
     def __init__(self, draft: ViewDraft) -> None:
         self._chains = draft.chains.current
+        self._ports = draft.ports.current
         self.tags: set[FlowTag] = set()
         self.regions: set[RouteRegion] = set()
         self.urgent: set[FlowTag] = set()
@@ -152,6 +153,7 @@ class _DeltaBuilder:
         for port_id, old_port, port in draft.ports.changes():
             if old_port != port:
                 self._add(device_tag(port_id), self._is_port_urgent(old_port, port))
+                self._vlan_port(old_port, port)
         for bridge_id, old_bridge, bridge in draft.bridges.changes():
             self._bridge(bridge_id, old_bridge, bridge)
         for router_id, old_router, router in draft.routers.changes():
@@ -213,6 +215,17 @@ class _DeltaBuilder:
             return False
         return new is None or adds_denial(old.rules, new.rules, self._chains)
 
+    def _vlan_port(self, old: PortView | None, new: PortView | None) -> None:
+        """Note bridges whose VLAN ports change: where MACs are looked up depends on them."""
+        if _vlan_link(old) != _vlan_link(new):
+            for port in (old, new):
+                if port is not None and port.bridge_id is not None:
+                    self._add(device_tag(port.bridge_id), False)
+
+    def _has_vlan(self, port_id: PortId) -> bool:
+        port = self._ports.get(port_id)
+        return port is not None and port.vlan_id != 0
+
     def _bridge(self, bridge_id: BridgeId, old: BridgeView | None, new: BridgeView | None) -> None:
         if old is None or new is None:
             if old is not new:
@@ -223,8 +236,12 @@ class _DeltaBuilder:
         new = new or BridgeView(bridge_id)
         if old.flood_port_ids != new.flood_port_ids or old.linked_port_ids != new.linked_port_ids:
             self._add(flood_set_tag(bridge_id), False)
-        for mac in _changed_keys(old.attachments, new.attachments):
+        macs = list(_changed_keys(old.attachments, new.attachments))
+        for mac in macs:
             self._add(mac_tag(bridge_id, 0, mac), False)
+        if macs and any(self._has_vlan(one) for one in new.linked_port_ids):
+            # A router's MAC is one fact in every VLAN; not each of them can be named.
+            self._add(device_tag(bridge_id), False)
         for address in _changed_keys(old.attachment_by_address, new.attachment_by_address):
             self._add(bridge_neighbour_tag(bridge_id, address.version, address.value), False)
 
@@ -234,10 +251,8 @@ class _DeltaBuilder:
                 self._add(device_tag(router_id), new is None)
         elif _configuration(old) != _configuration(new):
             self._add(device_tag(router_id), self._is_configuration_urgent(old, new))
-        old_ids = old.port_ids if old is not None else ()
-        new_ids = new.port_ids if new is not None else ()
-        if old_ids != new_ids:
-            self._add(device_tag(router_id), False)
+        # A change of `port_ids` alone is told by the tags of the ports that came and went: the
+        # router of a provider gains a port with every tenant, which concerns nobody else.
         old_fib = _table(old)
         new_fib = _table(new)
         if old_fib is not new_fib:
@@ -245,6 +260,12 @@ class _DeltaBuilder:
                 RouteRegion(router_id, prefix.version, prefix.network, prefix.length)
                 for prefix in old_fib.changed_destinations(new_fib)
             )
+
+
+def _vlan_link(port: PortView | None) -> tuple[BridgeId | None, int] | None:
+    if port is None or port.vlan_id == 0 or port.peer_port_id is None:
+        return None
+    return port.bridge_id, port.vlan_id
 
 
 def _configuration(device: BridgeView | RouterView) -> tuple[bool, ChainId | None, ChainId | None]:
