@@ -154,13 +154,19 @@ class PortBinder:
         if self._active.get(port_id) is is_active:
             return True
         try:
-            key = await self._placement.claim_port(port_id, is_active=is_active)
+            key = self._keys.get(port_id)
+            if key is None:
+                key = self._keys[port_id] = await self._placement.claim_port(port_id)
+            self._datapath.set_delivery(key, (port_id,))
+            if not await self._placement.set_port_active(port_id, is_active=is_active):
+                # Another host has claimed the port in between; if it is still bound here, the
+                # next pass claims it back.
+                del self._keys[port_id]
+                return False
         except (UnavailableError, ConflictError, UserError) as error:
             self._complain("claim_failed", port_id, error)
             return False
-        self._keys[port_id] = key
         self._active[port_id] = is_active
-        self._datapath.set_delivery(key, (port_id,))
         return True
 
     async def _place_groups(self, attached: Mapping[PortId, Port]) -> bool:
@@ -197,7 +203,7 @@ class PortBinder:
         """Give something up; False when the store is away and it has to be tried again."""
         try:
             await release(object_id)
-        except UnavailableError as error:
+        except (UnavailableError, ConflictError) as error:
             self._complain("release_failed", object_id, error)
             return False
         return True

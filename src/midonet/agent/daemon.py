@@ -8,6 +8,9 @@ bound ports + interfaces -> PortBinder -> attach, locations, deliveries
 
 from __future__ import annotations
 
+import contextlib
+import random
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +36,7 @@ from midonet.agent.upcalls import PacketLoop
 from midonet.errors import DatapathError, UnavailableError
 from midonet.model.hosts import Host
 from midonet.model.ids import ObjectId, PortId
+from midonet.nsdb.locations import KeySource
 from midonet.nsdb.store import Store, TableChange
 from midonet.runtime.clock import Clock
 from midonet.runtime.supervisor import OnFailure, Supervisor
@@ -42,6 +46,7 @@ _LOADERS = 4
 
 _LOADED_KINDS = frozenset((TagKind.DEVICE, TagKind.CHAIN))
 _RETRY_S = 1.0
+_COLLECT_KEYS_S = 600.0
 
 _log = structlog.get_logger("agent")
 
@@ -86,10 +91,13 @@ class Agent:
             session_timeout_s=session_timeout_s,
         )
         self.local_ports = LocalPorts(store, host.id, clock)
+        self._placement = StorePlacement(
+            store, host.id, KeySource(random.SystemRandom(), time.time)
+        )
         self.binder = PortBinder(
             datapath,
             self._interfaces,
-            StorePlacement(store, host.id, state_directory),
+            self._placement,
             self.local_ports,
             clock,
             on_detached=self._detached,
@@ -129,6 +137,7 @@ class Agent:
         supervisor.start("local_ports", self.local_ports.run)
         supervisor.start("interfaces", self._follow_interfaces)
         supervisor.start("binding", self._bind)
+        supervisor.start("tunnel_keys", self._collect_keys)
         supervisor.start("upcalls", self.loop.read)
         supervisor.start("decisions", self.loop.decide)
         supervisor.start("timers", self.loop.keep_time)
@@ -257,6 +266,12 @@ class Agent:
         # A location refers to the host's record.
         await self.keeper.registered.wait()
         await self.binder.run()
+
+    async def _collect_keys(self) -> None:
+        while True:
+            await self._clock.sleep(_COLLECT_KEYS_S)
+            with contextlib.suppress(UnavailableError):
+                await self._placement.collect_keys()
 
     def _reconciled(self) -> None:
         self.keeper.publish(self._interfaces.snapshot())

@@ -1,28 +1,35 @@
-"""Claims of this host in the network state database: where ports are, and by which keys.
-
-A location is replaced by compare-and-set: whoever claims a port that is recorded at another host
-raises the epoch, and the former owner's late writes fail. A port keeps its tunnel key while it
-stays here, across restarts.
-"""
+"""Claims of this host in the network state database: where ports are, and by which keys."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from midonet.agent.state_directory import StateDirectory
-from midonet.errors import ConflictError
-from midonet.model.hosts import FloodGroup, PortLocation, flood_group_id
+from midonet.model.hosts import FloodGroup, PortLocation
 from midonet.model.ids import BridgeId, HostId, PortId
-from midonet.nsdb.store import Create, Delete, Store, Update
-
-_ATTEMPTS = 5
+from midonet.nsdb.locations import (
+    KeySource,
+    claim,
+    claim_flood_group,
+    collect_keys,
+    release,
+    release_flood_group,
+    set_active,
+)
+from midonet.nsdb.store import Store
 
 
 class Placement(Protocol):
-    """Claims and releases the places of this host's ports and flood groups."""
+    """Claims and releases the places of this host's ports and flood groups.
 
-    async def claim_port(self, port_id: PortId, *, is_active: bool) -> int:
-        """Record that a port is here, and whether it is active; return its tunnel key."""
+    Raises UnavailableError, and ConflictError when others keep claiming the same.
+    """
+
+    async def claim_port(self, port_id: PortId) -> int:
+        """Record that a port is here; return its tunnel key. NotFoundError when it is gone."""
+        ...
+
+    async def set_port_active(self, port_id: PortId, *, is_active: bool) -> bool:
+        """Record whether a claimed port is active; False when another host has claimed it."""
         ...
 
     async def release_port(self, port_id: PortId) -> None:
@@ -41,67 +48,43 @@ class Placement(Protocol):
 class StorePlacement:
     """Claims in the store."""
 
-    def __init__(self, store: Store, host_id: HostId, state_directory: StateDirectory) -> None:
+    def __init__(self, store: Store, host_id: HostId, source: KeySource) -> None:
         self._store = store
         self._host_id = host_id
-        self._state_directory = state_directory
+        self._source = source
+        self._locations: dict[PortId, PortLocation] = {}
+        self._groups: dict[BridgeId, FloodGroup] = {}
 
-    async def claim_port(self, port_id: PortId, *, is_active: bool) -> int:
-        """See `Placement`. Raises ConflictError when others keep claiming the port."""
-        for _ in range(_ATTEMPTS):
-            found = await self._store.get(PortLocation, port_id)
-            if found is not None and found.value.host_id == self._host_id:
-                key, epoch = found.value.tunnel_key, found.value.epoch
-            else:
-                key = await self._new_key()
-                epoch = found.value.epoch + 1 if found is not None else 1
-            location = PortLocation(
-                id=port_id, host_id=self._host_id, tunnel_key=key, epoch=epoch, active=is_active
-            )
-            if found is not None and found.value == location:
-                return key
-            operation = Update(location, found.version) if found is not None else Create(location)
-            try:
-                await self._store.transact([operation])
-            except ConflictError:
-                continue
-            return key
-        raise ConflictError(f"Port {port_id} is being claimed by another host.")
+    async def claim_port(self, port_id: PortId) -> int:
+        """See `Placement`."""
+        location = await claim(self._store, port_id, self._host_id, self._source)
+        self._locations[port_id] = location
+        return location.tunnel_key
+
+    async def set_port_active(self, port_id: PortId, *, is_active: bool) -> bool:
+        """See `Placement`."""
+        return await set_active(self._store, self._locations[port_id], is_active=is_active)
 
     async def release_port(self, port_id: PortId) -> None:
         """See `Placement`."""
-        found = await self._store.get(PortLocation, port_id)
-        if found is not None and found.value.host_id == self._host_id:
-            try:
-                await self._store.transact([Delete(PortLocation, port_id, found.version)])
-            except ConflictError:
-                # Its next owner was faster.
-                return
+        location = self._locations.get(port_id)
+        if location is not None:
+            await release(self._store, location, self._source)
+            self._locations.pop(port_id, None)
 
     async def claim_group(self, bridge_id: BridgeId) -> int:
-        """See `Placement`. Raises NotFoundError when the bridge is gone."""
-        group_id = flood_group_id(self._host_id, bridge_id)
-        found = await self._store.get(FloodGroup, group_id)
-        if found is not None:
-            return found.value.tunnel_key
-        key = await self._new_key()
-        group = FloodGroup(id=group_id, host_id=self._host_id, bridge_id=bridge_id, tunnel_key=key)
-        await self._store.transact([Create(group)])
-        return key
+        """See `Placement`."""
+        group = await claim_flood_group(self._store, bridge_id, self._host_id, self._source)
+        self._groups[bridge_id] = group
+        return group.tunnel_key
 
     async def release_group(self, bridge_id: BridgeId) -> None:
         """See `Placement`."""
-        group_id = flood_group_id(self._host_id, bridge_id)
-        found = await self._store.get(FloodGroup, group_id)
-        if found is not None:
-            await self._store.transact([Delete(FloodGroup, group_id)])
+        group = self._groups.get(bridge_id)
+        if group is not None:
+            await release_flood_group(self._store, group, self._source)
+            self._groups.pop(bridge_id, None)
 
-    async def _new_key(self) -> int:
-        """Return a key that no location or flood group of this host has."""
-        location_ids = await self._store.referrers(PortLocation, "host_id", self._host_id)
-        group_ids = await self._store.referrers(FloodGroup, "host_id", self._host_id)
-        locations = await self._store.get_many(PortLocation, location_ids)
-        groups = await self._store.get_many(FloodGroup, group_ids)
-        in_use = {each.value.tunnel_key for each in locations.values()}
-        in_use |= {each.value.tunnel_key for each in groups.values()}
-        return self._state_directory.next_tunnel_key(frozenset(in_use))
+    async def collect_keys(self) -> None:
+        """Free the keys of deleted ports, after their quarantine."""
+        await collect_keys(self._store, self._host_id, self._source)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from uuid import UUID
 
-import msgspec
 import structlog
 
 from midonet.agent.flows.program import LearnedMac
@@ -26,6 +25,12 @@ from midonet.agent.simulation.result import LearnNeighbour, MoveBridgeNeighbour
 from midonet.agent.topology.view import Neighbour, NeighbourState
 from midonet.errors import DecodeError
 from midonet.model.ids import BridgeId, HostId, PortId, RouterId
+from midonet.nsdb.state_tables import (
+    BRIDGE_ARP_FORMAT,
+    MAC_FORMAT,
+    ROUTER_ARP_FORMAT,
+    NeighbourRecord,
+)
 from midonet.nsdb.store import DropState, PutState, StateTables, Table, TableChange
 from midonet.packets.addresses import IpAddress, format_mac, parse_ip, parse_mac
 from midonet.runtime.clock import Clock
@@ -40,12 +45,6 @@ NEIGHBOUR_EXPIRY_S = 90.0
 
 NEIGHBOUR_FAILED_S = 5.0
 """How long an address that did not answer counts as unreachable."""
-
-
-class NeighbourRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The value of an entry in a router's neighbour table, in JSON."""
-
-    mac: str
 
 
 MacTable = SharedTable[int, PortId]
@@ -255,7 +254,7 @@ class SoftStateReplica:
 
     def _put_neighbour(self, table: str, address: IpAddress, mac: int) -> None:
         record = NeighbourRecord(mac=format_mac(mac))
-        self._put(table, str(address), msgspec.json.encode(record).decode())
+        self._put(table, str(address), ROUTER_ARP_FORMAT.format_value(record))
 
     def _put(self, table: str, key: str, value: str) -> None:
         self._send(PutState(table, key, value, self._host_id, self._epoch))
@@ -297,19 +296,13 @@ class SoftStateReplica:
 
 
 def _decode_mac_entry(key: str, value: str) -> tuple[int, PortId]:
-    try:
-        return parse_mac(key), PortId(UUID(value))
-    except ValueError:
-        raise DecodeError(f"not a port id: {value!r}") from None
+    return MAC_FORMAT.parse_key(key), MAC_FORMAT.parse_value(value)
 
 
 def _decode_bridge_neighbour(key: str, value: str) -> tuple[IpAddress, int]:
-    return parse_ip(key), parse_mac(value)
+    return BRIDGE_ARP_FORMAT.parse_key(key), BRIDGE_ARP_FORMAT.parse_value(value)
 
 
 def _decode_neighbour(key: str, value: str) -> tuple[IpAddress, int]:
-    try:
-        record = msgspec.json.decode(value, type=NeighbourRecord)
-    except msgspec.DecodeError as error:
-        raise DecodeError(f"not a neighbour record: {error}") from None
-    return parse_ip(key), parse_mac(record.mac)
+    record = ROUTER_ARP_FORMAT.parse_value(value)
+    return ROUTER_ARP_FORMAT.parse_key(key), parse_mac(record.mac)

@@ -4,7 +4,6 @@
     host_id        the host's UUID, created once
     session        secret of the store session, to resume it after a restart
     epoch          number of starts so far
-    tunnel_keys    the last tunnel key handed out
     hash_seed      the deployment's key of the flow hash, to start while the store is away
 
 Files are replaced atomically, so that a crash leaves the old or the new content.
@@ -19,13 +18,8 @@ from pathlib import Path
 from typing import TextIO
 from uuid import UUID, uuid4
 
-from midonet.errors import UnavailableError, UserError
+from midonet.errors import UserError
 from midonet.model.ids import HostId
-
-_TUNNEL_KEY_TYPE = 1 << 20
-"""Bits 20 to 22 of a tunnel key: 1 is "chosen by the host itself"."""
-
-_TUNNEL_KEY_BITS = 0xFFFFF
 
 
 class StateDirectory:
@@ -88,21 +82,6 @@ class StateDirectory:
     def save_hash_seed(self, seed: int) -> None:
         """Remember the deployment's flow-hash key."""
         self._write("hash_seed", str(seed))
-
-    def next_tunnel_key(self, in_use: frozenset[int]) -> int:
-        """Return a 24-bit tunnel key outside `in_use`.
-
-        Keys are handed out in a circle of about a million, so that an old key names no other
-        port until long after every peer has forgotten it.
-        """
-        number = self._read_number("tunnel_keys")
-        for _ in range(_TUNNEL_KEY_BITS):
-            number = number % _TUNNEL_KEY_BITS + 1
-            key = _TUNNEL_KEY_TYPE | number
-            if key not in in_use:
-                self._write("tunnel_keys", str(number))
-                return key
-        raise UnavailableError("every tunnel key of this host is in use")
 
     def _read(self, name: str) -> str | None:
         try:

@@ -15,7 +15,6 @@ from midonet.agent.control_socket import ControlSocket
 from midonet.agent.daemon import Agent
 from midonet.agent.datapath.memory import MemoryDatapath, UdpUnderlay
 from midonet.agent.datapath.protocol import Datapath
-from midonet.agent.deployment import deployment_hash_seed
 from midonet.agent.hosting import InterfaceSource, host_record
 from midonet.agent.settings import (
     CONTROL_SOCKET_NAME,
@@ -25,6 +24,7 @@ from midonet.agent.settings import (
 )
 from midonet.agent.state_directory import StateDirectory
 from midonet.errors import UnavailableError, UserError
+from midonet.nsdb.settings import cluster_settings
 from midonet.nsdb.store import Store
 from midonet.nsdb.url import open_store
 from midonet.runtime.clock import SystemClock
@@ -163,7 +163,7 @@ async def _serve(
 
 async def _hash_seed(store: Store, state_directory: StateDirectory) -> int:
     try:
-        seed = await deployment_hash_seed(store)
+        seed = (await cluster_settings(store)).hash_seed
     except UnavailableError:
         remembered = state_directory.hash_seed()
         if remembered is None:

@@ -34,17 +34,6 @@ def test_second_agent_with_the_same_directory_is_refused(tmp_path: Path) -> None
     StateDirectory(tmp_path).close()
 
 
-def test_tunnel_keys_are_not_reused_soon(tmp_path: Path) -> None:
-    directory = StateDirectory(tmp_path)
-    first = directory.next_tunnel_key(frozenset())
-    second = directory.next_tunnel_key(frozenset())
-    third = directory.next_tunnel_key(frozenset({second + 1}))
-    assert len({first, second, third}) == 3
-    assert third == second + 2
-    assert all(key >> 20 == 1 for key in (first, second, third))
-    directory.close()
-
-
 def test_damaged_content_is_named(tmp_path: Path) -> None:
     directory = StateDirectory(tmp_path)
     (tmp_path / "host_id").write_text("nonsense")
