@@ -294,6 +294,19 @@ class TestReferences:
         assert await store.referrers(Port, "bridge_id", blue.id) == left
         assert await store.referrers(Port, "bridge_id", green.id) == [moved.id]
 
+    async def test_referrers_of_many_targets_come_together(self, store: Store) -> None:
+        blue, green, lonely = bridge("blue"), bridge("green"), bridge("lonely")
+        ports = [bridge_port(one) for one in (blue, blue, green)]
+        await store.transact([Create(one) for one in (blue, green, lonely, *ports)])
+        found = await store.referrers_many(
+            Port, "bridge_id", [blue.id, green.id, lonely.id, uuid4()]
+        )
+        assert found == {
+            blue.id: sorted(port.id for port in ports[:2]),
+            green.id: [ports[2].id],
+        }
+        assert await store.referrers_many(Port, "bridge_id", []) == {}
+
     async def test_objects_that_refer_to_each_other_come_and_go_together(
         self, store: Store
     ) -> None:
@@ -650,6 +663,30 @@ class TestStateTables:
             await store.transact([PutState(name, "k", name, uuid4(), is_persistent=True)])
         for name in names:
             assert [entry.value for entry in await store.table(name)] == [name]
+
+    async def test_the_tables_of_a_device_go_with_it(self, store: Store, other: Store) -> None:
+        blue, green = bridge("blue"), bridge("green")
+        await store.transact([Create(blue), Create(green)])
+        gone = [
+            StateTables.mac(blue.id),
+            StateTables.mac(blue.id, 10),
+            StateTables.bridge_arp(blue.id),
+        ]
+        kept = [StateTables.mac(green.id), StateTables.bridge_arp(green.id), f"mac/{blue.id}0"]
+        for owner in (uuid4(), uuid4()):
+            await store.transact(
+                [PutState(name, "k", "v", owner, is_persistent=True) for name in gone + kept]
+            )
+        watcher = other.watcher()
+        watcher.add([Table(name) for name in gone])
+        await changes_until(watcher, lambda seen: len(seen) == len(gone))
+        await store.transact([Delete(Bridge, blue.id)])
+        seen = await changes_until(watcher, lambda seen: len(seen) == len(gone))
+        assert {change.key for change in seen} == {Table(name) for name in gone}
+        for name in gone:
+            assert await store.entries(name) == []
+        for name in kept:
+            assert len(await store.entries(name)) == 2
 
     async def test_a_watched_table_tells_winners(self, store: Store, other: Store) -> None:
         first, second = uuid4(), uuid4()

@@ -1,6 +1,6 @@
 """What only the embedded store promises: durability, several processes, and files it refuses."""
 
-# ruff: noqa: ASYNC220, ASYNC240 - nothing else runs on the loop while a test looks at its files
+# ruff: noqa: ASYNC220, ASYNC221, ASYNC240 - nothing else runs on the loop meanwhile
 
 from __future__ import annotations
 
@@ -194,6 +194,21 @@ class TestProcesses:
             async with asyncio.timeout(DEADLINE_S):
                 (change,) = await watcher.changes()
             assert change.key == key
+
+    async def test_a_second_client_of_one_process_does_not_drop_its_locks(self, path: Path) -> None:
+        bridges = [bridge(str(number)) for number in range(3)]
+        async with opened(path) as store:
+            await store.transact([Create(bridges[0])])
+            async with opened(path) as second:
+                await second.transact([Create(bridges[1])])
+            # A process that thought itself alone would take the log away when it closes.
+            subprocess.run(
+                [sys.executable, "-c", ECHO, str(path)], input=b"", check=True, capture_output=True
+            )
+            assert path.with_name("nsdb.db-wal").exists()
+            await store.transact([Create(bridges[2])])
+        async with opened(path) as store:
+            assert len(await store.list_all(Bridge)) == 3
 
     async def test_clients_may_create_the_file_at_the_same_time(self, path: Path) -> None:
         stores = [SqliteStore(path) for _ in range(6)]

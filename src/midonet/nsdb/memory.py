@@ -153,6 +153,15 @@ class _MemoryTables:
             del self.states[table]
         self._ephemeral.get(owner, {}).pop(TableKey(table, key), None)
 
+    def entries_below(self, name: str) -> list[StateEntry]:
+        return [
+            entry
+            for table, keys in self.states.items()
+            if table == name or table.startswith(f"{name}/")
+            for owners in keys.values()
+            for entry in owners.values()
+        ]
+
     def ephemeral_keys(self, owner: ObjectId) -> list[TableKey]:
         return list(self._ephemeral.get(owner, ()))
 

@@ -20,6 +20,7 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
+from midonet.model.devices import Bridge, Router
 from midonet.model.ids import ObjectId
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -309,7 +310,17 @@ class Store(Protocol):
 
 
 class StateTables:
-    """Names of state tables. A name is `kind/owner[/argument]`."""
+    """Names of state tables. A name is `kind/owner[/argument]`.
+
+    The tables of a bridge or router go with it, entries of all owners included.
+    """
+
+    @staticmethod
+    def of_object(kind: type[msgspec.Struct], object_id: ObjectId) -> tuple[str, ...]:
+        """Return the names, each the table itself or what its arguments follow after `/`, of
+        the tables that go when an object is deleted."""
+        prefixes = {Bridge: ("mac", "bridge_arp"), Router: ("router_arp",)}
+        return tuple(f"{prefix}/{object_id}" for prefix in prefixes.get(kind, ()))
 
     @staticmethod
     def mac(bridge_id: ObjectId, vlan: int = 0) -> str:

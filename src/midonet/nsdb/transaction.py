@@ -36,6 +36,7 @@ from midonet.nsdb.store import (
     PutState,
     Referrers,
     StateEntry,
+    StateTables,
     Update,
 )
 
@@ -136,6 +137,10 @@ class Tables(Protocol):
 
     def remove_state(self, table: str, key: str, owner: ObjectId) -> None:
         """Remove an owner's entry that exists."""
+        ...
+
+    def entries_below(self, name: str) -> list[StateEntry]:
+        """Return all entries of the table `name` and of those whose names go on after `/`."""
         ...
 
     def ephemeral_keys(self, owner: ObjectId) -> list[TableKey]:
@@ -319,6 +324,10 @@ class Transaction:
         self._change_index(held, frozenset())
         self._tables.remove_object(name, operation.object_id)
         self._removed[name, operation.object_id] = None
+        for table in StateTables.of_object(operation.kind, operation.object_id):
+            for entry in self._tables.entries_below(table):
+                self._tables.remove_state(entry.table, entry.key, entry.owner)
+                self.marks.add(TableKey(entry.table, entry.key))
         self.marks.add(AllOf(operation.kind))
         self.marks.add(ObjectKey(operation.kind, operation.object_id))
 

@@ -153,6 +153,15 @@ class SqliteTables:
             (table, key, owner.bytes),
         )
 
+    def entries_below(self, name: str) -> list[StateEntry]:
+        """Return all entries of the table `name` and of those whose names go on after `/`."""
+        # "0" is the character after "/".
+        rows = self._run(
+            f"SELECT {STATE_COLUMNS} FROM state WHERE name = ? OR (name > ? AND name < ?)",
+            (name, f"{name}/", f"{name}0"),
+        ).fetchall()
+        return [state_entry_from(row) for row in rows]
+
     def ephemeral_keys(self, owner: ObjectId) -> list[TableKey]:
         """Return where an owner has entries that end with its session."""
         rows = self._run(
