@@ -130,6 +130,8 @@ class ResourceSchema(Generic[R]):
     kind: stored type, or None for what is computed or kept in a state table.
     collection: segment under the API root, or None for a resource that is only nested.
     root_keys: keys of the application document for the collection and for the item template.
+    parent_link: attribute of the parent's representation that leads to the collection, for a
+        resource that is created and listed below a parent.
     """
 
     title: str
@@ -138,6 +140,7 @@ class ResourceSchema(Generic[R]):
     kind: type[msgspec.Struct] | None = None
     collection: str | None = None
     root_keys: tuple[str | None, str | None] = (None, None)
+    parent_link: str | None = None
     to_model: Callable[[R, Any], Any] | None = None
     from_model: Callable[[Any], R] | None = None
 

@@ -292,6 +292,7 @@ CHAIN = ResourceSchema(
 )
 RULE = ResourceSchema(
     title="Rule",
+    parent_link="rules",
     representation=RuleResource,
     kind=Rule,
     media=MediaType("Rule", (2,)),

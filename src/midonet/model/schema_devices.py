@@ -230,6 +230,7 @@ ROUTER = ResourceSchema(
 )
 ROUTE = ResourceSchema(
     title="Route",
+    parent_link="routes",
     representation=RouteResource,
     kind=Route,
     media=MediaType("Route", (1,)),

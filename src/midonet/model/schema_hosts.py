@@ -173,10 +173,14 @@ HOST = ResourceSchema(
     root_keys=("hosts", "hostTemplate"),
 )
 INTERFACE = ResourceSchema(
-    title="Interface", representation=InterfaceResource, media=MediaType("Interface", (1,))
+    title="Interface",
+    parent_link="interfaces",
+    representation=InterfaceResource,
+    media=MediaType("Interface", (1,)),
 )
 BINDING = ResourceSchema(
     title="HostInterfacePort",
+    parent_link="ports",
     representation=BindingResource,
     media=MediaType("HostInterfacePort", (1,)),
 )
@@ -190,14 +194,21 @@ TUNNEL_ZONE = ResourceSchema(
 )
 TUNNEL_ZONE_HOST = ResourceSchema(
     title="TunnelZoneHost",
+    parent_link="hosts",
     representation=TunnelZoneHostResource,
     kind=TunnelZoneHost,
     media=MediaType("TunnelZoneHost", (1,), aliases=("GreTunnelZoneHost",)),
     to_model=tunnel_zone_host_to_model,
 )
 MAC_ENTRY = ResourceSchema(
-    title="MacPort", representation=MacEntryResource, media=MediaType("MacPort", (2, 1))
+    title="MacPort",
+    parent_link="mac_table",
+    representation=MacEntryResource,
+    media=MediaType("MacPort", (2, 1)),
 )
 ARP_ENTRY = ResourceSchema(
-    title="IP4Mac", representation=ArpEntryResource, media=MediaType("IP4Mac", (1,))
+    title="IP4Mac",
+    parent_link="arp_table",
+    representation=ArpEntryResource,
+    media=MediaType("IP4Mac", (1,)),
 )

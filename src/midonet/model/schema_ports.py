@@ -117,6 +117,8 @@ def port_to_model(resource: PortResource, current: Port | None) -> Port:
         peer_id = current.peer_port_id
     assert resource.id is not None
     device_id = resource.device_id
+    if current is not None:
+        device_id = current.router_id or current.bridge_id
     return Port(
         id=PortId(resource.id),
         bridge_id=BridgeId(device_id) if device_id and not is_router_port else None,
@@ -225,6 +227,7 @@ def port_from_model(port: Port) -> PortResource:
 
 PORT = ResourceSchema(
     title="Port",
+    parent_link="ports",
     representation=PortResource,
     kind=Port,
     media=MediaType("Port", (4, 3, 2)),
@@ -234,5 +237,8 @@ PORT = ResourceSchema(
     from_model=port_from_model,
 )
 PORT_LINK = ResourceSchema(
-    title="PortLink", representation=PortLinkResource, media=MediaType("PortLink", (1,))
+    title="PortLink",
+    parent_link="link",
+    representation=PortLinkResource,
+    media=MediaType("PortLink", (1,)),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from midonet.api.call import Call, Endpoint
-from midonet.api.crud import StoredResource, endpoints_of, nested_endpoints
+from midonet.api.crud import StoredResource, endpoints_of, nested_endpoints, require
 from midonet.api.resources.tables import forget_tables
 from midonet.errors import NotFoundError
 from midonet.model.devices import Bridge, Port, Route
@@ -30,6 +30,7 @@ async def _plan_route(call: Call, resource: RouteResource, route: Route) -> list
     if port is None:
         raise NotFoundError("Port", route.next_hop_port_id)
     if port.value.router_id != route.router_id:
+        await require(call.store, ROUTER, route.router_id)
         raise invalid("nextHopPort", "must be a port of this router")
     return [Check(Port, route.next_hop_port_id), Create(route)]
 

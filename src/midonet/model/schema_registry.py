@@ -1,0 +1,52 @@
+"""Every resource of the model, and the way from a representation type to its schema."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from midonet.model.schema import ResourceSchema
+from midonet.model.schema_chains import CHAIN, RULE
+from midonet.model.schema_devices import BRIDGE, ROUTE, ROUTER
+from midonet.model.schema_hosts import (
+    ARP_ENTRY,
+    BINDING,
+    HOST,
+    INTERFACE,
+    MAC_ENTRY,
+    TUNNEL_ZONE,
+    TUNNEL_ZONE_HOST,
+)
+from midonet.model.schema_ports import PORT, PORT_LINK
+from midonet.model.schema_system import SYSTEM_STATE, TENANT, TOKEN
+
+R = TypeVar("R", bound=msgspec.Struct)
+
+RESOURCES: tuple[ResourceSchema[Any], ...] = (
+    BRIDGE,
+    ROUTER,
+    PORT,
+    PORT_LINK,
+    ROUTE,
+    MAC_ENTRY,
+    ARP_ENTRY,
+    CHAIN,
+    RULE,
+    HOST,
+    INTERFACE,
+    BINDING,
+    TUNNEL_ZONE,
+    TUNNEL_ZONE_HOST,
+    SYSTEM_STATE,
+    TENANT,
+    TOKEN,
+)
+"""All resources, in the order of the documentation."""
+
+_BY_REPRESENTATION = {schema.representation: schema for schema in RESOURCES}
+
+
+def schema_of(representation: type[R]) -> ResourceSchema[R]:
+    """Return the schema of a representation type. Raises KeyError for another type."""
+    return _BY_REPRESENTATION[representation]
