@@ -74,7 +74,8 @@ class Datagram:
 
 @dataclass(frozen=True, slots=True)
 class PeerState:
-    """What is known of a peer. path_mtu_bytes: IP packet size proven to pass, 0 is unknown.
+    """What is known of a peer. path_mtu_bytes: IP packet size proven to pass; 0 while the ceiling
+    has neither passed nor failed.
 
     round_trip_s: of the last answered probe. epoch: of the peer's agent, 0 before an answer.
     """
@@ -135,7 +136,8 @@ class ProbeEngine:
         if peer is None:
             return None
         heard = peer.heard_at is not None and now - peer.heard_at <= REACHABLE_S
-        return PeerState(heard, peer.proven, peer.round_trip_s, peer.epoch)
+        is_known = peer.too_large > 0 or peer.proven >= peer.ceiling
+        return PeerState(heard, peer.proven if is_known else 0, peer.round_trip_s, peer.epoch)
 
     def next_timer(self) -> float | None:
         """Return when `datagrams` has something to send, None without peers."""

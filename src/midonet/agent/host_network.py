@@ -1,0 +1,118 @@
+"""This host's place in the underlay: which interfaces lead to peers, and what the paths take.
+
+For kernel datapaths. Follows the tunnels of the topology view, the kernel's routes and the
+interfaces, and tells two things: the interfaces on which overlay packets may enter, and the
+largest IP packet that every path to a known peer takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import structlog
+from pyroute2 import AsyncIPRoute
+
+from midonet.agent.topology.view import TunnelRoute
+from midonet.agent.underlay.probe_engine import PeerState
+from midonet.agent.underlay.prober import Prober
+from midonet.agent.underlay.routes import UnderlayPath, underlay_path
+from midonet.model.ids import HostId
+
+_log = structlog.get_logger("underlay")
+
+_REFRESH_S = 1.0
+"""Between two looks at what probes found; routes are looked up when tunnels or links change,
+and every _ROUTES_EVERY looks."""
+
+_ROUTES_EVERY = 10
+
+Listener = Callable[[frozenset[str], int], None]
+
+
+class HostNetwork:
+    """Reports (underlay interface names, underlay MTU in bytes) whenever either changes.
+
+    The MTU is 0 until there is a path to a peer.
+    """
+
+    def __init__(self, prober: Prober, on_change: Listener) -> None:
+        self._prober = prober
+        self._on_change = on_change
+        self._tunnels: Mapping[HostId, TunnelRoute] = {}
+        self._paths: dict[HostId, UnderlayPath] = {}
+        self._reported: tuple[frozenset[str], int] | None = None
+        self._look = asyncio.Event()
+
+    def follow(self, tunnels: Mapping[HostId, TunnelRoute]) -> None:
+        """Take in the tunnels of a new view."""
+        self._tunnels = tunnels
+        self._look.set()
+
+    def links_changed(self) -> None:
+        """Look the routes up again."""
+        self._look.set()
+
+    def peers(self) -> dict[HostId, PeerState]:
+        """Return what probes know of each peer."""
+        found = {host_id: self._prober.state(host_id) for host_id in self._paths}
+        return {host_id: state for host_id, state in found.items() if state is not None}
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        self._prober.open()
+        try:
+            async with AsyncIPRoute() as netlink, asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._prober.run())
+                tasks.create_task(self._watch(netlink))
+        finally:
+            self._prober.close()
+
+    async def _watch(self, netlink: AsyncIPRoute) -> None:
+        looks = 0
+        while True:
+            if self._look.is_set() or looks % _ROUTES_EVERY == 0:
+                self._look.clear()
+                await self._find_paths(netlink)
+            looks += 1
+            self._report()
+            try:
+                async with asyncio.timeout(_REFRESH_S):
+                    await self._look.wait()
+            except TimeoutError:
+                continue
+
+    async def _find_paths(self, netlink: AsyncIPRoute) -> None:
+        paths: dict[HostId, UnderlayPath] = {}
+        for host_id, tunnel in sorted(self._tunnels.items()):
+            path = await underlay_path(netlink, tunnel.remote)
+            if path is None:
+                _log.warning("no_route_to_peer", host_id=str(host_id), peer=str(tunnel.remote))
+            else:
+                paths[host_id] = path
+        self._paths = paths
+        self._prober.set_peers(
+            {
+                host_id: (self._tunnels[host_id].remote, path.mtu_bytes)
+                for host_id, path in paths.items()
+                if host_id in self._tunnels
+            }
+        )
+
+    def _report(self) -> None:
+        names = frozenset(path.interface_name for path in self._paths.values())
+        report = (names, self._smallest_mtu())
+        if report != self._reported:
+            self._reported = report
+            self._on_change(*report)
+
+    def _smallest_mtu(self) -> int:
+        """Return the MTU that every path takes: what a probe proved, else the interface's."""
+        sizes = []
+        for host_id, path in self._paths.items():
+            state = self._prober.state(host_id)
+            is_proven = state is not None and state.is_reachable and state.path_mtu_bytes
+            sizes.append(
+                state.path_mtu_bytes if state is not None and is_proven else path.mtu_bytes
+            )
+        return min(sizes, default=0)
