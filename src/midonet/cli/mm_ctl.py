@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from uuid import UUID
 
 import httpx
@@ -37,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _call(socket: str, method: str, port_id: str, body: dict[str, str] | None) -> int:
+    if not Path(socket).exists():
+        print(f"mm-ctl: no agent answers at {socket}: there is no such socket", file=sys.stderr)
+        return 4
     transport = httpx.HTTPTransport(uds=socket)
     try:
         with httpx.Client(transport=transport, timeout=30) as client:

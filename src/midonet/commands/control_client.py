@@ -36,6 +36,8 @@ def call(state_dir: Path, method: str, path: str, *, timeout_s: float = 30.0, **
     Raises UnavailableError when no agent listens there, and the error that the agent answers.
     """
     socket = state_dir / CONTROL_SOCKET_NAME
+    if not socket.exists():
+        raise UnavailableError(f"no agent answers at {socket}: there is no such socket")
     transport = httpx.HTTPTransport(uds=str(socket))
     try:
         with httpx.Client(transport=transport, timeout=timeout_s) as client:

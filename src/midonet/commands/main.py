@@ -9,19 +9,28 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from importlib import metadata
+from importlib import import_module, metadata
 from types import ModuleType
 
-from midonet.commands import agent, cluster, config, doctor, inject, inspect, watch
 from midonet.errors import MidoNetError, UserError
 
-COMMANDS: tuple[ModuleType, ...] = (agent, cluster, config, inject, watch, inspect, doctor)
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "agent": ("agent",),
+    "cluster": ("cluster",),
+    "config": ("config",),
+    "inject": ("inject",),
+    "watch": ("watch-port",),
+    "inspect": ("flows", "drops", "state"),
+    "doctor": ("doctor",),
+}
+"""Modules of this package with the subcommands that each adds. Only the module that is asked for
+is imported: the daemons bring much that a quick question does not need."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit code."""
-    parser = build_parser()
-    args = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    args = build_parser(given[0] if given else None).parse_args(given)
     try:
         code: int = args.run(args)
     except UserError as error:
@@ -44,16 +53,21 @@ def midolman(arguments: Sequence[str] | None = None) -> int:
     return main(["agent", *(sys.argv[1:] if arguments is None else arguments)])
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser with all subcommands."""
+def build_parser(subcommand: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser with one subcommand, or with all when there is none of that name."""
     parser = argparse.ArgumentParser(
         prog="midonet", description="Virtual networks on any IP network."
     )
     parser.add_argument("--version", action="version", version=metadata.version("midonet"))
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add_parser(subparsers)
+    wanted = [name for name, adds in COMMANDS.items() if subcommand in adds]
+    for name in wanted or COMMANDS:
+        _module(name).add_parser(subparsers)
     return parser
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(f"midonet.commands.{name}")
 
 
 if __name__ == "__main__":
