@@ -36,6 +36,7 @@ class _Job(Generic[R]):
         self.results: list[R] = []
         self.error: MidoNetError | None = None
         self.revision = 0
+        self.is_committed = False
 
     def run(self, transaction: Transaction, tables: SqliteTables) -> None:
         self.results = [self.work(transaction, tables)]
@@ -43,7 +44,7 @@ class _Job(Generic[R]):
     def outcome(self) -> R:
         if self.error is not None:
             raise self.error
-        if not self.results:
+        if not self.is_committed:
             raise InternalError("a transaction was lost by the failure of another")
         return self.results[0]
 
@@ -110,6 +111,8 @@ class Writer:
                 self._prune(first, revision)
             run("COMMIT")
             is_done = True
+            for job in jobs:
+                job.is_committed = True
         finally:
             if not is_done and self._connection.in_transaction:
                 run("ROLLBACK")
