@@ -1,0 +1,200 @@
+"""A datapath does with each packet what simulation and the flow table say, byte by byte.
+
+The network's programs are installed from one stream of packets; then these and others like them
+are sent, all at once. Programs do not change while packets are on their way, so that a datapath
+in the kernel may take its time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from midonet.agent.datapath.protocol import OverlayConfig, Upcall, UpcallReason
+from midonet.agent.flows.drop_reason import DropReason
+from midonet.agent.topology.view import TopologyView
+from midonet.model.hosts import TunnelKind
+from midonet.model.ids import PortId
+from midonet.packets.addresses import IpVersion
+from midonet.packets.overlay import decapsulate
+from tests.contract.datapath_harness import (
+    DEADLINE_S,
+    HARNESSES,
+    DatapathHarness,
+    OpenHarness,
+    eventually,
+)
+from tests.differential.judging import Case, Meeting, Tunnelled, install_all
+from tests.differential.networks import LOCAL_PORTS
+from tests.worlds import World
+
+VXLAN_PORT = 6677
+NETWORKS = 150
+PACKETS = 30
+_IPV6_OVERHEAD = 70
+_MTU = 1500
+
+
+@pytest.fixture(params=HARNESSES)
+async def harness(request: pytest.FixtureRequest) -> AsyncIterator[DatapathHarness]:
+    """Open a datapath with the local ports of every generated network."""
+    opener: OpenHarness = request.param
+    world = World("h1")
+    async with opener(max_programs=4096) as opened:
+        for name in LOCAL_PORTS:
+            opened.add_port(world.port_id(name), upcalls_per_second=100_000, upcall_burst=50_000)
+        ends = [opened.endpoints(version) for version in IpVersion]
+        opened.datapath.configure_overlay(
+            OverlayConfig(
+                local_addresses=frozenset(end.local for end in ends),
+                peers=frozenset(end.peer for end in ends),
+                interface_names=opened.underlay_interfaces,
+                vxlan_port=VXLAN_PORT,
+            )
+        )
+        yield opened
+
+
+class Round:
+    """One network in one datapath."""
+
+    def __init__(self, harness: DatapathHarness, seed: int) -> None:
+        self.harness = harness
+        self._version = IpVersion.V6 if seed % 3 == 0 else IpVersion.V4
+        self.case = Case(
+            seed, packets=PACKETS, hash_seed=harness.hash_seed, view_edit=self._at_harness
+        )
+        self._ports = [self.case.world.port_id(name) for name in LOCAL_PORTS]
+        self._delivered_before = {
+            port_id: len(harness.delivered(port_id)) for port_id in self._ports
+        }
+        self._outer_before = len(harness.sent_outer())
+        self._drops_before = Counter(harness.datapath.drops())
+
+    def _at_harness(self, view: TopologyView) -> TopologyView:
+        """Let every remote host be the peer of the harness; keys still tell ports apart."""
+        ends = self.harness.endpoints(self._version)
+        limit = _MTU - _IPV6_OVERHEAD if self._version is IpVersion.V6 else _MTU
+        tunnels = {
+            host_id: replace(
+                tunnel,
+                local=ends.local,
+                remote=ends.peer,
+                max_inner_length=min(limit, tunnel.max_inner_length),
+            )
+            for host_id, tunnel in view.tunnels.items()
+        }
+        return replace(view, tunnels=tunnels)
+
+    async def run(self) -> int:
+        """Install, send, compare. Returns the number of packets compared."""
+        datapath = self.harness.datapath
+        case = self.case
+        datapath.install(plan.entry for plan in install_all(case, case.first))
+        meetings = [case.meet(sent) for sent in (*case.first, *case.related(PACKETS))]
+        for meeting in meetings:
+            self.harness.send(meeting.sent.port_id, meeting.sent.packet.frame)
+        try:
+            await self._compare(meetings)
+        finally:
+            self._clear()
+        return len(meetings)
+
+    async def _compare(self, meetings: list[Meeting]) -> None:
+        delivered = Counter(item for meeting in meetings for item in meeting.delivered)
+        tunnelled = Counter(item for meeting in meetings for item in meeting.tunnelled)
+        upcalls = Counter(
+            _upcall_key(meeting) for meeting in meetings if not (meeting.held and meeting.passes)
+        )
+        drops = Counter(
+            (meeting.sent.port_id, meeting.drop_reason)
+            for meeting in meetings
+            if meeting.drop_reason is not None
+        )
+        came = await self._take_upcalls(upcalls.total())
+        await eventually(lambda: len(self._delivered()) >= delivered.total())
+        await eventually(lambda: len(self._outer()) >= tunnelled.total())
+        await eventually(lambda: self._drops().total() >= drops.total())
+        seed = self.case.seed
+        assert Counter(map(_came_key, came)) == upcalls, f"upcalls, seed {seed}"
+        assert Counter(self._delivered()) == delivered, f"deliveries, seed {seed}"
+        assert Counter(map(_opened, self._outer())) == tunnelled, f"overlay, seed {seed}"
+        assert self._drops() == drops, f"drops, seed {seed}"
+        used = Counter(
+            meeting.held.program_id for meeting in meetings if meeting.held and meeting.passes
+        )
+        statistics = self.harness.datapath.statistics()
+        counted = {i: one.packets for i, one in statistics.items() if one.packets}
+        assert counted == dict(used), f"statistics, seed {seed}"
+
+    async def _take_upcalls(self, count: int) -> list[Upcall]:
+        taken: list[Upcall] = []
+        async with asyncio.timeout(DEADLINE_S):
+            while len(taken) < count:
+                taken += await self.harness.datapath.upcalls(count - len(taken))
+        return taken
+
+    def _delivered(self) -> list[tuple[PortId, bytes]]:
+        return [
+            (port_id, frame)
+            for port_id in self._ports
+            for frame in self.harness.delivered(port_id)[self._delivered_before[port_id] :]
+        ]
+
+    def _outer(self) -> list[bytes]:
+        return self.harness.sent_outer()[self._outer_before :]
+
+    def _drops(self) -> Counter[tuple[PortId | None, DropReason]]:
+        return Counter(self.harness.datapath.drops()) - self._drops_before
+
+    def _clear(self) -> None:
+        datapath = self.harness.datapath
+        for port_id in self._ports:
+            masks = [mask_id for mask_id, _ in self.case.table.masks(port_id)]
+            datapath.remove(self.case.table.forget_port(port_id))
+            for mask_id in masks:
+                datapath.drop_mask(port_id, mask_id)
+
+
+def _upcall_key(meeting: Meeting) -> tuple[object, ...]:
+    packet = meeting.sent.packet
+    program_id = meeting.held.program_id if meeting.held else 0
+    reason = UpcallReason.GUARD if meeting.held else UpcallReason.MISS
+    return (
+        meeting.sent.port_id, reason, program_id, packet.frame, packet.length,
+        packet.key.flow_hash,
+    )  # fmt: skip
+
+
+def _came_key(upcall: Upcall) -> tuple[object, ...]:
+    return (
+        upcall.ingress, upcall.reason, upcall.program_id, upcall.frame, upcall.length,
+        upcall.flow_hash,
+    )  # fmt: skip
+
+
+def _opened(outer: bytes) -> Tunnelled:
+    opened = decapsulate(outer, VXLAN_PORT)
+    is_v6 = outer[0] >> 4 == 6
+    is_gre = outer[6 if is_v6 else 9] == 47
+    offset = 40 if is_v6 else 20
+    source_port = 0 if is_gre else int.from_bytes(outer[offset : offset + 2], "big")
+    return Tunnelled(
+        TunnelKind.GRE if is_gre else TunnelKind.VXLAN,
+        opened.source,
+        opened.destination,
+        opened.tunnel_key,
+        source_port,
+        opened.inner,
+    )
+
+
+async def test_datapath_does_what_simulation_says(harness: DatapathHarness) -> None:
+    compared = 0
+    for seed in range(40_000, 40_000 + NETWORKS):
+        compared += await Round(harness, seed).run()
+    assert compared == NETWORKS * PACKETS * 2
