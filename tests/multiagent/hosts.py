@@ -99,6 +99,7 @@ class Deployment:
         *,
         store: Store | None = None,
         datapath: MemoryDatapath | None = None,
+        session_timeout_s: float = 30.0,
     ) -> AsyncIterator[RunningAgent]:
         """Run an agent. address: its underlay address, entered into the tunnel zone."""
         store = store or MemoryStore(self.backend)
@@ -107,7 +108,16 @@ class Deployment:
         host = host_record(directory.host_id(), name)
         datapath = datapath or MemoryDatapath(self.underlay)
         running = RunningAgent(
-            Agent(host, store, datapath, directory, SystemClock(), hash_seed=0), datapath
+            Agent(
+                host,
+                store,
+                datapath,
+                directory,
+                SystemClock(),
+                hash_seed=0,
+                session_timeout_s=session_timeout_s,
+            ),
+            datapath,
         )
         unsubscribe = datapath.subscribe(running.deliver)
         try:

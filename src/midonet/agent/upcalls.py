@@ -15,6 +15,10 @@ from midonet.runtime.clock import Clock
 _BATCH = 16
 """Decisions between two turns of the event loop; a bound on what one turn takes."""
 
+_READ_LIMIT = 1024
+"""Upcalls taken at a time. Fairness between ports begins in our queue, so what waits in the
+datapath's is taken over quickly; it is many times what is decided on in one turn."""
+
 _TICK_S = 0.1
 _SLOW_TICK_S = 2.0
 _IN_USE_S = 30.0
@@ -47,7 +51,7 @@ class PacketLoop:
     async def read(self) -> None:
         """Queue upcalls until cancelled."""
         while True:
-            for upcall in await self._datapath.upcalls():
+            for upcall in await self._datapath.upcalls(_READ_LIMIT):
                 self._decisions.enqueue(upcall)
             self._wake.set()
             await asyncio.sleep(0)
