@@ -37,6 +37,12 @@ def quartiles(values: Sequence[float]) -> tuple[float, float]:
     return cut[0], cut[2]
 
 
+def quantile(values: Sequence[float], share: float) -> float:
+    """Return the value below which `share` of the values lie (the nearest one above)."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
 def compared(
     name: str, unit: str, values: Sequence[float], baseline: str, against: Sequence[float]
 ) -> Row:
