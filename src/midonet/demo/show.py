@@ -22,6 +22,7 @@ from midonet.demo.lab import Lab, VirtualMachine
 from midonet.demo.processes import wait_until
 from midonet.demo.topology import Segment, Tenant, VirtualNetworks
 from midonet.errors import MidoNetError
+from midonet.model.hosts import TunnelKind
 
 
 @dataclass(slots=True)
@@ -40,7 +41,7 @@ def build(lab: Lab, say: Callable[[str], None]) -> Scene:
     lab.build()
     networks = VirtualNetworks(lab)
     say("topology: tunnel zone, two tenants with the same addresses")
-    networks.make_tunnel_zone("vxlan")
+    networks.make_tunnel_zone(TunnelKind.VXLAN)
     red, blue = networks.make_tenant("red"), networks.make_tenant("blue")
     first, second, third = lab.hosts
     plan = (
@@ -115,10 +116,10 @@ def check_replug(scene: Scene, source: VirtualMachine, target: str, segment: Seg
 def check_gre(scene: Scene, source: VirtualMachine, target: str) -> Check:
     """Move the hosts from the VXLAN zone to a GRE zone: traffic goes on, in GRE."""
     networks = scene.networks
-    zones = networks.api.get(f"{networks.api.url}/tunnel_zones")
-    networks.make_tunnel_zone("gre")
+    zones = networks.tunnel_zones()
+    networks.make_tunnel_zone(TunnelKind.GRE)
     for zone in zones:
-        networks.api.delete(zone["uri"])
+        networks.api.delete(zone)
     return check_carrier("GRE zone", scene.lab.fabric, source, target, "gre")
 
 

@@ -11,72 +11,19 @@ Two tenants with the same addresses. Each has a router and two bridges, dual sta
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from uuid import UUID
 
-import httpx
-
+from midonet.client import MidoNetClient
 from midonet.demo.lab import Lab, LabHost, VirtualMachine
-from midonet.errors import ConflictError, UnavailableError, UserError
-
-JsonObject = dict[str, Any]
-
-_PREFIX = "application/vnd.org.midonet."
-_MEDIA = {
-    "bridges": "Bridge-v4",
-    "routers": "Router-v3",
-    "ports": "Port-v3",
-    "chains": "Chain-v1",
-    "rules": "Rule-v2",
-    "routes": "Route-v1",
-    "tunnel_zones": "TunnelZone-v1",
-    "hosts": "TunnelZoneHost-v1",
-    "link": "PortLink-v1",
-}
-
-
-class Api:
-    """Create, read and delete by URI, with the media types of the stock clients."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._http = httpx.Client(timeout=30)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._http.close()
-
-    def create(self, uri: str, body: JsonObject, *, media: str | None = None) -> JsonObject:
-        """POST to a collection and return the new object, read back from its Location."""
-        kind = _PREFIX + (media or _MEDIA[uri.rpartition("/")[2]]) + "+json"
-        answer = self._http.post(uri, json=body, headers={"Content-Type": kind, "Accept": kind})
-        _raise_for(answer)
-        location = answer.headers.get("Location")
-        if not location:
-            return {}
-        found = self._http.get(location, headers={"Accept": kind})
-        _raise_for(found)
-        return dict(found.json())
-
-    def get(self, uri: str) -> Any:
-        """GET any resource as plain JSON."""
-        answer = self._http.get(uri, headers={"Accept": "application/json"})
-        _raise_for(answer)
-        return answer.json()
-
-    def delete(self, uri: str) -> None:
-        """DELETE a resource."""
-        _raise_for(self._http.delete(uri))
-
-
-def _raise_for(answer: httpx.Response) -> None:
-    if answer.status_code < 300:
-        return
-    message = f"{answer.request.method} {answer.request.url}: {answer.status_code} {answer.text}"
-    if answer.status_code == 409:
-        raise ConflictError(message)
-    if answer.status_code >= 500:
-        raise UnavailableError(message)
-    raise UserError(message)
+from midonet.model.hosts import TunnelKind
+from midonet.model.schema_devices import BridgeResource, RouteResource, RouterResource
+from midonet.model.schema_hosts import (
+    BindingResource,
+    HostResource,
+    TunnelZoneHostResource,
+    TunnelZoneResource,
+)
+from midonet.model.schema_ports import PortResource
 
 
 @dataclass(slots=True)
@@ -84,9 +31,9 @@ class Segment:
     """One bridge with the router port of its subnet."""
 
     number: int
-    bridge: JsonObject
-    uplink: JsonObject
-    router_port: JsonObject
+    bridge: BridgeResource
+    uplink: PortResource
+    router_port: PortResource
 
     def subnet_address(self, host: int) -> tuple[str, str]:
         """Return the IPv4 and IPv6 address, with lengths, of host number `host`."""
@@ -98,7 +45,7 @@ class Tenant:
     """One tenant's router and bridges."""
 
     name: str
-    router: JsonObject
+    router: RouterResource
     segments: dict[int, Segment]
 
 
@@ -107,78 +54,68 @@ class VirtualNetworks:
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
-        self.api = Api(lab.api_url)
+        self.api = MidoNetClient(lab.api_url)
         self._next_mac = 0x02_00_00_00_00_10
 
     def close(self) -> None:
         """Close the connection to the API."""
         self.api.close()
 
-    def make_tunnel_zone(self, kind: str, *, is_ipv6: bool = False) -> JsonObject:
+    def make_tunnel_zone(self, kind: TunnelKind, *, is_ipv6: bool = False) -> TunnelZoneResource:
         """Make a tunnel zone with every host of the lab in it."""
-        body = {"name": f"demo-{kind}{'-v6' if is_ipv6 else ''}", "type": kind}
-        zone = self.api.create(f"{self.api.url}/tunnel_zones", body)
+        name = f"demo-{kind}{'-v6' if is_ipv6 else ''}"
+        zone = self.api.create(TunnelZoneResource(name=name, kind=kind))
         for host in self._lab.hosts:
             address = host.address6 if is_ipv6 else host.address
-            self.api.create(f"{zone['uri']}/hosts", {"hostId": host.host_id, "ipAddress": address})
+            member = TunnelZoneHostResource(host_id=UUID(host.host_id), address=address)
+            self.api.create(member, parent=zone)
         return zone
+
+    def tunnel_zones(self) -> list[TunnelZoneResource]:
+        """Return the tunnel zones that exist."""
+        return self.api.list_all(TunnelZoneResource)
 
     def make_tenant(self, name: str) -> Tenant:
         """Make a tenant's router and its two bridges, linked."""
-        api = self.api
-        router = api.create(f"{api.url}/routers", {"name": f"{name}-router", "tenantId": name})
+        router = self.api.create(RouterResource(name=f"{name}-router", project_id=name))
         tenant = Tenant(name, router, {})
         for number in (1, 2):
-            body = {"name": f"{name}-bridge-{number}", "tenantId": name}
-            bridge = api.create(f"{api.url}/bridges", body)
-            router_port = api.create(
-                f"{router['uri']}/ports",
-                {
-                    "type": "Router",
-                    "portSubnet": [f"10.0.{number}.1/24", f"fd00:0:{number}::1/64"],
-                },
-            )
-            for network in (("10.0", "0", 24), ("fd00:0", ":", 64)):
-                self._direct_route(router, router_port, number, network)
-            uplink = api.create(f"{bridge['uri']}/ports", {"type": "Bridge"})
-            segment = Segment(number, bridge, uplink, router_port)
-            self.link(segment)
-            tenant.segments[number] = segment
+            tenant.segments[number] = self._make_segment(tenant, number)
         return tenant
 
-    def _direct_route(
-        self,
-        router: JsonObject,
-        router_port: JsonObject,
-        number: int,
-        network: tuple[str, str, int],
-    ) -> None:
-        start, end, length = network
-        is_ipv6 = length == 64
-        destination = f"{start}:{number}::" if is_ipv6 else f"{start}.{number}.{end}"
-        self.api.create(
-            f"{router['uri']}/routes",
-            {
-                "type": "Normal",
-                "srcNetworkAddr": "::" if is_ipv6 else "0.0.0.0",
-                "srcNetworkLength": 0,
-                "dstNetworkAddr": destination,
-                "dstNetworkLength": length,
-                "nextHopPort": router_port["id"],
-                "weight": 100,
-            },
+    def _make_segment(self, tenant: Tenant, number: int) -> Segment:
+        api = self.api
+        name = f"{tenant.name}-bridge-{number}"
+        bridge = api.create(BridgeResource(name=name, project_id=tenant.name))
+        gateways = (f"10.0.{number}.1/24", f"fd00:0:{number}::1/64")
+        router_port = api.create(
+            PortResource(kind="Router", addresses=gateways), parent=tenant.router
         )
+        for any_source, network, length in (
+            ("0.0.0.0", f"10.0.{number}.0", 24),
+            ("::", f"fd00:0:{number}::", 64),
+        ):
+            route = RouteResource(
+                kind="Normal",
+                source_address=any_source,
+                destination_address=network,
+                destination_length=length,
+                next_hop_port_id=router_port.id,
+                weight=100,
+            )
+            api.create(route, parent=tenant.router)
+        uplink = api.create(PortResource(kind="Bridge"), parent=bridge)
+        segment = Segment(number, bridge, uplink, router_port)
+        self.link(segment)
+        return segment
 
     def link(self, segment: Segment) -> None:
         """Plug the router into the segment's bridge."""
-        self.api.create(
-            f"{self.api.url}/ports/{segment.uplink['id']}/link",
-            {"peerId": segment.router_port["id"]},
-        )
+        self.api.link(segment.uplink, segment.router_port)
 
     def unlink(self, segment: Segment) -> None:
         """Unplug the router from the segment's bridge."""
-        self.api.delete(f"{self.api.url}/ports/{segment.uplink['id']}/link")
+        self.api.unlink(segment.uplink)
 
     def plug(self, name: str, host: LabHost, segment: Segment, number: int) -> VirtualMachine:
         """Make a VM on a host and bind its interface to a new port of the segment's bridge."""
@@ -192,14 +129,18 @@ class VirtualNetworks:
             addresses=list(segment.subnet_address(number)),
             gateways=gateways,
         )
-        port = self.api.create(f"{segment.bridge['uri']}/ports", {"type": "Bridge"})
-        self.api.create(
-            f"{self.api.url}/hosts/{host.host_id}/ports",
-            {"portId": port["id"], "interfaceName": machine.tap},
-            media="HostInterfacePort-v1",
-        )
+        self.bind(host, segment, machine.tap)
         return machine
+
+    def bind(self, host: LabHost, segment: Segment, interface: str) -> PortResource:
+        """Bind an interface of a host to a new port of the segment's bridge."""
+        port = self.api.create(PortResource(kind="Bridge"), parent=segment.bridge)
+        self.api.create(
+            BindingResource(port_id=port.id, interface_name=interface),
+            parent=self.api.get(HostResource, host.host_id),
+        )
+        return port
 
     def active_ports(self) -> int:
         """Return how many ports are active."""
-        return sum(1 for port in self.api.get(f"{self.api.url}/ports") if port["active"])
+        return sum(port.active for port in self.api.list_all(PortResource))
