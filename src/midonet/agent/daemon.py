@@ -8,6 +8,7 @@ bound ports + interfaces -> PortBinder -> attach, locations, deliveries
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import time
@@ -26,14 +27,14 @@ from midonet.agent.hosting import DeclaredInterfaces, HostKeeper, InterfaceSourc
 from midonet.agent.loading import Loader
 from midonet.agent.local_ports import LocalPorts
 from midonet.agent.outbox import Outbox, StateWrite
-from midonet.agent.overlay import overlay_config
+from midonet.agent.overlay import OverlayKeeper
 from midonet.agent.placement import StorePlacement
 from midonet.agent.soft_state import SoftStateReplica
 from midonet.agent.state_directory import StateDirectory
 from midonet.agent.topology.view import TopologyView, ViewDelta
 from midonet.agent.topology.watching import TopologyWatcher, WatchSettings
 from midonet.agent.upcalls import PacketLoop
-from midonet.errors import DatapathError, UnavailableError
+from midonet.errors import UnavailableError
 from midonet.model.hosts import Host
 from midonet.model.ids import ObjectId, PortId
 from midonet.nsdb.locations import KeySource
@@ -73,7 +74,11 @@ class Agent:
         self._store = store
         self._interfaces = interfaces or DeclaredInterfaces(self._bound_names)
         self._clock = clock
-        self._vxlan_port = vxlan_port
+        self._overlay = OverlayKeeper(
+            datapath, clock, vxlan_port=vxlan_port, on_mtu=self._set_underlay_mtu
+        )
+        self._mtu_bytes = 0
+        self._mtu_changed = asyncio.Event()
         self._is_in_sync = False
         epoch = state_directory.next_epoch()
         self.outbox = Outbox(store, clock, self._written)
@@ -131,6 +136,8 @@ class Agent:
         # These two own a store watcher for good; without them the agent would go blind.
         supervisor.start("topology", self._follow_topology, OnFailure.STOP_ALL)
         supervisor.start("tables", self._follow_tables, OnFailure.STOP_ALL)
+        supervisor.start("overlay", self._overlay.run)
+        supervisor.start("mtu", self._follow_mtu)
         supervisor.start("in_sync", self._wait_in_sync)
         for number in range(_LOADERS):
             supervisor.start(f"loader_{number}", self._loader.run)
@@ -209,7 +216,7 @@ class Agent:
         before = self.decisions.view
         self.decisions.view = view
         if view.tunnels != before.tunnels:
-            self._configure_overlay(view)
+            self._overlay.update(view, self._interfaces.snapshot())
         self.soft_state.watch_devices(view.bridges, view.routers)
         devices = frozenset((*view.bridges, *view.routers))
         self._tables.remove(self.soft_state.retain_devices(devices))
@@ -219,11 +226,17 @@ class Agent:
         self._may_decide()
         self.loop.wake()
 
-    def _configure_overlay(self, view: TopologyView) -> None:
-        try:
-            self.datapath.configure_overlay(overlay_config(view, vxlan_port=self._vxlan_port))
-        except DatapathError as error:
-            _log.error("overlay_refused", error=str(error))
+    def _set_underlay_mtu(self, mtu_bytes: int) -> None:
+        # The new MTU makes a new view, and this is called while one is taken into effect.
+        self._mtu_bytes = mtu_bytes
+        self._mtu_changed.set()
+
+    async def _follow_mtu(self) -> None:
+        while True:
+            await self._mtu_changed.wait()
+            self._mtu_changed.clear()
+            self.topology.set_underlay_mtu(self._mtu_bytes)
+            self._publish()
 
     def _may_decide(self) -> None:
         """Decide on packets once the ports bound here are attached and in the view."""
@@ -260,6 +273,8 @@ class Agent:
     async def _follow_interfaces(self) -> None:
         while True:
             self.binder.wake()
+            self._overlay.update(self.decisions.view, self._interfaces.snapshot())
+            self._publish()
             await self._interfaces.changes()
 
     async def _bind(self) -> None:
@@ -274,8 +289,13 @@ class Agent:
                 await self._placement.collect_keys()
 
     def _reconciled(self) -> None:
-        self.keeper.publish(self._interfaces.snapshot())
+        self._publish()
         self._may_decide()
+
+    def _publish(self) -> None:
+        self.keeper.publish(
+            self._interfaces.snapshot(), overlay_mtu_bytes=self._overlay.overlay_mtu_bytes
+        )
 
     def _bound_names(self) -> frozenset[str]:
         bound = self.local_ports.bound or {}
