@@ -1,4 +1,4 @@
-"""Links that the agent makes, each made only when it is missing.
+"""Links that the agent makes beside its datapath, each made only when it is missing.
 
 Recognition rule: every link's name starts with `mn-`. Making one that is there as wanted
 performs no operation; one that is there but different is made anew.
@@ -49,13 +49,6 @@ class Links:
         link = await self._find(name)
         return None if link is None else int(link["index"])
 
-    async def ensure_veth(self, name: str, peer_name: str, *, mtu_bytes: int = 65535) -> None:
-        """Make a veth pair, both ends up, when it is not there. Raises DatapathError."""
-        if await self.index_of(name) is None:
-            await self._make("add", ifname=name, kind="veth", peer={"ifname": peer_name})
-        for end in (name, peer_name):
-            await self.set_up(end, mtu_bytes=mtu_bytes)
-
     async def ensure_vxlan_socket(self, name: str, port: int) -> None:
         """Make a metadata-mode VXLAN device that owns UDP `port` when it is not there.
 
@@ -79,21 +72,16 @@ class Links:
         )
         await self.set_up(name)
 
-    async def set_up(self, name: str, *, mtu_bytes: int | None = None) -> None:
-        """Bring a link up, with an MTU. Raises DatapathError when it is missing."""
+    async def set_up(self, name: str) -> None:
+        """Bring a link up. Raises DatapathError when it is missing."""
         link = await self._find(name)
         if link is None:
             raise DatapathError(f"interface {name} does not exist", errno=19)
-        wanted: dict[str, Any] = {}
         if not link["flags"] & 1:
-            wanted["state"] = "up"
-        if mtu_bytes is not None and link.get("IFLA_MTU") != mtu_bytes:
-            wanted["mtu"] = mtu_bytes
-        if wanted:
-            await self._make("set", index=link["index"], **wanted)
+            await self._make("set", index=link["index"], state="up")
 
     async def remove(self, name: str) -> None:
-        """Remove a link; one that is gone already is fine. Raises UserError-free errors only."""
+        """Remove a link; one that is gone already is fine. Raises DatapathError."""
         if not name.startswith(PREFIX):
             raise DatapathError(f"{name} is not a link of the agent's own")
         index = await self.index_of(name)
