@@ -14,7 +14,7 @@ from uuid import UUID
 
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.tags import FlowTag, TagKind
-from midonet.agent.simulation.condition import CompiledCondition, compile_condition
+from midonet.agent.simulation.condition import Test, compile_condition
 from midonet.agent.simulation.walk import Dropped, Refusal, Walk
 from midonet.agent.topology.view import ChainView
 from midonet.model.chains import RuleAction
@@ -40,7 +40,7 @@ class CompiledRule:
 
     id: RuleId
     action: RuleAction
-    condition: CompiledCondition
+    matches: Test
     jump_chain_id: ChainId | None
 
 
@@ -53,13 +53,15 @@ _memo: dict[UUID, _Memo] = {}
 """Compiled form of the chain last seen under an id. Valid only for that very object."""
 
 
-def compiled_rules(chain: ChainView) -> tuple[CompiledRule, ...]:
-    """Return the compiled rules of a chain. Compiling happens once for each version of it."""
-    memo = _memo.get(chain.id)
-    if memo is not None and memo.chain is chain:
-        return memo.rules
+def _compile(chain: ChainView) -> tuple[CompiledRule, ...]:
+    """Return the compiled rules of a chain; this happens once for each version of it."""
     rules = tuple(
-        CompiledRule(rule.id, rule.action, compile_condition(rule.condition), rule.jump_chain_id)
+        CompiledRule(
+            rule.id,
+            rule.action,
+            compile_condition(rule.condition),
+            rule.jump_chain_id,
+        )
         for rule in chain.rules
     )
     if len(_memo) >= _MEMO_LENGTH:
@@ -84,11 +86,13 @@ def _evaluate(
     if depth > MAX_NESTING:
         return Dropped(DropReason.CHAIN_LIMIT)
     visited.add(chain_id)
-    for rule in compiled_rules(chain):
-        matched = rule.condition.matches(walk)
-        if matched is None:
-            return Dropped(DropReason.MISSING_GROUP)
+    memo = _memo.get(chain_id)
+    rules = memo.rules if memo is not None and memo.chain is chain else _compile(chain)
+    for rule in rules:
+        matched = rule.matches(walk)
         if not matched:
+            if matched is None:
+                return Dropped(DropReason.MISSING_GROUP)
             continue
         if walk.steps is not None:
             walk.step(chain_id, "rule_matched", rule_id=rule.id, action=rule.action.value)

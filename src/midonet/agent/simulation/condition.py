@@ -12,7 +12,6 @@ not a later fragment. Which tests are satisfied follows from bits recorded on th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from midonet.agent.simulation.header import (
     ETH_DST,
@@ -53,25 +52,7 @@ _FRAGMENTS = {
 }
 
 
-class CompiledCondition(NamedTuple):
-    """A condition ready to be evaluated. fragments: kinds allowed; None is any."""
-
-    fragments: frozenset[FragmentKind] | None
-    tests: tuple[Test, ...]
-    inverted: bool
-
-    def matches(self, walk: Walk) -> bool | None:
-        """Tell whether the packet matches; None when that cannot be told."""
-        if self.fragments is not None and walk.header.read(IP_FRAG) not in self.fragments:
-            return False
-        for test in self.tests:
-            result = test(walk)
-            if not result:
-                return None if result is None else self.inverted
-        return not self.inverted
-
-
-def compile_condition(condition: Condition) -> CompiledCondition:
+def compile_condition(condition: Condition) -> Test:
     """Return the compiled form of a condition whose addresses are valid text."""
     tests = [
         *_flow_tests(condition),
@@ -85,9 +66,26 @@ def compile_condition(condition: Condition) -> CompiledCondition:
     ]
     if condition.traversed_device_id is not None:
         tests.append(_traversed(condition.traversed_device_id, condition.traversed_device_inverted))
-    return CompiledCondition(
-        _FRAGMENTS.get(condition.fragment_policy), tuple(tests), condition.inverted
-    )
+    return _conjunction(_FRAGMENTS.get(condition.fragment_policy), tuple(tests), condition.inverted)
+
+
+def _conjunction(
+    fragments: frozenset[FragmentKind] | None, tests: tuple[Test, ...], inverted: bool
+) -> Test:
+    """Return all tests in one. fragments: kinds that may match at all; None is any."""
+    if fragments is None and len(tests) == 1 and not inverted:
+        return tests[0]
+
+    def matches(walk: Walk) -> bool | None:
+        if fragments is not None and walk.header.read(IP_FRAG) not in fragments:
+            return False
+        for test in tests:
+            result = test(walk)
+            if not result:
+                return None if result is None else inverted
+        return not inverted
+
+    return matches
 
 
 def _flow_tests(condition: Condition) -> list[Test]:

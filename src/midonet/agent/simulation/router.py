@@ -6,8 +6,6 @@ destination MAC, inbound filter, route, TTL, outbound filter, next hop MAC.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import SlowPathReason
 from midonet.agent.flows.tags import RouteRegion
@@ -39,6 +37,7 @@ from midonet.agent.simulation.walk import (
     Ended,
     Outcome,
     Refusal,
+    RouterVisit,
     ToEgress,
     Walk,
 )
@@ -283,6 +282,7 @@ def _send(
         return mac
     header.write(ETH_SRC, port.mac)
     header.write(ETH_DST, mac)
-    if branch.router is not None:
-        branch.router = replace(branch.router, egress=port, egress_header=header.copy())
+    visit = branch.router
+    if visit is not None:
+        branch.router = RouterVisit(visit.port, visit.header, port, header.copy())
     return ToEgress(port)
