@@ -39,7 +39,7 @@ from midonet.agent.simulation.result import (
 from midonet.agent.simulation.simulate import simulate, simulate_generated
 from midonet.agent.soft_state import SoftStateReplica
 from midonet.agent.synthesis import synthesise_frame
-from midonet.agent.topology.view import NeighbourState, TopologyView
+from midonet.agent.topology.view import Neighbour, NeighbourState, TopologyView
 from midonet.errors import DecodeError
 from midonet.model.ids import HostId, ObjectId, PortId
 from midonet.packets.frame import ParsedFrame, parse_frame
@@ -92,7 +92,7 @@ class Decisions:
         self.queue: FairQueue[Work] = FairQueue()
         self.parking: Parking[Work] = Parking(clock)
         self.learning = MacLearning(soft_state, clock)
-        self.broker = NeighbourBroker(clock, self._ask)
+        self.broker = NeighbourBroker(clock, self._ask, self._is_resolved)
         self.soft_state = soft_state
         self._datapath = datapath
         self._clock = clock
@@ -257,6 +257,10 @@ class Decisions:
             return all(self._is_known(object_id) for object_id in what.object_ids)
         known = self.soft_state.neighbour(what.router_id, what.address)
         return known is not NeighbourState.UNKNOWN
+
+    def _is_resolved(self, what: ResolveNeighbour) -> bool:
+        known = self.soft_state.neighbour(what.router_id, what.address)
+        return isinstance(known, Neighbour)
 
     def _is_known(self, object_id: ObjectId) -> bool:
         view = self.view

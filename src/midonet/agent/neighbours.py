@@ -39,10 +39,17 @@ class _Question:
 class NeighbourBroker:
     """Open questions and when to repeat them."""
 
-    def __init__(self, clock: Clock, ask: Callable[[ResolveNeighbour], None]) -> None:
-        """`ask` sends one ARP request or neighbour solicitation."""
+    def __init__(
+        self,
+        clock: Clock,
+        ask: Callable[[ResolveNeighbour], None],
+        is_known: Callable[[ResolveNeighbour], bool],
+    ) -> None:
+        """`ask` sends one ARP request or neighbour solicitation; `is_known` tells whether the
+        answer is there, which may have come in at another host."""
         self._clock = clock
         self._ask = ask
+        self._is_known = is_known
         self._questions: dict[tuple[RouterId, IpAddress], _Question] = {}
         self._refreshed_s: dict[tuple[RouterId, IpAddress], float] = {}
 
@@ -77,6 +84,9 @@ class NeighbourBroker:
     def tick(self) -> list[tuple[RouterId, IpAddress]]:
         """Repeat what is due; return the addresses given up."""
         now_s = self._clock.now_s()
+        for key, question in list(self._questions.items()):
+            if self._is_known(question.what):
+                self.answered(*key)
         given_up = [
             key
             for key, question in self._questions.items()

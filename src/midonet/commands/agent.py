@@ -93,6 +93,7 @@ async def uninstall(settings: AgentSettings) -> int:
 async def serve(settings: AgentSettings) -> int:
     """Run the agent; return the exit code."""
     state_directory = StateDirectory(Path(settings.state_dir))
+    is_clean = True
     try:
         async with Supervisor() as supervisor:
             loop = asyncio.get_running_loop()
@@ -101,13 +102,13 @@ async def serve(settings: AgentSettings) -> int:
             store = open_store(settings.nsdb)
             if await _open(store, supervisor):
                 try:
-                    await _serve(settings, state_directory, store, supervisor)
+                    is_clean = await _serve(settings, state_directory, store, supervisor)
                 finally:
                     await store.close()
     finally:
         state_directory.close()
     _log.info("stopped")
-    return 0 if supervisor.fatal is None else 1
+    return 0 if is_clean else 1
 
 
 async def _open(store: Store, supervisor: Supervisor) -> bool:
@@ -132,7 +133,8 @@ async def _serve(
     state_directory: StateDirectory,
     store: Store,
     supervisor: Supervisor,
-) -> None:
+) -> bool:
+    """Run until told to stop; False when a task failed that the agent cannot do without."""
     hash_seed = await _hash_seed(store, state_directory)
     datapath, interfaces = _make_datapath(settings, hash_seed)
     agent = Agent(
@@ -154,8 +156,15 @@ async def _serve(
             await control.open()
             _log.info("ready", host_id=str(agent.host.id), datapath=settings.datapath)
             notify("READY=1")
-            await supervisor.wait()
+
+            async def stop_with_process() -> None:
+                await supervisor.wait()
+                tasks.stop()
+
+            tasks.start("stop", stop_with_process)
+            await tasks.wait()
             notify("STOPPING=1")
+            return tasks.fatal is None
     finally:
         await control.close()
         await agent.stop()

@@ -15,6 +15,10 @@ WANT = ResolveNeighbour(RouterId(UUID(int=3)), PORT_A, parse_ip("10.0.0.7"))
 LOAD = LoadDevices((UUID(int=9),))
 
 
+def unknown(what: ResolveNeighbour) -> bool:
+    return False
+
+
 def test_one_ports_flood_delays_another_by_one_packet_only() -> None:
     queue: FairQueue[str] = FairQueue(port_limit=100, total_limit=150)
     assert all(queue.put(PORT_A, f"a{i}") for i in range(100))
@@ -60,7 +64,7 @@ def test_parked_packets_wait_no_longer_than_the_limit() -> None:
 def test_unknown_address_is_asked_for_quickly_and_given_up() -> None:
     clock = ManualClock()
     asked: list[float] = []
-    broker = NeighbourBroker(clock, lambda _: asked.append(clock.now_s() - 1000.0))
+    broker = NeighbourBroker(clock, lambda _: asked.append(clock.now_s() - 1000.0), unknown)
     assert broker.resolve(WANT)
     assert broker.resolve(WANT)  # one question, however many wait
     given_up = []
@@ -76,7 +80,7 @@ def test_unknown_address_is_asked_for_quickly_and_given_up() -> None:
 def test_answer_ends_the_questions() -> None:
     clock = ManualClock()
     asked: list[ResolveNeighbour] = []
-    broker = NeighbourBroker(clock, asked.append)
+    broker = NeighbourBroker(clock, asked.append, unknown)
     broker.resolve(WANT)
     broker.answered(WANT.router_id, WANT.address)
     clock.advance(GIVE_UP_S)
@@ -84,10 +88,20 @@ def test_answer_ends_the_questions() -> None:
     assert asked == [WANT]
 
 
+def test_answer_that_came_in_elsewhere_ends_the_questions_too() -> None:
+    clock = ManualClock()
+    asked: list[ResolveNeighbour] = []
+    broker = NeighbourBroker(clock, asked.append, lambda what: clock.now_s() > 1000.0)
+    broker.resolve(WANT)
+    clock.advance(GIVE_UP_S)
+    assert broker.tick() == []
+    assert len(broker) == 0
+
+
 def test_refresh_is_limited_and_never_gives_up_an_address() -> None:
     clock = ManualClock()
     asked: list[ResolveNeighbour] = []
-    broker = NeighbourBroker(clock, asked.append)
+    broker = NeighbourBroker(clock, asked.append, unknown)
     broker.refresh(WANT)
     broker.refresh(WANT)
     clock.advance(REFRESH_INTERVAL_S + 0.1)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from midonet.commands.frame_spec import add_frame_options, frame_from
+from midonet.commands.frame_text import describe_frame
+from midonet.errors import UserError
+
+ENDS = "smac=02:00:00:00:00:01,dmac=02:00:00:00:00:02,src=10.0.0.1,dst=10.0.0.2"
+
+
+def build(*arguments: str) -> bytes:
+    parser = argparse.ArgumentParser()
+    add_frame_options(parser)
+    return frame_from(parser.parse_args(arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "description"),
+    [
+        (
+            ["--arp", "smac=02:00:00:00:00:01,src=10.0.0.1,dst=10.0.0.2"],
+            "02:00:00:00:00:01 > ff:ff:ff:ff:ff:ff, "
+            "ARP request for 10.0.0.2 from 10.0.0.1 at 02:00:00:00:00:01, 42 bytes",
+        ),
+        (
+            ["--udp", f"{ENDS},sport=1000,dport=2000,data=hi,vlan=7"],
+            "02:00:00:00:00:01 > 02:00:00:00:00:02, vlan 7, "
+            "UDP 10.0.0.1 port 1000 > 10.0.0.2 port 2000, ttl 64, 48 bytes",
+        ),
+        (
+            ["--tcp", f"{ENDS},sport=1,dport=2,flags=SA,ttl=3"],
+            "02:00:00:00:00:01 > 02:00:00:00:00:02, "
+            "TCP 10.0.0.1 port 1 > 10.0.0.2 port 2, ttl 3, 54 bytes",
+        ),
+        (
+            ["--ping", f"{ENDS},id=9"],
+            "02:00:00:00:00:01 > 02:00:00:00:00:02, "
+            "ICMP 10.0.0.1 > 10.0.0.2 type 8 code 0, ttl 64, 42 bytes",
+        ),
+        (["--frame", "02:00:00:00:00:02" + "020000000001" + "88cc"], None),
+    ],
+)
+def test_frame_is_what_was_asked_for(arguments: list[str], description: str | None) -> None:
+    expected = description or "02:00:00:00:00:01 > 02:00:00:00:00:02, type 0x88cc, 14 bytes"
+    assert describe_frame(build(*arguments)) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--frame", "xyz"], "not hexadecimal"),
+        (["--udp", f"{ENDS},sport=1"], "dport= is missing"),
+        (["--udp", f"{ENDS},sport=1,dport=70000"], "dport must be a number"),
+        (["--udp", f"{ENDS},sport=1,dport=2,colour=red"], "unknown key colour"),
+        (["--ping", "smac"], "not KEY=VALUE"),
+        (["--arp", "smac=02:00:00:00:00:01,src=10.0.0.1,dst=::1"], "different IP versions"),
+        (["--arp", "smac=nonsense,src=10.0.0.1,dst=10.0.0.2"], "not a MAC address"),
+        (["--tcp", f"{ENDS},sport=1,dport=2,flags=X"], "flags are letters"),
+    ],
+)
+def test_bad_description_is_explained(arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build(*arguments)
+
+
+def test_malformed_frame_is_described_too() -> None:
+    assert describe_frame(b"\x00" * 5).startswith("malformed")
