@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from midonet.nsdb.store import PutState, StateTables
 from tests.api.conftest import Api
 
 TUNABLES = {
@@ -29,6 +30,17 @@ async def test_host_shows_what_its_agent_reports_while_it_is_alive(api: Api) -> 
     assert await api.get(shown["interfaces"]) == [interface]
     assert await api.get(interface["uri"]) == interface
     await api.refused(404, "GET", f"/hosts/{host_id}/interfaces/eth9")
+
+
+@pytest.mark.parametrize("store", ["memory"], indirect=True)
+async def test_malformed_state_of_a_host_hides_no_other(api: Api) -> None:
+    broken, sound = await api.host("broken"), await api.host("sound")
+    for host_id in (broken, sound):
+        await api.start_agent(host_id)
+    bad = PutState(StateTables.host_state(), str(broken), '{"id": 7', broken)
+    await api.store.transact([bad])
+    shown = {host["name"]: len(host["hostInterfaces"]) for host in await api.get("/hosts")}
+    assert shown == {"broken": 0, "sound": 1}
 
 
 async def test_put_of_a_host_takes_the_four_tunables_and_needs_all(api: Api) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from uuid import uuid4
 
@@ -137,6 +138,22 @@ async def test_binding_conflicts_are_refused(api: Api) -> None:
     assert (await api.http.delete(bound["uri"])).status_code == 204
     assert (await api.get(first["uri"]))["hostId"] is None
     assert await api.get(bindings) == []
+
+
+async def test_of_two_bindings_of_one_interface_at_once_one_is_refused(api: Api) -> None:
+    bridge = await api.create("/bridges")
+    ports = [await api.create(bridge["ports"], type="Bridge") for _ in range(4)]
+    host_id = await api.host()
+    replies = await asyncio.gather(
+        *(
+            api.http.post(
+                f"/hosts/{host_id}/ports", json={"portId": port["id"], "interfaceName": "tap0"}
+            )
+            for port in ports
+        )
+    )
+    assert sorted(reply.status_code for reply in replies) == [201, 409, 409, 409]
+    assert len(await api.get(f"/hosts/{host_id}/ports")) == 1
 
 
 async def test_linked_port_cannot_be_bound(api: Api) -> None:

@@ -5,6 +5,7 @@ CORS -> login -> authentication -> route -> (media types, body) -> endpoint -> (
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import zlib
 from typing import Any
@@ -33,6 +34,7 @@ from midonet.nsdb.store import Store
 
 PREFIX = "/midonet-api"
 _GZIP_FROM_BYTES = 1024
+_LIST_SLICE = 250
 _encode = msgspec.json.Encoder().encode
 log = structlog.get_logger()
 
@@ -110,20 +112,28 @@ class _Server:
                 body=body,
             )
         )
-        return self._response(request, base, reply, media_type)
+        return await self._response(request, base, reply, media_type)
 
-    def _response(
+    async def _response(
         self, request: AnyRequest, base: str, reply: Reply, media_type: str | None
     ) -> Response[bytes]:
         if reply.content is None:
             headers = {} if reply.location is None else {"location": base + reply.location}
             return Response(b"", status_code=reply.status, headers=headers)
         if isinstance(reply.content, list):
-            filled: Any = [self._links.fill(each, base) for each in reply.content]
+            filled: Any = await self._fill_all(reply.content, base)
         else:
             filled = self._links.fill(reply.content, base)
         assert media_type is not None
         return _respond(request, reply.status, _encode(filled), media_type)
+
+    async def _fill_all(self, listed: list[Any], base: str) -> list[Any]:
+        """Fill in the links of a list, letting other requests run in between."""
+        filled = []
+        for start in range(0, len(listed), _LIST_SLICE):
+            filled += [self._links.fill(each, base) for each in listed[start : start + _LIST_SLICE]]
+            await asyncio.sleep(0)
+        return filled
 
     def _root(self, request: AnyRequest) -> Response[bytes]:
         media_type = choose(request.headers.get("accept"), APPLICATION_MEDIA_TYPES)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar, get_args, get_origin
 from urllib.parse import quote
+from uuid import UUID
 
 import msgspec
 
@@ -86,6 +87,11 @@ class Links:
         # `{macAddress}_{portId}` is one segment of a served path.
         normal = re.sub(r"\{\}_\{\}", "{}", _PARAMETER.sub("{}", path))
         return normal in self._served
+
+
+def _quoted(value: object) -> str:
+    # An identifier needs no quoting, and lists have many.
+    return str(value) if isinstance(value, UUID) else quote(str(value), safe=":")
 
 
 def _nested_fields(kind: type[msgspec.Struct]) -> Iterable[str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
+import structlog
 
 from midonet.api.call import Call, Endpoint, Reply
 from midonet.api.crud import StoredResource, endpoints_of, require
 from midonet.api.error_bodies import HttpError
-from midonet.errors import DecodeError, NotFoundError
+from midonet.errors import NotFoundError
 from midonet.model.devices import Port
 from midonet.model.hosts import Host, HostState
 from midonet.model.ids import HostId, ObjectId
@@ -23,18 +24,23 @@ from midonet.model.schema_hosts import (
 from midonet.nsdb import deletion
 from midonet.nsdb.store import StateTables, Store
 
+log = structlog.get_logger()
 _STATE = msgspec.json.Decoder(HostState)
 
 
 async def _interfaces(store: Store, host_id: HostId) -> tuple[InterfaceResource, ...]:
-    """Return the interfaces that a host's agent reports; empty while it is away."""
+    """Return the interfaces that a host's agent reports; empty while it is away.
+
+    Malformed state of one host counts as none, so that it cannot hide the other hosts.
+    """
     entries = await store.entries(StateTables.host_state(), str(host_id))
     if not entries:
         return ()
     try:
         state = _STATE.decode(entries[-1].value)
     except msgspec.DecodeError as error:
-        raise DecodeError(f"state of host {host_id} is malformed: {error}") from None
+        log.warning("host_state_malformed", host_id=str(host_id), reason=str(error))
+        return ()
     return tuple(interface_from_model(host_id, each) for each in state.interfaces)
 
 
