@@ -88,11 +88,11 @@ int midonet_underlay(struct __sk_buff *skb)
 	peer = bpf_map_lookup_elem(&peers, &overlay.peer);
 	if (!peer) {
 		__builtin_memset(overlay.peer.remote, 0, sizeof(overlay.peer.remote));
-		if (!bpf_map_lookup_elem(&peers, &overlay.peer))
-			return TC_ACT_UNSPEC; /* not an address of ours */
+		if (verdict == OVERLAY_OTHER_GRE || !bpf_map_lookup_elem(&peers, &overlay.peer))
+			return TC_ACT_UNSPEC; /* not for an address of ours */
 		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_UNKNOWN_PEER);
 	}
-	if (verdict == OVERLAY_MALFORMED)
+	if (verdict != OVERLAY_YES)
 		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_OVERLAY_MALFORMED);
 	delivery = bpf_map_lookup_elem(&deliveries, &overlay.key);
 	if (!delivery)

@@ -268,6 +268,7 @@ enum overlay_verdict {
 	OVERLAY_NO = 0,        /* not ours: the host's */
 	OVERLAY_YES = 1,
 	OVERLAY_MALFORMED = 2, /* ours by port, but not what we speak */
+	OVERLAY_OTHER_GRE = 3, /* malformed when a peer sends it, else some tunnel of the host */
 };
 
 /* Read the outer IP header into overlay->peer. Returns the protocol behind it, 0 when the frame is
@@ -317,9 +318,10 @@ static __always_inline int read_outer(struct __sk_buff *skb, struct overlay *ove
 	if (bpf_skb_load_bytes(skb, ETHERNET_SIZE + overlay->outer, &headers, 8))
 		return OVERLAY_NO;
 	if (protocol == PROTOCOL_GRE) {
-		if (headers.gre.flags != bpf_htons(GRE_KEY_PRESENT) ||
-		    headers.gre.protocol != bpf_htons(ETHERTYPE_TEB))
+		if (headers.gre.protocol != bpf_htons(ETHERTYPE_TEB))
 			return OVERLAY_NO;
+		if (headers.gre.flags != bpf_htons(GRE_KEY_PRESENT))
+			return OVERLAY_OTHER_GRE;
 		overlay->key = bpf_ntohl(headers.gre.key);
 		overlay->outer += GRE_HEADER_SIZE;
 	} else {

@@ -7,12 +7,12 @@ from enum import IntEnum, IntFlag
 from pathlib import Path
 
 import pytest
-from tests.bpf.btf import Btf
 
 from midonet.agent.datapath.ebpf import abi
 from midonet.agent.datapath.ebpf.loader import OBJECT_PATH
 from midonet.agent.datapath.protocol import MASKS_PER_PORT, UpcallReason
 from midonet.agent.flows.drop_reason import DropReason
+from tests.bpf.btf import Btf
 
 HEADER = Path(__file__).parents[2] / "bpf" / "include" / "midonet_abi.h"
 
@@ -45,7 +45,7 @@ def header_enum(name: str, prefix: str) -> dict[str, int]:
     assert body is not None
     text = re.sub(r"/\*.*?\*/", "", body[1], flags=re.DOTALL)
     return {
-        member: int(eval(value, {}))  # noqa: S307 - constant expressions of our own header
+        member: int(eval(value, {}))
         for member, value in re.findall(rf"{prefix}(\w+) = ([^,]+),", text)
     }
 

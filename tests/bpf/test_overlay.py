@@ -9,8 +9,7 @@ from scapy.packet import Packet, Raw
 
 from midonet.agent.datapath.ebpf import abi, codec
 from midonet.agent.datapath.ebpf.loader import LoadedObject
-from midonet.agent.datapath.ebpf.syscalls import BpfMap
-from midonet.agent.datapath.ebpf.syscalls import test_run as run_program
+from midonet.agent.datapath.ebpf.syscalls import BpfMap, run_program
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.packets.addresses import IpAddress, parse_ip
 from midonet.packets.overlay import decapsulate, encapsulate_gre, encapsulate_vxlan

@@ -16,7 +16,7 @@ from scapy.packet import Raw
 
 from midonet.agent.datapath.ebpf import codec
 from midonet.agent.datapath.ebpf.loader import LoadedObject
-from midonet.agent.datapath.ebpf.syscalls import test_run as run_program
+from midonet.agent.datapath.ebpf.syscalls import run_program
 from midonet.errors import DecodeError
 from midonet.packets.frame import ParsedFrame, parse_frame
 from tests.property.packets.scapy_frames import ip_frames, ipv4_frames, ipv6_frames

@@ -15,7 +15,7 @@ from scapy.packet import Packet, Raw
 
 from midonet.agent.datapath.ebpf import codec
 from midonet.agent.datapath.ebpf.loader import LoadedObject
-from midonet.agent.datapath.ebpf.syscalls import test_run as run_program
+from midonet.agent.datapath.ebpf.syscalls import run_program
 from midonet.agent.flows.apply import apply_rewrite
 from midonet.agent.flows.program import Guards, Rewrite
 from midonet.errors import InternalError

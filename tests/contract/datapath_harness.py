@@ -9,6 +9,7 @@ harness silences neighbour discovery and the like on its interfaces.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -147,5 +148,22 @@ async def memory_harness(max_programs: int = 1024) -> AsyncIterator[MemoryHarnes
         await harness.datapath.uninstall()
 
 
-HARNESSES = [pytest.param(memory_harness, id="memory")]
+def ebpf_harness(max_programs: int = 1024) -> AbstractAsyncContextManager[DatapathHarness]:
+    """Open an `EbpfHarness`. Imported late: that module needs this one."""
+    from tests.contract.ebpf_harness import ebpf_harness as open_ebpf
+
+    return open_ebpf(max_programs)
+
+
+HARNESSES = [
+    pytest.param(memory_harness, id="memory"),
+    pytest.param(
+        ebpf_harness,
+        id="ebpf",
+        marks=[
+            pytest.mark.privileged,
+            pytest.mark.skipif(os.geteuid() != 0, reason="needs root for eBPF and namespaces"),
+        ],
+    ),
+]
 """Every datapath that the contract suite runs against."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum, IntFlag
-from typing import Final
+from typing import Final, Literal
 
 ABI_VERSION: Final = 1
 OUTPUTS_MAX: Final = 1024
@@ -103,7 +103,7 @@ class Layout:
     def integer(self, data: bytes | memoryview, field: str) -> int:
         """Return one integer field in host byte order."""
         offset, size = self.offsets[field]
-        return int.from_bytes(data[offset : offset + size], _HOST_ORDER)
+        return int.from_bytes(data[offset : offset + size], HOST_ORDER)
 
     def part(self, data: bytes | memoryview, field: str) -> bytes:
         """Return the bytes of one field."""
@@ -111,7 +111,7 @@ class Layout:
         return bytes(data[offset : offset + size])
 
 
-_HOST_ORDER: Final = "little" if struct.pack("=H", 1) == b"\1\0" else "big"
+HOST_ORDER: Final[Literal["little", "big"]] = "little" if struct.pack("=H", 1) == b"\1\0" else "big"
 
 CLASS_KEY = Layout(
     "midonet_class_key",

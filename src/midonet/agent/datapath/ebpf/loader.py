@@ -40,10 +40,12 @@ _FUNCTIONS: Final = {
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, _POINTER)
 
 
-@_PRINT
 def _silent(_level: int, _format: bytes, _arguments: int) -> int:
     """Keep libbpf from writing to standard error; what matters is in the error number."""
     return 0
+
+
+_SILENT = _PRINT(_silent)
 
 
 def _library() -> ctypes.CDLL:
@@ -55,7 +57,7 @@ def _library() -> ctypes.CDLL:
         function = getattr(library, name)
         function.restype = result
         function.argtypes = arguments
-    library.libbpf_set_print(_silent)
+    library.libbpf_set_print(_SILENT)
     return library
 
 

@@ -253,7 +253,7 @@ def program_by_id(program_id: int) -> int:
     return _bpf(_PROG_GET_FD_BY_ID, _buffer(struct.pack("=III", program_id, 0, 0)), 12)
 
 
-class TestRun(NamedTuple):
+class ProgramRun(NamedTuple):
     """Outcome of a test run: return code, frame afterwards, nanoseconds a run, context."""
 
     verdict: int
@@ -262,7 +262,9 @@ class TestRun(NamedTuple):
     context: bytes
 
 
-def test_run(program_fd: int, frame: bytes, *, repeat: int = 1, context: bytes = b"") -> TestRun:
+def run_program(
+    program_fd: int, frame: bytes, *, repeat: int = 1, context: bytes = b""
+) -> ProgramRun:
     """Run a program on a frame (BPF_PROG_TEST_RUN). context: a `struct __sk_buff`."""
     data_in, data_out = _buffer(frame), ctypes.create_string_buffer(8192)
     context_in, context_out = _buffer(context or b"\0"), ctypes.create_string_buffer(192)
@@ -276,7 +278,7 @@ def test_run(program_fd: int, frame: bytes, *, repeat: int = 1, context: bytes =
     _bpf(_PROG_TEST_RUN, attributes, 80)
     verdict, _, size = struct.unpack_from("=iII", attributes, 4)
     (duration,) = struct.unpack_from("=I", attributes, 36)
-    return TestRun(verdict, data_out.raw[:size], duration, context_out.raw)
+    return ProgramRun(verdict, data_out.raw[:size], duration, context_out.raw)
 
 
 def mount_bpffs(path: str) -> None:

@@ -1,0 +1,305 @@
+"""The datapath contract on eBPF programs.
+
+Viewpoint: ingress is into the virtual network at a port of this host. What is forwarded and how
+lies in the kernel's maps; this class writes them and reads the upcall ring. Nothing of it is
+needed for installed programs to go on: the agent may end at any point.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from midonet.agent.datapath.ebpf.abi import PortFlag
+from midonet.agent.datapath.ebpf.hooks import PORT_PROGRAM, AttachMode, FilterAttacher
+from midonet.agent.datapath.ebpf.injection import classification_mark, output_mark
+from midonet.agent.datapath.ebpf.kernel_state import (
+    DatapathSettings,
+    KernelState,
+    remove_from_host,
+)
+from midonet.agent.datapath.ebpf.loader import OBJECT_PATH
+from midonet.agent.datapath.ebpf.offload import NO_OFFLOAD, prepare_super_packet
+from midonet.agent.datapath.ebpf.pins import PinDirectory, TableSizes
+from midonet.agent.datapath.ebpf.upcall_record import parse_upcall
+from midonet.agent.datapath.protocol import (
+    Capabilities,
+    OverlayConfig,
+    PortAttachment,
+    ProgramStatistics,
+    Upcall,
+)
+from midonet.agent.flows.drop_reason import DropReason
+from midonet.agent.flows.program import InstalledProgram, Output
+from midonet.errors import DatapathError
+from midonet.model.ids import PortId
+from midonet.packets.protocols import EtherType
+from midonet.runtime.clock import Clock, SystemClock
+
+_STATISTICS_WIDTH_MAX = 16
+_ROUTE_SETTLE_S = 0.05
+_TAG_TYPES = (EtherType.VLAN, EtherType.SERVICE_VLAN)
+
+
+class EbpfDatapath:
+    """A datapath in the kernel of this network namespace.
+
+    All methods run in the namespace of their caller's thread, which is one and the same.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        hash_seed: int,
+        clock: Clock | None = None,
+        attach_mode: AttachMode = AttachMode.AUTO,
+        filters: FilterAttacher | None = None,
+        max_programs: int = 65536,
+        max_ports: int = 1024,
+        object_path: Path = OBJECT_PATH,
+    ) -> None:
+        """Do nothing yet. state_dir: of this agent; pins live in it.
+
+        filters: attaches by clsact where there is no TCX, or where attach_mode asks for it.
+        """
+        cpus = os.sysconf("SC_NPROCESSORS_CONF")
+        sizes = TableSizes(max_programs, max_ports + 1, min(cpus, _STATISTICS_WIDTH_MAX))
+        self._settings = DatapathSettings(
+            state_dir, hash_seed, sizes, attach_mode, filters, object_path
+        )
+        self._pins = PinDirectory(state_dir, sizes)
+        self._clock = clock or SystemClock()
+        self._capabilities = Capabilities("ebpf", max_programs, is_persistent=True)
+        self._kernel: KernelState | None = None
+        self._counted: Counter[tuple[PortId | None, DropReason]] = Counter()
+        self._overlay = OverlayConfig()
+        self._waiting: asyncio.Event | None = None
+        self._route_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `Datapath.capabilities`."""
+        return self._capabilities
+
+    @property
+    def attach_mode(self) -> AttachMode:
+        """How programs are attached: TCX or CLSACT. Raises DatapathError when not open."""
+        return self._opened().hooks.mode
+
+    def _opened(self) -> KernelState:
+        if self._kernel is None:
+            raise DatapathError("the datapath is closed")
+        return self._kernel
+
+    async def open(self) -> None:
+        """See `Datapath.open`. Raises DatapathError, also when another agent is in the way."""
+        if self._kernel is None:
+            self._kernel = KernelState(self._settings, self._pins, self._clock)
+            loop = asyncio.get_running_loop()
+            loop.add_reader(self._kernel.netlink.news_fd, self._read_news)
+
+    async def close(self) -> None:
+        """See `Datapath.close`. A waiting `upcalls` returns an empty list."""
+        if self._kernel is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._kernel.netlink.news_fd)
+        if self._route_timer is not None:
+            self._route_timer.cancel()
+            self._route_timer = None
+        kernel, self._kernel = self._kernel, None
+        if self._waiting is not None:
+            asyncio.get_running_loop().remove_reader(kernel.ring.fd)
+            self._waiting.set()
+        kernel.close()
+
+    async def uninstall(self) -> None:
+        """See `Datapath.uninstall`. Works on what an ended process left too."""
+        await self.close()
+        remove_from_host(self._settings, self._pins)
+
+    # Ports and overlay.
+
+    def attach(self, attachment: PortAttachment) -> None:
+        """See `Datapath.attach`."""
+        kernel = self._opened()
+        name = attachment.interface_name
+        link = kernel.netlink.link(name)
+        if link is None:
+            raise DatapathError(f"interface {name} does not exist", errno=errno.ENODEV)
+        for other in kernel.slots.attached():
+            if other.ifindex == link.ifindex and other.port_id != attachment.port_id:
+                raise DatapathError(
+                    f"interface {name} is taken by port {other.port_id}", errno=errno.EBUSY
+                )
+        before = kernel.slots.find(attachment.port_id)
+        flags = PortFlag.REDIRECT_PEER if link.peer_is_foreign else PortFlag(0)
+        slot = kernel.slots.attach(attachment, link.ifindex, flags)
+        try:
+            kernel.hooks.attach(link.ifindex, PORT_PROGRAM)
+        except DatapathError:
+            kernel.slots.detach(slot)
+            raise
+        if before is not None and before.ifindex not in (0, link.ifindex):
+            kernel.hooks.detach(before.ifindex, PORT_PROGRAM)
+
+    def detach(self, port_id: PortId) -> None:
+        """See `Datapath.detach`."""
+        kernel = self._opened()
+        slot = kernel.slots.find(port_id)
+        if slot is not None and slot.flags != PortFlag.IN_USE:
+            if slot.ifindex:
+                kernel.hooks.detach(slot.ifindex, PORT_PROGRAM)
+            kernel.slots.detach(slot)
+            kernel.programs.remove_port(slot)
+
+    def attached(self) -> Mapping[PortId, str]:
+        """See `Datapath.attached`."""
+        slots = self._kernel.slots.attached() if self._kernel else []
+        return {slot.port_id: slot.interface_name for slot in slots}
+
+    def configure_overlay(self, config: OverlayConfig) -> None:
+        """See `Datapath.configure_overlay`. Interfaces that do not exist are left out."""
+        kernel = self._opened()
+        kernel.set_vxlan_port(config.vxlan_port)
+        others = {slot.ifindex for slot in kernel.slots.attached()}
+        kernel.underlay.apply(config, others | {kernel.injection.far_ifindex})
+        self._overlay = config
+
+    def set_delivery(self, tunnel_key: int, port_ids: tuple[PortId, ...]) -> None:
+        """See `Datapath.set_delivery`."""
+        self._opened().deliveries.deliver(tunnel_key, port_ids)
+
+    def deliveries(self) -> Mapping[int, tuple[PortId, ...]]:
+        """See `Datapath.deliveries`."""
+        return self._kernel.deliveries.read() if self._kernel else {}
+
+    # Programs.
+
+    def install(self, entries: Iterable[InstalledProgram]) -> None:
+        """See `Datapath.install`. Raises DatapathError for a port that is not attached too."""
+        programs = self._opened().programs
+        for entry in entries:
+            programs.install(entry)
+
+    def remove(self, entries: Iterable[InstalledProgram]) -> None:
+        """See `Datapath.remove`."""
+        programs = self._opened().programs
+        for entry in entries:
+            programs.remove(entry.program_id)
+
+    def drop_mask(self, port_id: PortId, mask_id: int) -> None:
+        """See `Datapath.drop_mask`."""
+        kernel = self._opened()
+        slot = kernel.slots.find(port_id)
+        if slot is not None:
+            kernel.programs.drop_mask(slot, mask_id)
+
+    def installed(self) -> Iterable[InstalledProgram]:
+        """See `Datapath.installed`. After a restart tags, regions and learned MACs are empty."""
+        return self._kernel.programs.installed() if self._kernel else []
+
+    def statistics(self) -> Mapping[int, ProgramStatistics]:
+        """See `Datapath.statistics`."""
+        return self._kernel.programs.statistics() if self._kernel else {}
+
+    # Packets.
+
+    async def upcalls(self, limit: int = 64) -> list[Upcall]:
+        """See `Datapath.upcalls`. Raises DatapathError when the datapath is not open."""
+        kernel = self._opened()
+        while True:
+            parsed = [parse_upcall(record, kernel.slots) for record in kernel.ring.read(limit)]
+            found = [upcall for upcall in parsed if upcall is not None]
+            if found:
+                return found
+            if not parsed:
+                await self._wait_for_upcalls(kernel)
+            if self._kernel is not kernel:
+                return []
+
+    async def _wait_for_upcalls(self, kernel: KernelState) -> None:
+        """Wait until the ring is readable. It is watched only meanwhile: it stays readable for
+        as long as records are left in it."""
+        loop = asyncio.get_running_loop()
+        waiting = self._waiting = asyncio.Event()
+        loop.add_reader(kernel.ring.fd, waiting.set)
+        try:
+            await waiting.wait()
+        finally:
+            self._waiting = None
+            if self._kernel is kernel:
+                loop.remove_reader(kernel.ring.fd)
+
+    def reinject(self, upcall: Upcall) -> None:
+        """See `Datapath.reinject`."""
+        kernel = self._opened()
+        slot = kernel.slots.find(upcall.ingress)
+        if slot is None or not slot.is_attached:
+            self.count_drop(upcall.ingress, DropReason.UNKNOWN_INGRESS_PORT)
+            return
+        if upcall.length > len(upcall.frame):
+            self.count_drop(upcall.ingress, DropReason.INTERNAL)
+            return
+        mark = classification_mark(slot.slot, slot.incarnation)
+        if not self._send(kernel, upcall.frame, mark, upcall.gso_size):
+            self.count_drop(upcall.ingress, DropReason.INTERNAL)
+
+    def emit(self, frame: bytes, outputs: Iterable[Output], *, gso_size: int = 0) -> None:
+        """See `Datapath.emit`."""
+        kernel = self._opened()
+        is_ipv6 = _eth_type(frame) == EtherType.IPV6
+        for output in outputs:
+            entry = kernel.outputs.pack(output, is_ipv6=is_ipv6)
+            mark = output_mark(kernel.outputs.emit_identifier(entry))
+            if not self._send(kernel, frame, mark, gso_size):
+                self.count_drop(None, DropReason.INTERNAL)
+
+    def _send(self, kernel: KernelState, frame: bytes, mark: int, gso_size: int) -> bool:
+        offload = NO_OFFLOAD
+        if gso_size:
+            offload, frame = prepare_super_packet(frame, gso_size)
+        return kernel.injection.send(frame, mark, offload)
+
+    # Seeing inside.
+
+    def drops(self) -> Mapping[tuple[PortId | None, DropReason], int]:
+        """See `Datapath.drops`. Those that the agent counted start at zero with each process."""
+        total = Counter(self._counted)
+        if self._kernel is not None:
+            total.update(self._kernel.drop_counts())
+        return dict(total)
+
+    def count_drop(self, port_id: PortId | None, reason: DropReason) -> None:
+        """See `Datapath.count_drop`."""
+        self._counted[port_id, reason] += 1
+
+    # News from the kernel.
+
+    def _read_news(self) -> None:
+        """Detach ports whose interface went; look at routes again once they have settled."""
+        kernel = self._opened()
+        news = kernel.netlink.news()
+        if news.gone:
+            gone = set(news.gone)
+            for slot in kernel.slots.attached():
+                if slot.ifindex in gone:
+                    kernel.interface_gone(slot)
+        if news.has_route_change and self._route_timer is None:
+            loop = asyncio.get_running_loop()
+            self._route_timer = loop.call_later(_ROUTE_SETTLE_S, self._refresh_routes)
+
+    def _refresh_routes(self) -> None:
+        self._route_timer = None
+        if self._kernel is not None:
+            self._kernel.outputs.refresh_routes()
+
+
+def _eth_type(frame: bytes) -> int:
+    """Return the type behind the outermost tag."""
+    found = int.from_bytes(frame[12:14], "big")
+    return int.from_bytes(frame[16:18], "big") if found in _TAG_TYPES else found

@@ -1,0 +1,157 @@
+"""Programs at the ingress of interfaces: TCX links, or clsact filters on older kernels.
+
+A TCX link is pinned, so it outlives the process, and another program is put behind it in one
+step. Attaching always looks for the link first: a second one would stack, and every packet
+would be handled twice.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, Protocol
+
+from midonet.agent.datapath.ebpf import syscalls
+from midonet.agent.datapath.ebpf.pins import link_pins
+from midonet.errors import DatapathError
+
+PORT_PROGRAM: Final = "midonet_port"
+UNDERLAY_PROGRAM: Final = "midonet_underlay"
+INJECT_PROGRAM: Final = "midonet_inject"
+_OURS: Final = "midonet_"
+
+
+class AttachMode(StrEnum):
+    """How programs are attached. AUTO: TCX where the kernel has it (Linux 6.6), else clsact."""
+
+    AUTO = "auto"
+    TCX = "tcx"
+    CLSACT = "clsact"
+
+
+class FilterAttacher(Protocol):
+    """Attaches by clsact; `midonet.agent.underlay.clsact.Clsact` is one."""
+
+    def attach(self, ifindex: int, program_fd: int, name: str) -> None:
+        """Put a program at ingress, in place of an earlier one of ours."""
+        ...
+
+    def detach(self, ifindex: int) -> None:
+        """Remove our program; one that is gone is fine."""
+        ...
+
+    def is_attached(self, ifindex: int) -> bool:
+        """Tell whether our program is there."""
+        ...
+
+
+def _has_tcx() -> bool:
+    try:
+        syscalls.tcx_programs(1)
+    except OSError as error:
+        return error.errno != errno.EINVAL
+    return True
+
+
+class Hooks:
+    """Attaches the programs of one loaded object.
+
+    links: directory of pinned links. filters: needed for the clsact mode only.
+    """
+
+    def __init__(self, links: Path, mode: AttachMode, filters: FilterAttacher | None) -> None:
+        self._links = links
+        self._programs: dict[str, int] = {}
+        uses_tcx = mode is AttachMode.TCX or (mode is AttachMode.AUTO and _has_tcx())
+        if not uses_tcx and filters is None:
+            raise DatapathError("this kernel has no TCX, and clsact is not available here")
+        self._filters = None if uses_tcx else filters
+
+    @property
+    def mode(self) -> AttachMode:
+        """The mode in use: TCX or CLSACT."""
+        return AttachMode.TCX if self._filters is None else AttachMode.CLSACT
+
+    def take_over(self, programs: dict[str, int], pins: list[Path]) -> None:
+        """Put these programs behind all links found, and keep the links as ours.
+
+        programs: descriptors by name. pins: of links, of this and of earlier generations; links
+        of interfaces that are gone are forgotten.
+        """
+        self._programs = programs
+        for path in pins:
+            link = syscalls.open_pin(str(path))
+            try:
+                name, _, _ = path.name.rpartition("-")
+                if syscalls.link_info(link).ifindex == 0 or name not in programs:
+                    path.unlink()
+                    continue
+                syscalls.update_link(link, programs[name])
+                if path.parent != self._links:
+                    syscalls.pin(link, str(self._links / path.name))
+                    path.unlink()
+            finally:
+                os.close(link)
+
+    def attach(self, ifindex: int, program: str) -> None:
+        """Attach a program to an interface; when it is there nothing changes.
+
+        Raises DatapathError (EBUSY) when another agent's program is there.
+        """
+        path = self._path(ifindex, program)
+        try:
+            if self._filters is not None:
+                self._filters.attach(ifindex, self._programs[program], program)
+            elif not path.exists():
+                self._refuse_foreign(ifindex)
+                link = syscalls.create_tcx_link(self._programs[program], ifindex)
+                try:
+                    syscalls.pin(link, str(path))
+                finally:
+                    os.close(link)
+        except OSError as error:
+            raise DatapathError(
+                f"cannot attach to interface {ifindex}: {error}", errno=error.errno or 0
+            ) from error
+
+    def detach(self, ifindex: int, program: str) -> None:
+        """Detach a program. One that is not there, or whose interface is gone, is fine."""
+        if self._filters is not None:
+            self._filters.detach(ifindex)
+        # A link ends with its last reference, which is the pin.
+        self._path(ifindex, program).unlink(missing_ok=True)
+
+    def attached(self, program: str) -> set[int]:
+        """Return the interfaces that a program is attached to."""
+        if self._filters is not None:
+            indices = (index for index, _ in socket.if_nameindex())
+            return {index for index in indices if self._filters.is_attached(index)}
+        return {
+            int(index)
+            for name, _, index in (path.name.rpartition("-") for path in link_pins(self._links))
+            if name == program
+        }
+
+    def detach_all(self) -> None:
+        """Remove the filters of the clsact mode; links go with their pins."""
+        if self._filters is not None:
+            for index, _ in socket.if_nameindex():
+                self._filters.detach(index)
+
+    def _path(self, ifindex: int, program: str) -> Path:
+        return self._links / f"{program}-{ifindex}"
+
+    def _refuse_foreign(self, ifindex: int) -> None:
+        for program_id in syscalls.tcx_programs(ifindex):
+            with suppress(OSError):  # it went meanwhile
+                descriptor = syscalls.program_by_id(program_id)
+                _, name = syscalls.program_identity(descriptor)
+                os.close(descriptor)
+                if name.startswith(_OURS):
+                    raise DatapathError(
+                        f"interface {ifindex} is used by another agent", errno=errno.EBUSY
+                    )

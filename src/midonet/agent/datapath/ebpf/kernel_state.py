@@ -1,0 +1,266 @@
+"""Everything that is open while the datapath is in use, put together in the one right order.
+
+1. lock and file system, 2. maps and programs, 3. tables of an earlier generation copied,
+4. injection pair, 5. configuration, 6. links taken over by the new programs, 7. tables read
+back, 8. leftovers removed. Until step 6 the earlier programs forward by the earlier tables.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from midonet.agent.datapath.ebpf import abi, syscalls
+from midonet.agent.datapath.ebpf.abi import PortFlag
+from midonet.agent.datapath.ebpf.deliveries import DeliveryTable
+from midonet.agent.datapath.ebpf.hooks import (
+    INJECT_PROGRAM,
+    PORT_PROGRAM,
+    AttachMode,
+    FilterAttacher,
+    Hooks,
+)
+from midonet.agent.datapath.ebpf.injection import Injection
+from midonet.agent.datapath.ebpf.loader import load_object
+from midonet.agent.datapath.ebpf.outputs import OutputTable
+from midonet.agent.datapath.ebpf.pins import PinDirectory, TableSizes
+from midonet.agent.datapath.ebpf.programs import Counters, ProgramTable
+from midonet.agent.datapath.ebpf.ring import RingReader
+from midonet.agent.datapath.ebpf.rtnetlink import RouteNetlink
+from midonet.agent.datapath.ebpf.slots import PortSlot, PortSlots
+from midonet.agent.datapath.ebpf.syscalls import BpfMap
+from midonet.agent.datapath.ebpf.underlay_table import UnderlayTable
+from midonet.agent.flows.drop_reason import DropReason
+from midonet.errors import DatapathError
+from midonet.model.ids import PortId
+from midonet.runtime.clock import Clock
+
+_COPIED_MAPS = (
+    "config", "interfaces", "ports", "port_masks", "programs", "outputs", "tunnels",
+    "deliveries", "peers", "port_states",
+)  # fmt: skip
+_DEFAULT_VXLAN_PORT = 6677
+_REASONS = {int(reason): reason for reason in DropReason}
+
+
+@dataclass(frozen=True, slots=True)
+class DatapathSettings:
+    """What does not change while an agent runs.
+
+    state_dir: exists. hash_seed: 64 bits, the same in the whole deployment. filters: attaches by
+    clsact, for that mode.
+    """
+
+    state_dir: Path
+    hash_seed: int
+    sizes: TableSizes
+    attach_mode: AttachMode
+    filters: FilterAttacher | None
+    object_path: Path
+
+    @property
+    def owner(self) -> str:
+        """The word that names this agent on the links it makes."""
+        return f"midonet {self.state_dir.resolve()}"[-200:]
+
+
+class DropCounters:
+    """The drops map through shared memory, and what the agent counts itself."""
+
+    def __init__(self, table: BpfMap) -> None:
+        self._memory = mmap.mmap(table.fd, table.entries * 8, mmap.MAP_SHARED)
+        self._words = memoryview(self._memory).cast("Q")
+
+    def close(self) -> None:
+        """Unmap."""
+        self._words.release()
+        self._memory.close()
+
+    def read(self, slot: int) -> dict[DropReason, int]:
+        """Return the counters of a slot that are not zero."""
+        start = slot * abi.DROP_REASONS
+        words = self._words[start : start + abi.DROP_REASONS].tolist()
+        return {
+            _REASONS[reason]: count
+            for reason, count in enumerate(words)
+            if count and reason in _REASONS
+        }
+
+    def clear(self, slot: int) -> None:
+        """Set the counters of a slot to zero."""
+        size = abi.DROP_REASONS * 8
+        self._memory[slot * size : (slot + 1) * size] = bytes(size)
+
+
+class KernelState:
+    """The open datapath. Making one does the steps of the module docstring."""
+
+    def __init__(self, settings: DatapathSettings, pins: PinDirectory, clock: Clock) -> None:
+        self.settings = settings
+        self._pins = pins
+        self._clock = clock
+        with ExitStack() as stack:
+            pins.acquire()
+            stack.callback(pins.release)
+            pins.mount()
+            self.loaded = load_object(
+                settings.object_path, pin_directory=pins.maps, entries=settings.sizes.entries
+            )
+            stack.callback(self.loaded.close)
+            self._copy_earlier_tables()
+            self.netlink = RouteNetlink()
+            stack.callback(self.netlink.close)
+            self.injection = Injection(self.netlink, settings.owner)
+            self.injection.open()
+            stack.callback(self.injection.close)
+            self._write_config()
+            self.hooks = Hooks(pins.links, settings.attach_mode, settings.filters)
+            self.hooks.take_over(self.loaded.programs, pins.all_link_pins())
+            self.hooks.attach(self.injection.far_ifindex, INJECT_PROGRAM)
+            self._open_tables(stack)
+            self._check_ports()
+            for path in pins.other_generations():
+                pins.remove_generation(path)
+            self._resources = stack.pop_all()
+
+    def close(self) -> None:
+        """Close descriptors and mappings, and give the lock back. The kernel goes on."""
+        self.outputs.forget_emitted()
+        self._resources.close()
+
+    def _open_tables(self, stack: ExitStack) -> None:
+        maps = self.loaded.maps
+        self.counters = Counters(maps["statistics"], self.settings.sizes.width)
+        stack.callback(self.counters.close)
+        self.drops = DropCounters(maps["drops"])
+        stack.callback(self.drops.close)
+        self.ring = RingReader(maps["upcalls"].fd, maps["upcalls"].entries)
+        stack.callback(self.ring.close)
+        self.slots = PortSlots(
+            maps["ports"],
+            maps["interfaces"],
+            referenced=self._referenced_slots,
+            on_reuse=self.drops.clear,
+        )
+        boot_ns = self._clock.boot_ns
+        self.outputs = OutputTable(
+            maps["outputs"], maps["tunnels"], self.slots, self.netlink.interface_towards, boot_ns
+        )
+        self.programs = ProgramTable(
+            maps,
+            self.slots,
+            self.outputs,
+            self.counters,
+            max_programs=self.settings.sizes.programs,
+            boot_ns=boot_ns,
+        )
+        self.programs.load()
+        self.deliveries = DeliveryTable(maps["deliveries"], self.slots, self.outputs)
+        self.underlay = UnderlayTable(maps["peers"], self.hooks, self.netlink)
+        _, delivered = self.deliveries.references()
+        self.outputs.sweep(self.programs.output_identifiers() | delivered)
+        self.outputs.refresh_routes()
+
+    def _referenced_slots(self) -> set[int]:
+        slots, identifiers = self.deliveries.references()
+        identifiers |= self.programs.output_identifiers()
+        return slots | self.programs.inline_slots() | self.outputs.slots_in(identifiers)
+
+    def _check_ports(self) -> None:
+        """Detach ports whose interface went while nobody looked; hook up the others."""
+        for slot in self.slots.attached():
+            link = self.netlink.link(slot.interface_name)
+            if link is None or link.ifindex != slot.ifindex:
+                self.interface_gone(slot)
+            else:
+                self.hooks.attach(slot.ifindex, PORT_PROGRAM)
+
+    def interface_gone(self, slot: PortSlot) -> None:
+        """Note that the interface of an attached port does not exist any more."""
+        self.hooks.detach(slot.ifindex, PORT_PROGRAM)
+        self.programs.remove_port(slot)
+        self.slots.detach(slot, PortFlag.GONE)
+
+    def _write_config(self, vxlan_port: int | None = None) -> None:
+        table = self.loaded.maps["config"]
+        if vxlan_port is None:
+            before = table.get(bytes(4))
+            held = b"" if before is None else abi.CONFIG.part(before, "vxlan_port")
+            vxlan_port = int.from_bytes(held, "big") or _DEFAULT_VXLAN_PORT
+        monotonic_ns = int(self._clock.now_s() * 1e9)
+        table.update(
+            bytes(4),
+            abi.CONFIG.pack(
+                abi_version=abi.ABI_VERSION,
+                hash_seed=self.settings.hash_seed,
+                vxlan_port=vxlan_port.to_bytes(2, "big"),
+                inject_ifindex=self.injection.near_ifindex,
+                statistics_width=self.settings.sizes.width,
+                boot_offset_ns=max(0, self._clock.boot_ns() - monotonic_ns),
+            ),
+        )
+
+    def set_vxlan_port(self, port: int) -> None:
+        """Use another UDP port for VXLAN, in both directions."""
+        self._write_config(port)
+
+    def _copy_earlier_tables(self) -> None:
+        """Copy the tables of a generation of this ABI version with other sizes.
+
+        Tables of another ABI version are not read: their ports are attached and their programs
+        installed anew by the agent, and the links change hands without a gap all the same.
+        """
+        prefix = f"v{abi.ABI_VERSION}-"
+        for generation in self._pins.other_generations():
+            if not generation.name.startswith(prefix):
+                continue
+            for name in _COPIED_MAPS:
+                source = generation / "maps" / name
+                if source.exists():
+                    _copy_map(source, self.loaded.maps[name])
+
+    def drop_counts(self) -> dict[tuple[PortId | None, DropReason], int]:
+        """Return what the kernel counted, by ingress port (None: overlay) and reason."""
+        owners: list[tuple[PortId | None, int]] = [(None, abi.OVERLAY_SLOT)]
+        owners += [(slot.port_id, slot.slot) for slot in self.slots.named()]
+        return {
+            (port_id, reason): count
+            for port_id, slot in owners
+            for reason, count in self.drops.read(slot).items()
+        }
+
+
+def _copy_map(source: Path, target: BpfMap) -> None:
+    descriptor = syscalls.open_pin(str(source))
+    try:
+        shape = syscalls.map_shape(descriptor)
+        if (shape.key_size, shape.value_size) != (target.key_size, target.value_size):
+            return
+        table = BpfMap(descriptor, shape.key_size, shape.value_size, shape.entries)
+        for key, value in table.items():
+            try:
+                target.update(key, value)
+            except OSError as error:
+                raise DatapathError(
+                    f"the smaller table {source.name} does not hold what is in use",
+                    errno=error.errno or 0,
+                ) from error
+    finally:
+        os.close(descriptor)
+
+
+def remove_from_host(settings: DatapathSettings, pins: PinDirectory) -> None:
+    """Remove everything the datapath ever put into the host. Idempotent."""
+    pins.acquire()
+    netlink = RouteNetlink()
+    try:
+        if settings.filters is not None:
+            Hooks(pins.links, AttachMode.CLSACT, settings.filters).detach_all()
+        pins.remove_all()
+        Injection(netlink, settings.owner).remove()
+    finally:
+        netlink.close()
+        pins.release()

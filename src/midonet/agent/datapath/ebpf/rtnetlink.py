@@ -1,0 +1,235 @@
+"""The few route-netlink requests that the datapath itself needs, synchronous and in order.
+
+Links by name, the injection veth pair, the way to an underlay address, and news about both.
+Message formats: rtnetlink(7), include/uapi/linux/{rtnetlink,if_link}.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from midonet.errors import DatapathError
+from midonet.packets.addresses import IpAddress, IpVersion
+
+_RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_GETROUTE = 16, 17, 18, 26
+_RTM_NEWROUTE, _RTM_DELROUTE = 24, 25
+_NLMSG_ERROR = 2
+_NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_EXCL, _NLM_F_CREATE = 1, 4, 0x200, 0x400
+_RTMGRP_LINK, _RTMGRP_IPV4_ROUTE, _RTMGRP_IPV6_ROUTE = 1, 0x40, 0x400
+_IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_IFALIAS = 3, 4, 18, 20
+_IFLA_AF_SPEC, _IFLA_LINK_NETNSID = 26, 37
+_IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
+_IFLA_INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE = 8, 1
+_RTA_DST, _RTA_OIF, _RTA_PREFSRC = 1, 4, 7
+_IFF_UP, _IFF_NOARP = 0x1, 0x80
+_NESTED = 0x8000
+_HEADER = struct.Struct("=IHHII")
+_LINK = struct.Struct("=BxHiII")
+_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network interface. peer_is_foreign: the other end of a veth is in another namespace."""
+
+    ifindex: int
+    name: str
+    kind: str
+    alias: str
+    peer_is_foreign: bool
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What changed. gone: interface indices; has_route_change: some route came or went."""
+
+    gone: tuple[int, ...]
+    has_route_change: bool
+
+
+def _attribute(kind: int, payload: bytes) -> bytes:
+    size = 4 + len(payload)
+    return struct.pack("=HH", size, kind) + payload + bytes(-size % 4)
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at + 4 <= len(data):
+        size, kind = struct.unpack_from("=HH", data, at)
+        if size < 4:
+            return
+        yield kind & 0x3FFF, data[at + 4 : at + size]
+        at += size + -size % 4
+
+
+def _text(data: bytes) -> str:
+    return data.split(b"\0", 1)[0].decode(errors="replace")
+
+
+def _parse_link(data: bytes) -> Link:
+    _, _, ifindex, _, _ = _LINK.unpack_from(data)
+    found = dict(_attributes(data[_LINK.size :]))
+    info = dict(_attributes(found.get(_IFLA_LINKINFO, b"")))
+    kind = _text(info.get(_IFLA_INFO_KIND, b""))
+    return Link(
+        ifindex,
+        _text(found.get(_IFLA_IFNAME, b"")),
+        kind,
+        _text(found.get(_IFLA_IFALIAS, b"")),
+        kind == "veth" and _IFLA_LINK_NETNSID in found,
+    )
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield (type, sequence, payload) of each netlink message."""
+    at = 0
+    while at + _HEADER.size <= len(data):
+        size, kind, _, sequence, _ = _HEADER.unpack_from(data, at)
+        if size < _HEADER.size:
+            return
+        yield kind, sequence, data[at + _HEADER.size : at + size]
+        at += size + -size % 4
+
+
+class RouteNetlink:
+    """A request socket and a socket for news, in the network namespace of the caller."""
+
+    def __init__(self) -> None:
+        self._requests = self._bind(0)
+        self._requests.settimeout(_TIMEOUT_S)
+        self._news = self._bind(_RTMGRP_LINK | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_ROUTE)
+        self._news.setblocking(False)
+        self._sequence = 0
+
+    @staticmethod
+    def _bind(groups: int) -> socket.socket:
+        made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        made.bind((0, groups))
+        return made
+
+    def close(self) -> None:
+        """Close both sockets."""
+        self._requests.close()
+        self._news.close()
+
+    @property
+    def news_fd(self) -> int:
+        """Descriptor that is readable when `news` has something to say."""
+        return self._news.fileno()
+
+    def news(self) -> News:
+        """Return what changed since the last call; never waits."""
+        gone: list[int] = []
+        has_route_change = False
+        while True:
+            try:
+                data = self._news.recv(1 << 16)
+            except BlockingIOError:
+                return News(tuple(gone), has_route_change)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                has_route_change = True  # some news were lost: look at everything again
+                continue
+            for kind, _, payload in _messages(data):
+                if kind == _RTM_DELLINK:
+                    gone.append(_LINK.unpack_from(payload)[2])
+                elif kind in (_RTM_NEWROUTE, _RTM_DELROUTE, _RTM_NEWLINK):
+                    has_route_change = True
+
+    def _request(self, kind: int, flags: int, payload: bytes) -> bytes:
+        """Send a request; return the payload of the answer, empty for a mere acknowledgement.
+
+        Raises OSError with the errno of the kernel.
+        """
+        self._sequence += 1
+        sequence = self._sequence
+        size = _HEADER.size + len(payload)
+        self._requests.send(_HEADER.pack(size, kind, flags | _NLM_F_REQUEST, sequence, 0) + payload)
+        while True:
+            for answer, number, data in _messages(self._requests.recv(1 << 16)):
+                if number != sequence:
+                    continue
+                if answer != _NLMSG_ERROR:
+                    return data
+                (code,) = struct.unpack_from("=i", data)
+                if code:
+                    raise OSError(-code, os.strerror(-code))
+                return b""
+
+    def link(self, name: str) -> Link | None:
+        """Return the link with a name, None when there is none."""
+        wanted = _LINK.pack(0, 0, 0, 0, 0) + _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+        try:
+            return _parse_link(self._request(_RTM_GETLINK, 0, wanted))
+        except OSError as error:
+            # ERANGE, EINVAL: a name that no interface can have.
+            if error.errno in (errno.ENODEV, errno.ERANGE, errno.EINVAL):
+                return None
+            raise
+
+    def create_veth(self, name: str, peer_name: str, *, alias: str, mtu_bytes: int) -> None:
+        """Make a veth pair, both ends up, without ARP and IPv6 addresses. Raises DatapathError."""
+
+        def end(own_name: str) -> bytes:
+            return (
+                _LINK.pack(0, 0, 0, _IFF_NOARP, _IFF_NOARP)
+                + _attribute(_IFLA_IFNAME, own_name.encode() + b"\0")
+                + _attribute(_IFLA_MTU, struct.pack("=I", mtu_bytes))
+            )
+
+        peer = _attribute(_VETH_INFO_PEER | _NESTED, end(peer_name))
+        info = _attribute(_IFLA_INFO_KIND, b"veth") + _attribute(_IFLA_INFO_DATA | _NESTED, peer)
+        request = end(name) + _attribute(_IFLA_LINKINFO | _NESTED, info)
+        try:
+            self._request(_RTM_NEWLINK, _NLM_F_ACK | _NLM_F_CREATE | _NLM_F_EXCL, request)
+            self._set(name, _attribute(_IFLA_IFALIAS, alias.encode()))
+            for each in (name, peer_name):
+                self._silence_ipv6(each)
+                self._set(each, b"", _IFF_UP | _IFF_NOARP)
+        except OSError as error:
+            raise DatapathError(
+                f"cannot make interface {name}: {error}", errno=error.errno or 0
+            ) from error
+
+    def _silence_ipv6(self, name: str) -> None:
+        """Keep IPv6 from giving the link an address of its own. Without IPv6 there is no need."""
+        mode = _attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes((_ADDR_GEN_NONE,)))
+        with suppress(OSError):
+            self._set(name, _attribute(_IFLA_AF_SPEC, _attribute(socket.AF_INET6, mode)))
+
+    def _set(self, name: str, attributes: bytes, flags: int = 0) -> None:
+        request = (
+            _LINK.pack(0, 0, 0, flags, flags)
+            + _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+            + attributes
+        )
+        self._request(_RTM_NEWLINK, _NLM_F_ACK, request)
+
+    def delete_link(self, name: str) -> None:
+        """Remove a link; one that is gone is fine."""
+        wanted = _LINK.pack(0, 0, 0, 0, 0) + _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+        try:
+            self._request(_RTM_DELLINK, _NLM_F_ACK, wanted)
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+
+    def interface_towards(self, remote: IpAddress) -> int:
+        """Return the index of the interface by which `remote` is reached, 0 without a route."""
+        is_ipv6 = remote.version == IpVersion.V6
+        family, bits = (socket.AF_INET6, 128) if is_ipv6 else (socket.AF_INET, 32)
+        request = struct.pack("=BBBBBBBBI", family, bits, 0, 0, 0, 0, 0, 0, 0)
+        request += _attribute(_RTA_DST, remote.value.to_bytes(bits // 8, "big"))
+        try:
+            answer = self._request(_RTM_GETROUTE, 0, request)
+        except OSError:
+            return 0
+        found = dict(_attributes(answer[12:])).get(_RTA_OIF, bytes(4))
+        return int(struct.unpack("=I", found)[0])

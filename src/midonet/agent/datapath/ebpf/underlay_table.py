@@ -1,0 +1,52 @@
+"""Who may send overlay packets to this host, and where the program listens for them."""
+
+from __future__ import annotations
+
+from midonet.agent.datapath.ebpf import abi, codec
+from midonet.agent.datapath.ebpf.hooks import UNDERLAY_PROGRAM, Hooks
+from midonet.agent.datapath.ebpf.rtnetlink import RouteNetlink
+from midonet.agent.datapath.ebpf.syscalls import BpfMap
+from midonet.agent.datapath.protocol import OverlayConfig
+from midonet.packets.addresses import IpAddress
+
+
+def _peer_key(local: IpAddress, remote: IpAddress | None) -> bytes:
+    return abi.PEER_KEY.pack(
+        local=codec.pack_ip(local),
+        remote=bytes(16) if remote is None else codec.pack_ip(remote),
+        family=local.version,
+    )
+
+
+class UnderlayTable:
+    """The peers map and the hooks on underlay interfaces."""
+
+    def __init__(self, peers: BpfMap, hooks: Hooks, netlink: RouteNetlink) -> None:
+        self._peers = peers
+        self._hooks = hooks
+        self._netlink = netlink
+
+    def apply(self, config: OverlayConfig, others: set[int]) -> None:
+        """Make the kernel accept what `config` says and nothing else.
+
+        others: interfaces that are no underlay ones: those of ports and of injection.
+        Interfaces that do not exist are left out; the caller configures again when they appear.
+        """
+        wanted = {_peer_key(local, None) for local in config.local_addresses}
+        wanted |= {
+            _peer_key(local, peer)
+            for local in config.local_addresses
+            for peer in config.peers
+            if peer.version == local.version
+        }
+        present = set(self._peers.keys())
+        for key in present - wanted:
+            self._peers.delete(key)
+        for key in wanted - present:
+            self._peers.update(key, abi.PEER.pack())
+        links = (self._netlink.link(name) for name in sorted(config.interface_names))
+        interfaces = {link.ifindex for link in links if link is not None} - others
+        for ifindex in self._hooks.attached(UNDERLAY_PROGRAM) - interfaces - others:
+            self._hooks.detach(ifindex, UNDERLAY_PROGRAM)
+        for ifindex in interfaces:
+            self._hooks.attach(ifindex, UNDERLAY_PROGRAM)
