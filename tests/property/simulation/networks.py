@@ -21,43 +21,51 @@ ADDRESSES = ["10.0.1.5", "10.0.1.77", "10.0.2.5", "10.0.2.6", "10.0.1.1", "172.1
 ADDRESSES6 = ["fd00:1::5", "fd00:2::5", "fd00:2::6", "fd00:1::1", "fd99::4", "ff02::5", "fe80::7"]
 PREFIXES = ["10.0.0.0/8", "10.0.2.0/24", "10.0.2.4/31", "172.16.0.0/12", "fd00::/16", "fd00:2::/64"]
 PORTS = [0, 22, 80, 255, 256, 1024, 4999, 5000, 65535]
+INVERTIBLE = {"ip_proto_inverted", "ip_src_inverted", "ip_dst_inverted", "l4_dst_inverted"}
 LOCAL_PORTS = ["p1", "p2", "p3", "q1"]
 
-_conditions = st.fixed_dictionaries(
-    {},
-    optional={
-        "inverted": st.booleans(),
-        "eth_type": st.sampled_from([0x0800, 0x86DD, 0x0806]),
-        "eth_src": st.sampled_from(MACS),
-        "ip_proto": st.sampled_from([1, 6, 17, 58]),
-        "ip_proto_inverted": st.booleans(),
-        "ip_tos": st.sampled_from([0, 8]),
-        "ip_src": st.sampled_from(PREFIXES),
-        "ip_src_inverted": st.booleans(),
-        "ip_dst": st.sampled_from(PREFIXES),
-        "l4_src": st.builds(
-            lambda a, b: PortRange(min(a, b), max(a, b)),
-            st.sampled_from(PORTS),
-            st.sampled_from(PORTS),
-        ),
-        "l4_dst": st.builds(
-            lambda a, b: PortRange(min(a, b), max(a, b)),
-            st.sampled_from(PORTS),
-            st.sampled_from(PORTS),
-        ),
-        "l4_dst_inverted": st.booleans(),
-        "no_vlan": st.booleans(),
-        "vlan": st.sampled_from([0, 10]),
-        "in_port_ids": st.sampled_from([("p1",), ("rp1-peer", "p2")]),
-        "out_port_ids": st.sampled_from([("p2",), ("p4", "rp1")]),
-        "fragment_policy": st.sampled_from(list(FragmentPolicy)),
-        "traversed_device_id": st.sampled_from([World().id("r"), World().id("b1")]),
-    },
-)
+_TESTS: dict[str, st.SearchStrategy[object]] = {
+    "inverted": st.booleans(),
+    "eth_type": st.sampled_from([0x0800, 0x86DD, 0x0806]),
+    "eth_src": st.sampled_from(MACS),
+    "ip_proto": st.sampled_from([1, 6, 17, 58]),
+    "ip_tos": st.sampled_from([0, 8]),
+    "ip_src": st.sampled_from(PREFIXES),
+    "ip_dst": st.sampled_from(PREFIXES),
+    "l4_src": st.builds(
+        lambda a, b: PortRange(min(a, b), max(a, b)),
+        st.sampled_from(PORTS),
+        st.sampled_from(PORTS),
+    ),
+    "l4_dst": st.builds(
+        lambda a, b: PortRange(min(a, b), max(a, b)),
+        st.sampled_from(PORTS),
+        st.sampled_from(PORTS),
+    ),
+    "no_vlan": st.booleans(),
+    "vlan": st.sampled_from([0, 10]),
+    "in_port_ids": st.sampled_from([("p1",), ("rp1-peer", "p2")]),
+    "out_port_ids": st.sampled_from([("p2",), ("p4", "rp1")]),
+    "fragment_policy": st.sampled_from(list(FragmentPolicy)),
+    "traversed_device_id": st.sampled_from([World().id("r"), World().id("b1")]),
+}
+
+
+@st.composite
+def _conditions(draw: st.DrawFn) -> dict[str, object]:
+    """One test or two: conditions of many would hardly ever match."""
+    names = draw(st.lists(st.sampled_from(sorted(_TESTS)), min_size=1, max_size=2, unique=True))
+    fields = {name: draw(_TESTS[name]) for name in names}
+    for name in names:
+        if f"{name}_inverted" in INVERTIBLE:
+            fields[f"{name}_inverted"] = draw(st.booleans())
+    return fields
+
+
 _rules = st.builds(
     lambda action, condition: rule(action, **condition),
     st.sampled_from(["accept", "drop", "reject", "return"]),
-    _conditions,
+    _conditions(),
 )
 _chain_rules = st.lists(
     st.one_of(_rules, st.just(rule("jump", jump="shared")), st.just(rule("jump", jump="tail"))),

@@ -138,7 +138,9 @@ def _record_examined(walk: Walk) -> None:
 
 def _answer_for_addressee(walk: Walk, error: IcmpError) -> None:
     """Answer without a router on the way. The addressee itself would say no more than this."""
-    if error is not IcmpError.PORT_UNREACHABLE or not _may_answer(walk.packet, error, None):
+    if walk.is_generated or error is not IcmpError.PORT_UNREACHABLE:
+        return
+    if not _may_answer(walk.packet, error, None):
         return
     frame = icmp_error(error, walk.packet, answering(walk.packet))
     _generate(walk, walk.ingress, frame, error.value)
@@ -150,6 +152,9 @@ def _reset(walk: Walk) -> None:
     segment = packet_as_seen(walk, visit.header) if visit else walk.packet
     # The flags are no part of the flow key, so no outcome of this may be installed.
     walk.slow_path = walk.slow_path or SlowPathReason.ANSWERED
+    # What a device made has no sender behind its first port.
+    if walk.is_generated and visit is None:
+        return
     if segment.key.ip_frag != FragmentKind.NONE or segment.tcp_flags & TcpFlag.RST:
         return
     if not _names_one_host(segment):

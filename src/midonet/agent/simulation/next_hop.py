@@ -8,7 +8,7 @@ ARP or neighbour solicitation.
 from __future__ import annotations
 
 from midonet.agent.flows.drop_reason import DropReason
-from midonet.agent.flows.tags import bridge_neighbour_tag, neighbour_tag
+from midonet.agent.flows.tags import bridge_neighbour_tag, mac_tag, neighbour_tag
 from midonet.agent.simulation import answers
 from midonet.agent.simulation.link_local import is_link_local, link_local_mac
 from midonet.agent.simulation.result import Await, RefreshNeighbour, ResolveNeighbour
@@ -62,8 +62,10 @@ def _ask_bridge(walk: Walk, bridge_id: BridgeId, address: IpAddress) -> int | Re
         return attachment.mac
     if address.version is IpVersion.V6:
         mac = link_local_mac(address.value)
-        if mac is not None and mac in bridge.attachments:
-            return mac
+        if mac is not None:
+            walk.tags.append(mac_tag(bridge.id, 0, mac))
+            if mac in bridge.attachments:
+                return mac
     return walk.soft_state.bridge_neighbour(bridge.id, address)
 
 

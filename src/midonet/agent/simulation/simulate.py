@@ -6,6 +6,8 @@ is not known yet is said as well (`Await`); the shell obtains it and starts agai
 
 from __future__ import annotations
 
+import msgspec
+
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.mask import FlowMask, quantise
 from midonet.agent.flows.program import FlowProgram, Guards, Output, SlowPathReason
@@ -106,21 +108,7 @@ def _with_hash(view: TopologyView, packet: ParsedFrame) -> ParsedFrame:
     if packet.key.flow_hash:
         return packet
     key = packet.key._replace(flow_hash=key_flow_hash(packet.key, view.hash_seed))
-    return ParsedFrame(
-        packet.frame,
-        packet.length,
-        packet.gso_size,
-        key,
-        packet.ttl,
-        packet.l3_offset,
-        packet.l4_offset,
-        packet.ip_length,
-        packet.dont_fragment,
-        packet.arp,
-        packet.nd_target,
-        packet.nd_link_address,
-        packet.icmp_id,
-    )
+    return msgspec.structs.replace(packet, key=key)
 
 
 def _run(walk: Walk, first: Outcome) -> SimulationResult:

@@ -13,7 +13,7 @@ from midonet.packets.checksum import internet_checksum
 from midonet.packets.flowkey import FragmentKind
 from midonet.packets.frame import parse_frame
 from tests.unit.agent.simulation.frames import M1, M2, M3, tcp, udp
-from tests.worlds import World
+from tests.worlds import World, rule
 
 R1 = "02:00:00:00:01:01"
 
@@ -128,3 +128,12 @@ def test_fragments_carry_the_whole_payload(limit: int) -> None:
 
 def test_no_fragments_without_room() -> None:
     assert fragment(parse_frame(udp(size=100)), 20) == ()
+
+
+def test_fragments_of_a_rejected_datagram_are_not_answered_towards_the_egress() -> None:
+    made = world().chain("no", rule("reject")).port("far", on="b", host="h2", outbound="no")
+    result = made.simulate("in", udp(eth_dst=R1, size=1000))
+    assert isinstance(result, Drop)
+    (delivery,) = made.settle(result)
+    assert delivery.place == "in"
+    assert made.send("in", udp(eth_dst=R1, size=1000, ttl=1))[0].place == "in"
