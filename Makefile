@@ -34,6 +34,10 @@ bench:
 	@scripts/bootstrap bench
 	@$(PY) -m bench $(ARGS)
 
+docs:
+	@scripts/bootstrap test
+	@$(PY) -m scripts.generate_docs
+
 lock:
 	@scripts/lock
 

@@ -1,0 +1,126 @@
+"""`docs/reference/drop-reasons.md`: from the enumeration, and what to do about each reason."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import dataclass
+
+from midonet.agent.flows import drop_reason
+from midonet.agent.flows.drop_reason import DropReason
+from scripts.reference_pages.tables import code, table
+
+ADVICE: dict[DropReason, str] = {
+    DropReason.MALFORMED: "Capture at the interface; the sender, or its offload settings, builds"
+    " broken packets. Nothing to configure here.",
+    DropReason.UNKNOWN_INGRESS_PORT: "The port was deleted or unbound while packets were under"
+    " way. If it goes on, compare `midonet state` with the port's `hostId` and `interfaceName`.",
+    DropReason.LOOP_LIMIT: "The packet goes in a circle, or the chain of devices is too long:"
+    " look for linked bridges or routers that form a loop.",
+    DropReason.PORT_DOWN: "Set `adminStateUp` of the port.",
+    DropReason.DEVICE_DOWN: "Set `adminStateUp` of the bridge or router.",
+    DropReason.PORT_UNPLUGGED: "Bind the port to an interface, link it to another port, or remove"
+    " the route or MAC entry that leads to it.",
+    DropReason.MISSING_DEVICE: "Passes by itself while a new topology arrives. If it stays, look"
+    " in the agent's log for an object that does not parse.",
+    DropReason.MISSING_CHAIN: "A port, bridge, router or jump rule names a chain that cannot be"
+    " read; all of it is dropped until then. Look in the agent's log, then set the filter anew.",
+    DropReason.MISSING_GROUP: "A rule names a port group or address group that does not exist:"
+    " correct the rule.",
+    DropReason.FILTERED: "A rule of a filter on the way matched; `midonet flows` shows which"
+    " fields were looked at. Change the chain if the packet should pass.",
+    DropReason.REJECTED: "As FILTERED, or a `Reject` route; the sender was told by ICMP or a TCP"
+    " reset.",
+    DropReason.CHAIN_LIMIT: "Chains jump to chains too deep: flatten them.",
+    DropReason.SOURCE_MAC_MULTICAST: "The sender is misconfigured or forges frames.",
+    DropReason.HAIRPIN: "Normal for frames that a switch behind the port flooded. If hosts behind"
+    " one port cannot talk, their own switch must connect them.",
+    DropReason.VLAN_MISMATCH: "Compare `vlanId` of the bridge's ports with the tags in use; a"
+    " second tag is not supported.",
+    DropReason.NO_FLOOD_TARGET: "The bridge has no other port that is bound or linked.",
+    DropReason.NOT_FOR_ROUTER: "Normal for broadcast and multicast at a router port. Else the"
+    " sender has a wrong MAC for its gateway, or asks for an address outside the port's subnet.",
+    DropReason.UNSUPPORTED_ETHERTYPE: "Routers carry IPv4 and IPv6 without VLAN tag; for anything"
+    " else, use a bridge.",
+    DropReason.NO_ROUTE: "Add a route to the router. Its port may be down or not active: only"
+    " usable routes count.",
+    DropReason.BLACKHOLE_ROUTE: "Intended by whoever made the route.",
+    DropReason.TTL_EXCEEDED: "Normal for traceroute. Else look for a routing loop.",
+    DropReason.LOCAL_NOT_HANDLED: "The router answers echo requests only; nothing else listens at"
+    " its addresses.",
+    DropReason.NEIGHBOUR_UNRESOLVED: "The next hop is down, is not on that subnet, or its answers"
+    " are filtered: ping it from a machine on the same bridge.",
+    DropReason.NO_PORT_ADDRESS: "Give the router port an address (`portSubnet`) of the IP version"
+    " that the route needs.",
+    DropReason.MTU_EXCEEDED: "The sender was told (ICMP). If it does not react, ICMP is filtered"
+    " on the way: lower its MTU to what the overlay takes, or raise that of the underlay.",
+    DropReason.SOURCE_ADDRESS_INVALID: "The sender is misconfigured or forges packets.",
+    DropReason.NO_LOCATION: "The agent of the host to which the port is bound does not run, or the"
+    " interface does not exist there: `midonet state` at that host.",
+    DropReason.NO_TUNNEL: "Put both hosts into one tunnel zone, with addresses of one IP version.",
+    DropReason.UNKNOWN_TUNNEL_KEY: "A few are normal just after a port moved or was unbound. If it"
+    " goes on, the sending agent has lost the state database: `midonet state` there.",
+    DropReason.UNKNOWN_PEER: "Something that is not in a tunnel zone with this host sends overlay"
+    " packets here: add it to the zone, or find out who it is. Behind NAT overlays do not work.",
+    DropReason.OVERLAY_MALFORMED: "Something else uses the overlay's UDP port or GRE, or the"
+    " underlay fragments: check `vxlan_port` on all hosts and the MTU of the path.",
+    DropReason.UNDERLAY_SPOOF: "A tenant's packet was aimed at the tunnel end point of a host."
+    " Find out why; it cannot succeed.",
+    DropReason.UPCALL_RATE: "The port sends more new kinds of packets than its budget (5000 a"
+    " second, bursts of 1000): a scan, or a forged flood. Other ports are not affected.",
+    DropReason.UPCALL_RING_FULL: "The agent gets more new kinds of packets than it decides on:"
+    " look for the port with most drops, and for a starved agent process.",
+    DropReason.AWAIT_TIMEOUT: "Mostly a next hop that does not answer; else the state database is"
+    " away: `midonet state` says so.",
+    DropReason.AWAIT_QUEUE_FULL: "As AWAIT_TIMEOUT, with more packets waiting than the limit (128"
+    " a port, 4096 in all).",
+    DropReason.INTERFACE_GONE: "Passes by itself when an interface is removed under traffic. The"
+    " port is attached again when an interface of that name comes back.",
+    DropReason.INTERNAL: "The agent's log says more. Report it with that log.",
+    DropReason.ENCAP_FAILED: "There is no route to the peer in the underlay, or the outer packet"
+    " is larger than its interface takes: check both on this host.",
+    DropReason.PORT_NOT_ATTACHED: "Passes by itself while a port is attached or moves away. If it"
+    " stays, the interface of the port is missing: `midonet state`.",
+    DropReason.REWRITE_FAILED: "The frame is too short or cut where a header must be changed;"
+    " capture it at the ingress interface and report it.",
+}
+"""What an operator does about each reason."""
+
+_MEMBER = re.compile(r"^    ([A-Z_]+) = (\d+)  # (.+)$")
+_GROUP = re.compile(r"^    # (.+)\.$")
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A reason with the comment beside it in the source and the heading above it."""
+
+    reason: DropReason
+    meaning: str
+    group: str
+
+
+def described() -> list[Described]:
+    """Return every reason that the source describes, in its order."""
+    found: list[Described] = []
+    group = ""
+    for line in inspect.getsource(drop_reason).splitlines():
+        heading, member = _GROUP.match(line), _MEMBER.match(line)
+        if heading:
+            group = heading[1]
+        elif member:
+            found.append(Described(DropReason[member[1]], member[3], group))
+    return found
+
+
+def reasons() -> str:
+    """Return a table for each group."""
+    parts: list[str] = []
+    groups = dict.fromkeys(each.group for each in described())
+    for group in groups:
+        rows = [
+            (str(each.reason.value), code(each.reason.name), each.meaning, ADVICE[each.reason])
+            for each in described()
+            if each.group == group
+        ]
+        parts.append(f"## {group}\n\n{table(('number', 'name', 'meaning', 'what to do'), rows)}")
+    return "\n\n".join(parts)

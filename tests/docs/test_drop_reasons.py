@@ -1,0 +1,51 @@
+"""Every drop reason is described, and at least one test names it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from midonet.agent.flows.drop_reason import DropReason
+from scripts.generate_docs import REFERENCE
+from scripts.reference_pages.drop_reasons import ADVICE, described
+
+TESTS = Path(__file__).parents[1]
+
+WITHOUT_TEST: dict[DropReason, str] = {
+    DropReason.UNDERLAY_SPOOF: "no datapath can produce it yet: tenant ports cannot reach hosts'"
+    " addresses at all",
+    DropReason.AWAIT_QUEUE_FULL: "the limit is tested where packets are parked, without its name",
+    DropReason.INTERFACE_GONE: "the kernel program alone produces it, when an interface goes"
+    " between the lookup and the redirect",
+}
+"""Reasons that no test names, each with the cause. A reason that gets a test must leave here."""
+
+
+def named_in_tests() -> set[str]:
+    """Return every word in capitals of the tests, this file aside."""
+    words: set[str] = set()
+    for path in TESTS.rglob("*.py"):
+        if path != Path(__file__):
+            words.update(re.findall(r"\b[A-Z][A-Z_]+\b", path.read_text(encoding="utf-8")))
+    return words
+
+
+@pytest.mark.parametrize("reason", DropReason, ids=lambda reason: reason.name)
+def test_reason_has_a_line_with_meaning_and_advice(reason: DropReason) -> None:
+    text = (REFERENCE / "drop-reasons.md").read_text(encoding="utf-8")
+    line = re.search(rf"^\| {reason.value} \| `{reason.name}` \| (.+) \| (.+) \|$", text, re.M)
+    assert line is not None
+    assert all(len(cell) > 10 for cell in line.groups())
+
+
+def test_source_comments_describe_all_reasons_in_order() -> None:
+    assert [each.reason for each in described()] == list(DropReason)
+    assert set(ADVICE) == set(DropReason)
+
+
+def test_every_reason_is_named_by_a_test() -> None:
+    named = named_in_tests()
+    missing = {reason for reason in DropReason if reason.name not in named}
+    assert missing == set(WITHOUT_TEST)
