@@ -233,3 +233,13 @@ FIELDS: dict[str, st.SearchStrategy[object]] = {
 def packets() -> st.SearchStrategy[PacketSpec]:
     """Packets of the kinds that the networks look into."""
     return st.builds(PacketSpec, **FIELDS)  # type: ignore[arg-type]
+
+
+@st.composite
+def filtered_bridges(draw: st.DrawFn) -> World:
+    """One bridge, a filter on the way in at `p1`, everything known behind `p2`."""
+    world = World("h1").bridge("b1").chain("p1-in", *draw(st.lists(_rules, min_size=1, max_size=3)))
+    world.port("p1", on="b1", host="h1", inbound="p1-in").port("p2", on="b1", host="h1")
+    for mac in (*MACS, *ROUTER_MACS):
+        world.mac_at("b1", mac, "p2")
+    return world

@@ -17,7 +17,14 @@ from midonet.agent.flows.classification import masked
 from midonet.agent.flows.program import FlowProgram
 from midonet.agent.simulation.result import Consume, Drop, Forward, SimulationResult
 from midonet.packets.frame import ParsedFrame, parse_frame
-from tests.property.simulation.networks import FIELDS, LOCAL_PORTS, PacketSpec, packets, worlds
+from tests.property.simulation.networks import (
+    FIELDS,
+    LOCAL_PORTS,
+    PacketSpec,
+    filtered_bridges,
+    packets,
+    worlds,
+)
 from tests.worlds import World
 
 
@@ -46,11 +53,29 @@ def variant(spec: PacketSpec, data: st.DataObject) -> PacketSpec:
     return replace(spec, **{name: data.draw(FIELDS[name]) for name in names})
 
 
-@settings(max_examples=250)
+@settings(max_examples=200)
 @given(worlds(), packets(), st.sampled_from(LOCAL_PORTS), st.data())
 def test_every_packet_of_a_class_fares_alike(
     world: World, spec: PacketSpec, ingress: str, data: st.DataObject
 ) -> None:
+    check_class(world, spec, ingress, [variant(spec, data) for _ in range(10)])
+
+
+@settings(max_examples=300)
+@given(filtered_bridges(), packets(), st.data())
+def test_every_packet_of_a_class_fares_alike_in_a_filter(
+    world: World, spec: PacketSpec, data: st.DataObject
+) -> None:
+    check_class(
+        world,
+        spec,
+        "p1",
+        [replace(spec, **{name: data.draw(FIELDS[name])}) for name in sorted(FIELDS)],
+    )
+
+
+def check_class(world: World, spec: PacketSpec, ingress: str, others: list[PacketSpec]) -> None:
+    """Check that those of `others` that are of the class of `spec` get the same program."""
     frame = spec.frame()
     first = world.simulate(ingress, frame)
     program = program_of(first)
@@ -58,8 +83,8 @@ def test_every_packet_of_a_class_fares_alike(
     assert program is not None
     assert is_of_class(world, program, parse_frame(frame))
     assert bool(program.outputs) == (program.drop_reason is None)
-    for _ in range(10):
-        other = parse_frame(variant(spec, data).frame())
+    for other_spec in others:
+        other = parse_frame(other_spec.frame())
         if is_of_class(world, program, other):
             assert_alike(world, ingress, program, first, other)
 
