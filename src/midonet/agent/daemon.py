@@ -199,6 +199,7 @@ class Agent:
     async def _wait_in_sync(self) -> None:
         await self.topology.wait_in_sync()
         self._is_in_sync = True
+        self._update_overlay()
         self._may_decide()
 
     async def _load(self, object_ids: Sequence[ObjectId]) -> None:
@@ -216,7 +217,7 @@ class Agent:
         before = self.decisions.view
         self.decisions.view = view
         if view.tunnels != before.tunnels:
-            self._overlay.update(view, self._interfaces.snapshot())
+            self._update_overlay()
         self.soft_state.watch_devices(view.bridges, view.routers)
         devices = frozenset((*view.bridges, *view.routers))
         self._tables.remove(self.soft_state.retain_devices(devices))
@@ -225,6 +226,11 @@ class Agent:
         self.decisions.release_parked()
         self._may_decide()
         self.loop.wake()
+
+    def _update_overlay(self) -> None:
+        # Until all peers are known, a persistent datapath keeps those from before the restart.
+        if self._is_in_sync:
+            self._overlay.update(self.decisions.view, self._interfaces.snapshot())
 
     def _set_underlay_mtu(self, mtu_bytes: int) -> None:
         # The new MTU makes a new view, and this is called while one is taken into effect.
@@ -273,7 +279,7 @@ class Agent:
     async def _follow_interfaces(self) -> None:
         while True:
             self.binder.wake()
-            self._overlay.update(self.decisions.view, self._interfaces.snapshot())
+            self._update_overlay()
             self._publish()
             await self._interfaces.changes()
 

@@ -9,13 +9,10 @@ import socket
 from pathlib import Path
 
 import structlog
-import uvloop
 
 from midonet.agent.control_socket import ControlSocket
 from midonet.agent.daemon import Agent
-from midonet.agent.datapath.memory import MemoryDatapath, UdpUnderlay
-from midonet.agent.datapath.protocol import Datapath
-from midonet.agent.hosting import InterfaceSource, host_record
+from midonet.agent.hosting import host_record
 from midonet.agent.settings import (
     CONTROL_SOCKET_NAME,
     ENVIRONMENT_PREFIX,
@@ -23,7 +20,8 @@ from midonet.agent.settings import (
     DatapathKind,
 )
 from midonet.agent.state_directory import StateDirectory
-from midonet.errors import UnavailableError, UserError
+from midonet.commands.datapaths import datapath_of, uninstall_datapath
+from midonet.errors import UnavailableError
 from midonet.nsdb.settings import cluster_settings
 from midonet.nsdb.store import Store
 from midonet.nsdb.url import open_store
@@ -75,16 +73,15 @@ def run(args: argparse.Namespace) -> int:
         AgentSettings, own_prefix=ENVIRONMENT_PREFIX, file=args.config, flags=flags
     ).value
     configure_logging(settings.log_level, settings.log_format)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(uninstall(settings) if args.uninstall else serve(settings))
+    # The standard event loop: uvloop has no datagram transport for netlink sockets.
+    return asyncio.run(uninstall(settings) if args.uninstall else serve(settings))
 
 
 async def uninstall(settings: AgentSettings) -> int:
     """Remove what the datapath left in this host."""
     state_directory = StateDirectory(Path(settings.state_dir))
     try:
-        datapath, _ = _make_datapath(settings, state_directory.hash_seed() or 0)
-        await datapath.uninstall()
+        await uninstall_datapath(settings)
     finally:
         state_directory.close()
     return 0
@@ -136,38 +133,42 @@ async def _serve(
 ) -> bool:
     """Run until told to stop; False when a task failed that the agent cannot do without."""
     hash_seed = await _hash_seed(store, state_directory)
-    datapath, interfaces = _make_datapath(settings, hash_seed)
-    agent = Agent(
-        host_record(state_directory.host_id(), settings.host_name or socket.gethostname()),
-        store,
-        datapath,
-        state_directory,
-        SystemClock(),
-        interfaces=interfaces,
-        hash_seed=hash_seed,
-        session_timeout_s=settings.session_timeout_s,
-        vxlan_port=settings.vxlan_port,
-    )
-    run_dir = Path(settings.run_dir or settings.state_dir)
-    control = ControlSocket(run_dir / CONTROL_SOCKET_NAME, agent.control.respond)
-    try:
-        async with Supervisor() as tasks:
-            await agent.start(tasks)
-            await control.open()
-            _log.info("ready", host_id=str(agent.host.id), datapath=settings.datapath)
-            notify("READY=1")
+    async with datapath_of(settings, hash_seed) as (datapath, interfaces):
+        agent = Agent(
+            host_record(state_directory.host_id(), settings.host_name or socket.gethostname()),
+            store,
+            datapath,
+            state_directory,
+            SystemClock(),
+            interfaces=interfaces,
+            hash_seed=hash_seed,
+            session_timeout_s=settings.session_timeout_s,
+            vxlan_port=settings.vxlan_port,
+        )
+        run_dir = Path(settings.run_dir or settings.state_dir)
+        control = ControlSocket(run_dir / CONTROL_SOCKET_NAME, agent.control.respond)
+        try:
+            return await _run(agent, control, supervisor)
+        finally:
+            await control.close()
+            await agent.stop()
 
-            async def stop_with_process() -> None:
-                await supervisor.wait()
-                tasks.stop()
 
-            tasks.start("stop", stop_with_process)
-            await tasks.wait()
-            notify("STOPPING=1")
-            return tasks.fatal is None
-    finally:
-        await control.close()
-        await agent.stop()
+async def _run(agent: Agent, control: ControlSocket, supervisor: Supervisor) -> bool:
+    async with Supervisor() as tasks:
+        await agent.start(tasks)
+        await control.open()
+        _log.info("ready", host_id=str(agent.host.id), datapath=agent.datapath.capabilities.name)
+        notify("READY=1")
+
+        async def stop_with_process() -> None:
+            await supervisor.wait()
+            tasks.stop()
+
+        tasks.start("stop", stop_with_process)
+        await tasks.wait()
+        notify("STOPPING=1")
+        return tasks.fatal is None
 
 
 async def _hash_seed(store: Store, state_directory: StateDirectory) -> int:
@@ -180,12 +181,3 @@ async def _hash_seed(store: Store, state_directory: StateDirectory) -> int:
         return remembered
     state_directory.save_hash_seed(seed)
     return seed
-
-
-def _make_datapath(
-    settings: AgentSettings, hash_seed: int
-) -> tuple[Datapath, InterfaceSource | None]:
-    if settings.datapath is DatapathKind.MEMORY:
-        underlay = UdpUnderlay(port=settings.underlay_port)
-        return MemoryDatapath(underlay, hash_seed=hash_seed), None
-    raise UserError("This build has the memory datapath only.", field="datapath")

@@ -1,0 +1,57 @@
+"""Which datapath an agent uses, with what it needs around it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from midonet.agent.datapath.memory import MemoryDatapath, UdpUnderlay
+from midonet.agent.datapath.protocol import Datapath
+from midonet.agent.hosting import InterfaceSource
+from midonet.agent.settings import AgentSettings, DatapathKind
+from midonet.errors import UserError
+
+VXLAN_LINK = "mn-vxlan"
+"""The device that owns the overlay's UDP port (`Links.ensure_vxlan_socket`)."""
+
+
+@asynccontextmanager
+async def datapath_of(
+    settings: AgentSettings, hash_seed: int
+) -> AsyncIterator[tuple[Datapath, InterfaceSource | None]]:
+    """Yield the datapath, not opened yet, and where its interfaces come from.
+
+    The source is None when every bound name counts as an interface. What a persistent datapath
+    needs in the kernel stays there at the end. Raises DatapathError.
+    """
+    if settings.datapath is DatapathKind.MEMORY:
+        underlay = UdpUnderlay(port=settings.underlay_port)
+        yield MemoryDatapath(underlay, hash_seed=hash_seed), None
+        return
+    from midonet.agent.datapath.ebpf.datapath import EbpfDatapath
+    from midonet.agent.underlay.clsact import Clsact
+    from midonet.agent.underlay.interfaces import KernelInterfaces
+    from midonet.agent.underlay.links import Links
+
+    async with Links() as links:
+        await links.ensure_vxlan_socket(VXLAN_LINK, settings.vxlan_port)
+    filters = Clsact()
+    try:
+        datapath = EbpfDatapath(Path(settings.state_dir), hash_seed=hash_seed, filters=filters)
+        yield datapath, KernelInterfaces()
+    finally:
+        filters.close()
+
+
+async def uninstall_datapath(settings: AgentSettings) -> None:
+    """Remove from this host (namespace) all that the datapath and the agent put there."""
+    if settings.datapath is DatapathKind.MEMORY:
+        raise UserError("The memory datapath leaves nothing behind.", field="datapath")
+    from midonet.agent.underlay.links import Links
+
+    async with datapath_of(settings, 0) as (datapath, _):
+        await datapath.uninstall()
+    async with Links() as links:
+        for name in await links.own():
+            await links.remove(name)
