@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -30,7 +31,8 @@ def bind(listen: str) -> socket.socket:
     try:
         return socket.create_server((address, int(match["port"])), family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise UnavailableError(f"cannot listen on {listen}: {error.strerror or error}") from None
+        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror
+        raise UnavailableError(f"cannot listen on {listen}: {reason}") from None
 
 
 class ApiServer(uvicorn.Server):
