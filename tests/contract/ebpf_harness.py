@@ -110,9 +110,15 @@ class EbpfHarness:
     underlay_interfaces = frozenset({"u0"})
 
     def __init__(
-        self, datapath: EbpfDatapath, host: Namespace, outside: Namespace, stack: ExitStack
+        self,
+        datapath: EbpfDatapath,
+        state_dir: Path,
+        host: Namespace,
+        outside: Namespace,
+        stack: ExitStack,
     ) -> None:
         self.datapath = datapath
+        self.state_dir = state_dir
         self.host = host
         self.outside = outside
         self._stack = stack
@@ -184,14 +190,12 @@ class EbpfHarness:
         self._underlay.send(macs + eth_type + packet)
 
     def sent_outer(self) -> list[bytes]:
-        found = []
-        for frame in self._underlay.read():
-            is_ipv4 = frame[12:14] == b"\x08\x00"
-            if (is_ipv4 and frame[30:34] == self._peers[0]) or (
-                frame[12:14] == b"\x86\xdd" and frame[38:54] == self._peers[1]
-            ):
-                found.append(frame[14:])
-        return found
+        return [frame[14:] for frame in self._underlay.read() if self._is_for_peer(frame)]
+
+    def _is_for_peer(self, frame: bytes) -> bool:
+        if frame[12:14] == b"\x08\x00":
+            return frame[30:34] == self._peers[0]
+        return frame[12:14] == b"\x86\xdd" and frame[38:54] == self._peers[1]
 
 
 @asynccontextmanager
@@ -223,6 +227,6 @@ async def ebpf_harness(
         )
         try:
             await datapath.open()
-            yield EbpfHarness(datapath, host, outside, stack)
+            yield EbpfHarness(datapath, Path(state_dir), host, outside, stack)
         finally:
             await datapath.uninstall()

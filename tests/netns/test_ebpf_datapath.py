@@ -1,0 +1,331 @@
+"""The kernel datapath beyond the contract: restarts, upgrades, neighbours, what it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import shutil
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+
+from midonet.agent.datapath.ebpf import AttachMode, EbpfDatapath
+from midonet.agent.datapath.ebpf.loader import OBJECT_PATH
+from midonet.agent.datapath.ebpf.syscalls import tcx_programs
+from midonet.agent.datapath.protocol import OverlayConfig, PortAttachment
+from midonet.agent.flows.classification import EXACT_MASK, masked
+from midonet.agent.flows.drop_reason import DropReason
+from midonet.agent.flows.mask import EMPTY_MASK
+from midonet.agent.flows.program import (
+    FlowProgram,
+    Guards,
+    InstalledProgram,
+    LocalOutput,
+    Output,
+    Rewrite,
+    TunnelOutput,
+)
+from midonet.errors import DatapathError
+from midonet.model.hosts import TunnelKind
+from midonet.model.ids import PortId
+from midonet.packets.addresses import IpVersion
+from midonet.packets.frame import parse_frame
+from tests.contract.datapath_harness import eventually
+from tests.contract.ebpf_harness import HASH_SEED, EbpfHarness, ebpf_harness, inside
+
+IN, OUT, THIRD = (PortId(UUID(int=number)) for number in (0xA1, 0xA2, 0xA3))
+FRAME = bytes(
+    Ether(src="02:00:00:00:00:0a", dst="02:00:00:00:00:0b")
+    / IP(src="10.0.0.1", dst="10.0.0.2")
+    / UDP(sport=1, dport=2)
+    / Raw(b"data" * 10)
+)
+DST_MASK = EMPTY_MASK._replace(eth_dst=EXACT_MASK.eth_dst)
+MAX_PORTS = 16
+
+
+@pytest.fixture
+async def harness() -> AsyncIterator[EbpfHarness]:
+    async with ebpf_harness() as opened:
+        for port_id in (IN, OUT):
+            opened.add_port(port_id)
+        yield opened
+
+
+def entry(*outputs: Output, program_id: int = 1, mask_id: int = 1) -> InstalledProgram:
+    key = parse_frame(FRAME, hash_seed=HASH_SEED).key
+    mask = DST_MASK if mask_id else EXACT_MASK
+    program = FlowProgram(IN, key, mask, outputs, guards=Guards(1, 9000), lifetime_s=30.0)
+    return InstalledProgram(program_id, mask_id, mask, masked(key, mask), program)
+
+
+def another(
+    harness: EbpfHarness,
+    *,
+    state_dir: Path | None = None,
+    max_programs: int = 1024,
+    object_path: Path = OBJECT_PATH,
+) -> EbpfDatapath:
+    """Return a datapath as the next process of the same agent would make it."""
+    return EbpfDatapath(
+        state_dir or harness.state_dir,
+        hash_seed=HASH_SEED,
+        max_programs=max_programs,
+        max_ports=MAX_PORTS,
+        object_path=object_path,
+    )
+
+
+async def delivered(harness: EbpfHarness, count: int) -> None:
+    await eventually(lambda: len(harness.delivered(OUT)) >= count)
+    assert harness.delivered(OUT) == [FRAME] * count
+
+
+async def test_programs_go_on_without_a_process_and_are_read_back(harness: EbpfHarness) -> None:
+    datapath = harness.datapath
+    endpoints = harness.endpoints(IpVersion.V6)
+    flood = entry(
+        LocalOutput(OUT),
+        TunnelOutput(
+            TunnelKind.GRE,
+            endpoints.local,
+            endpoints.peer,
+            77,
+            Rewrite(eth_src=5, ip_dst=0x0A000009, l4_dst=53, push_vlan=7, ttl_decrement=1),
+        ),
+        program_id=2,
+        mask_id=0,
+    )
+    single = entry(LocalOutput(OUT))
+    datapath.install([flood, single])
+    datapath.set_delivery(5, (OUT,))
+    datapath.set_delivery(6, (OUT, IN))
+    harness.send(IN, FRAME)
+    await delivered(harness, 1)
+    await datapath.close()
+    harness.send(IN, FRAME)
+    await delivered(harness, 2)
+
+    resumed = another(harness)
+    await resumed.open()
+    try:
+        assert dict(resumed.attached()) == {
+            port: harness.interface_name(port) for port in (IN, OUT)
+        }
+        assert dict(resumed.deliveries()) == {5: (OUT,), 6: (OUT, IN)}
+        held = {found.program_id: found for found in resumed.installed()}
+        assert held == {1: single, 2: flood}
+        assert {i: s.packets for i, s in resumed.statistics().items()} == {2: 2}
+        harness.send(IN, FRAME)
+        await delivered(harness, 3)
+        assert resumed.statistics()[2].packets == 3
+    finally:
+        await resumed.close()
+        await datapath.open()
+
+
+async def test_upcalls_nobody_read_wait_for_the_next_process(harness: EbpfHarness) -> None:
+    await harness.datapath.close()
+    harness.send(IN, FRAME)
+    await harness.datapath.open()
+    async with asyncio.timeout(5):
+        (upcall,) = await harness.datapath.upcalls()
+    assert upcall.frame == FRAME
+
+
+def other_build(directory: Path) -> Path:
+    """Return an object that does the same and is not the same."""
+    path = Path(shutil.copy(OBJECT_PATH, directory / "other.bpf.o"))
+    path.write_bytes(path.read_bytes() + b"another build")
+    return path
+
+
+def has_mounts(directory: Path) -> bool:
+    return str(directory) in Path("/proc/self/mountinfo").read_text()
+
+
+async def send_steadily(harness: EbpfHarness, stop: asyncio.Event) -> int:
+    """Send until told to stop; return how many frames were sent."""
+    count = 0
+    while not stop.is_set():
+        harness.send(IN, FRAME)
+        count += 1
+        await asyncio.sleep(0)
+    return count
+
+
+@pytest.mark.parametrize("change", ["same", "build", "sizes"])
+async def test_no_packet_is_lost_when_another_process_takes_over(
+    harness: EbpfHarness, tmp_path: Path, change: str
+) -> None:
+    """The next process may bring another build of the object, or tables of other sizes."""
+    harness.datapath.install([entry(LocalOutput(OUT))])
+    path = OBJECT_PATH
+    if change == "build":
+        path = other_build(tmp_path)
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        sender = tasks.create_task(send_steadily(harness, stop))
+        for _ in range(3):
+            await harness.datapath.close()
+            await asyncio.sleep(0)
+            successor = another(
+                harness, object_path=path, max_programs=2048 if change == "sizes" else 1024
+            )
+            await successor.open()
+            await asyncio.sleep(0)
+            await successor.close()
+            await harness.datapath.open()
+        stop.set()
+    await eventually(lambda: len(harness.delivered(OUT)) >= sender.result())
+    assert len(harness.delivered(OUT)) == sender.result()
+    assert [found.program_id for found in harness.datapath.installed()] == [1]
+    ifindex = socket.if_nametoindex(harness.interface_name(IN))
+    assert len(tcx_programs(ifindex)) == 1, "programs must not stack"
+
+
+async def test_one_state_directory_serves_one_process(harness: EbpfHarness) -> None:
+    with pytest.raises(DatapathError, match="another agent"):
+        await another(harness).open()
+    harness.datapath.install([entry(LocalOutput(OUT))])
+    harness.send(IN, FRAME)
+    await delivered(harness, 1)
+
+
+async def test_one_namespace_serves_one_agent(harness: EbpfHarness, tmp_path: Path) -> None:
+    intruder = another(harness, state_dir=tmp_path)
+    try:
+        with pytest.raises(DatapathError, match="another agent") as caught:
+            await intruder.open()
+        assert caught.value.errno == errno.EBUSY
+    finally:
+        await intruder.uninstall()
+    harness.datapath.install([entry(LocalOutput(OUT))])
+    harness.send(IN, FRAME)
+    await delivered(harness, 1)
+
+
+async def test_an_interface_that_disappears_is_detached(harness: EbpfHarness) -> None:
+    harness.datapath.install([entry(LocalOutput(OUT))])
+    harness.host.ip(f"link delete {harness.interface_name(OUT)}")
+    await eventually(lambda: OUT not in harness.datapath.attached())
+    harness.send(IN, FRAME)
+    counted = (IN, DropReason.INTERFACE_GONE)
+    await eventually(lambda: harness.datapath.drops().get(counted))
+    assert harness.datapath.drops()[counted] == 1
+    with pytest.raises(DatapathError) as caught:
+        harness.datapath.attach(PortAttachment(OUT, harness.interface_name(OUT)))
+    assert caught.value.errno == errno.ENODEV
+    harness.add_port(OUT)
+    harness.send(IN, FRAME)
+    await delivered(harness, 1)
+
+
+async def test_an_interface_that_went_unnoticed_is_detached_at_start(harness: EbpfHarness) -> None:
+    await harness.datapath.close()
+    harness.host.ip(f"link delete {harness.interface_name(OUT)}")
+    await harness.datapath.open()
+    assert set(harness.datapath.attached()) == {IN}
+
+
+async def test_a_slot_given_to_another_port_does_not_inherit_its_traffic(
+    harness: EbpfHarness,
+) -> None:
+    datapath = harness.datapath
+    datapath.install([entry(LocalOutput(OUT))])
+    datapath.set_delivery(9, (PortId(UUID(int=0xB000)),))
+    datapath.detach(OUT)
+    for number in range(MAX_PORTS - 3):
+        datapath.set_delivery(100 + number, (PortId(UUID(int=0xC000 + number)),))
+    with pytest.raises(DatapathError) as caught:
+        datapath.set_delivery(99, (THIRD,))
+    assert caught.value.errno == errno.ENOSPC, "every slot is still referred to"
+    datapath.set_delivery(9, ())
+    harness.add_port(THIRD)
+    harness.send(IN, FRAME)
+    await eventually(lambda: datapath.drops().get((IN, DropReason.PORT_NOT_ATTACHED)))
+    assert harness.delivered(THIRD) == []
+
+
+async def test_a_changed_underlay_route_is_followed(harness: EbpfHarness) -> None:
+    endpoints = harness.endpoints(IpVersion.V4)
+    harness.datapath.configure_overlay(
+        OverlayConfig(
+            frozenset((endpoints.local,)), frozenset((endpoints.peer,)), frozenset(("u0",))
+        )
+    )
+    output = TunnelOutput(TunnelKind.VXLAN, endpoints.local, endpoints.peer, 9)
+    harness.datapath.install([entry(output)])
+    harness.host.ip("address del 192.0.2.1/24 dev u0")
+    harness.host.ip("address add 192.0.2.1/32 dev lo")
+
+    def is_without_route() -> bool:
+        harness.send(IN, FRAME)
+        return (IN, DropReason.NO_TUNNEL) in harness.datapath.drops()
+
+    await eventually(is_without_route)
+    harness.host.ip("route add 192.0.2.0/24 dev u0")
+    harness.host.ip("neighbour replace 192.0.2.2 lladdr 02:00:00:00:0f:02 dev u0 nud permanent")
+
+    def arrives() -> bool:
+        harness.send(IN, FRAME)
+        return bool(harness.sent_outer())
+
+    await eventually(arrives)
+
+
+async def test_uninstalling_leaves_nothing(harness: EbpfHarness) -> None:
+    names = [harness.interface_name(port) for port in (IN, OUT)]
+    indices = [socket.if_nametoindex(name) for name in [*names, "u0"]]
+    endpoints = harness.endpoints(IpVersion.V4)
+    harness.datapath.configure_overlay(
+        OverlayConfig(frozenset((endpoints.local,)), interface_names=frozenset(("u0",)))
+    )
+    assert all(len(tcx_programs(index)) == 1 for index in indices)
+    await harness.datapath.uninstall()
+    assert all(tcx_programs(index) == [] for index in indices)
+    assert not [name for _, name in socket.if_nameindex() if name.startswith("mn-")]
+    assert list(harness.state_dir.iterdir()) == []
+    assert not has_mounts(harness.state_dir)
+
+
+async def test_an_ended_process_can_be_uninstalled_by_another(harness: EbpfHarness) -> None:
+    await harness.datapath.close()
+    await another(harness).uninstall()
+    assert tcx_programs(socket.if_nametoindex(harness.interface_name(IN))) == []
+    assert list(harness.state_dir.iterdir()) == []
+
+
+async def test_clsact_serves_where_there_is_no_tcx() -> None:
+    async with ebpf_harness(attach_mode=AttachMode.CLSACT) as harness:
+        assert harness.datapath.attach_mode is AttachMode.CLSACT
+        for port_id in (IN, OUT):
+            harness.add_port(port_id)
+        endpoints = harness.endpoints(IpVersion.V4)
+        harness.datapath.configure_overlay(
+            OverlayConfig(
+                frozenset((endpoints.local,)), frozenset((endpoints.peer,)), frozenset(("u0",))
+            )
+        )
+        tunnel = TunnelOutput(TunnelKind.VXLAN, endpoints.local, endpoints.peer, 9)
+        harness.datapath.install([entry(tunnel, LocalOutput(OUT))])
+        harness.send(IN, FRAME)
+        await delivered(harness, 1)
+        await eventually(harness.sent_outer)
+        await harness.datapath.close()
+        harness.send(IN, FRAME)
+        await delivered(harness, 2)
+        await harness.datapath.open()
+        harness.send(IN, FRAME)
+        await delivered(harness, 3)
+        assert tcx_programs(socket.if_nametoindex("u0")) == []
+        await harness.datapath.uninstall()
+        with inside(harness.host.name):
+            shown = harness.host.run("tc", "filter", "show", "dev", "u0", "ingress")
+        assert "midonet" not in shown
