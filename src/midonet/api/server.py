@@ -31,7 +31,8 @@ def bind(listen: str) -> socket.socket:
     try:
         return socket.create_server((address, int(match["port"])), family=family, backlog=_BACKLOG)
     except OSError as error:
-        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror
         raise UnavailableError(f"cannot listen on {listen}: {reason}") from None
 
 
