@@ -162,9 +162,10 @@ class _Drawing:
             )
         )
         source = None
-        if self._maybe(0.25):
+        if self._maybe(0.4):
             other = host_address(version, self.random.randrange(NETWORKS), 0)
-            source = f"{other}/{24 if v4 else 64}"
+            lengths = (24, 24, 23, 25, 10) if v4 else (64, 64, 31, 65, 33)
+            source = f"{other}/{self.random.choice(lengths)}"
         kind = self.random.choices(
             (NextHopKind.NORMAL, NextHopKind.BLACKHOLE, NextHopKind.REJECT), (8, 1, 1)
         )[0]
@@ -226,7 +227,7 @@ class _Drawing:
         version = random.choice(tuple(IpVersion))
         network = host_address(version, random.randrange(NETWORKS), 0)
         host = host_address(version, random.randrange(NETWORKS), random.randrange(1, HOSTS))
-        lengths = (24, 30, 16, 23) if version is IpVersion.V4 else (64, 126, 32, 48)
+        lengths = (24, 30, 8, 17, 23) if version is IpVersion.V4 else (64, 126, 16, 33, 49, 65)
         prefix = random.choice((str(host), f"{network}/{random.choice(lengths)}"))
         return random.choice(
             (

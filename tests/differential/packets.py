@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
+from midonet.agent.flows.mask import IPV4_STEPS, IPV6_STEPS
 from midonet.packets.addresses import MAC_BROADCAST, IpAddress, IpVersion, parse_ip, parse_mac
 from midonet.packets.arp import ArpMessage
 from midonet.packets.build import Envelope, ethernet_frame, icmpv6_frame, ip_frame
@@ -201,10 +202,14 @@ class PacketSource:
     def mutate(self, draft: Draft) -> Draft:
         """Return the same packet with one or two fields drawn anew."""
         names = self._random.choices(
-            ("eth_src", "eth_dst", "vlan", "source", "destination", "protocol", "l4", "tos",
-             "ttl", "size", "fragment", "df", "tcp_flags", "operation", "kind"),
+            ("eth_src", "eth_dst", "vlan", "source", "source", "destination", "destination",
+             "protocol", "l4", "tos", "ttl", "size", "fragment", "df", "tcp_flags", "operation",
+             "kind"),
             k=self._random.choice((1, 1, 2)),
         )  # fmt: skip
+        if self._random.random() < 0.25:
+            name = self._random.choice(("source", "destination"))
+            return replace(draft, **{name: self._near(getattr(draft, name))})  # type: ignore[arg-type]
         other = self.draw()
         if other.source.version is not draft.source.version:
             version = draft.source.version
@@ -227,7 +232,16 @@ class PacketSource:
         random = self._random
         if random.random() < 0.12:
             return parse_ip(random.choice(ODD_ADDRESSES[version]))
-        return host_address(version, random.randrange(NETWORKS), random.randrange(1, HOSTS))
+        address = host_address(version, random.randrange(NETWORKS), random.randrange(1, HOSTS))
+        return self._near(address) if random.random() < 0.1 else address
+
+    def _near(self, address: IpAddress) -> IpAddress:
+        """Return an address that differs in one bit, often the first behind a mask's step."""
+        random = self._random
+        bits = address.version.bits
+        steps = IPV4_STEPS if address.version is IpVersion.V4 else IPV6_STEPS
+        place = random.choice((*steps[:-1], random.randrange(bits)))
+        return IpAddress(address.version, address.value ^ 1 << (bits - 1 - place))
 
     def _l4(self, protocol: int) -> tuple[int, int]:
         random = self._random

@@ -21,8 +21,9 @@ from tests.differential.judging import (
 )
 
 BLOCKS = 10
-NETWORKS_PER_BLOCK = 30
-PACKETS = 30
+NETWORKS_PER_BLOCK = 50
+PACKETS = 25
+RELATED = 60
 
 
 def check_hit(case: Case, sent: Sent, seen: Counter[str]) -> None:
@@ -50,7 +51,7 @@ def test_hit_of_an_installed_program_equals_simulation(block: int) -> None:
     for seed in range(block * NETWORKS_PER_BLOCK, (block + 1) * NETWORKS_PER_BLOCK):
         case = Case(seed, packets=PACKETS)
         install_all(case, case.first)
-        for sent in (*case.first, *case.related(PACKETS)):
+        for sent in (*case.first, *case.related(RELATED)):
             check_hit(case, sent, seen)
     # The comparison must not become empty without notice.
     assert min(seen["hit"], seen["miss"], seen["guard"]) > NETWORKS_PER_BLOCK, seen

@@ -1,0 +1,63 @@
+"""Every named network, simulated as built by hand and as read back from a store."""
+
+from __future__ import annotations
+
+import pytest
+
+from midonet.agent.flows.drop_reason import DropReason
+from tests.scenario import bridging, filtering, resolution, routing
+from tests.scenario.running import BuiltLane, Scenario, run
+from tests.scenario.stored import stored
+
+SCENARIOS: list[Scenario] = [
+    *bridging.SCENARIOS,
+    *routing.SCENARIOS,
+    *resolution.SCENARIOS,
+    *filtering.SCENARIOS,
+]
+
+
+def named(scenarios: list[Scenario]) -> list[object]:
+    return [pytest.param(scenario, id=scenario.name) for scenario in scenarios]
+
+
+@pytest.mark.parametrize("scenario", named(SCENARIOS))
+async def test_scenario_as_built(scenario: Scenario) -> None:
+    world = scenario.make()
+    await run(scenario, BuiltLane(world), world)
+
+
+@pytest.mark.parametrize("scenario", named([one for one in SCENARIOS if not one.only_simulated]))
+async def test_scenario_as_stored(scenario: Scenario) -> None:
+    world = scenario.make()
+    async with stored(world) as lane:
+        await run(scenario, lane, world)
+
+
+DATAPATH_ONLY = {
+    DropReason.UNKNOWN_TUNNEL_KEY: "overlay packets are delivered without simulation",
+    DropReason.UNKNOWN_PEER: "overlay packets are delivered without simulation",
+    DropReason.OVERLAY_MALFORMED: "overlay packets are delivered without simulation",
+    DropReason.UNDERLAY_SPOOF: "overlay packets are delivered without simulation",
+    DropReason.UPCALL_RATE: "a budget of the datapath",
+    DropReason.UPCALL_RING_FULL: "a queue between the datapath and the agent",
+    DropReason.AWAIT_TIMEOUT: "the agent waits, simulation never does",
+    DropReason.AWAIT_QUEUE_FULL: "the agent waits, simulation never does",
+    DropReason.INTERFACE_GONE: "interfaces are the datapath's",
+    DropReason.INTERNAL: "a fault of the agent",
+    DropReason.ENCAP_FAILED: "headers are written by the datapath",
+    DropReason.PORT_NOT_ATTACHED: "interfaces are the datapath's",
+    DropReason.REWRITE_FAILED: "headers are written by the datapath",
+}
+"""Reasons that simulation never gives, and why."""
+
+
+def test_every_reason_to_drop_has_a_scenario() -> None:
+    shown = {step.verdict.reason for scenario in SCENARIOS for step in scenario.steps} - {None}
+    assert shown.isdisjoint(DATAPATH_ONLY)
+    assert set(DropReason) - shown == set(DATAPATH_ONLY)
+
+
+def test_scenarios_are_named_apart() -> None:
+    names = [scenario.name for scenario in SCENARIOS]
+    assert len(names) == len(set(names))
