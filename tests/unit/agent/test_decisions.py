@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+
+from midonet.agent.datapath.memory import InProcessUnderlay, MemoryDatapath
+from midonet.agent.datapath.protocol import PortAttachment
+from midonet.agent.decisions import Decisions
+from midonet.agent.flows.drop_reason import DropReason
+from midonet.agent.flows.tags import device_tag
+from midonet.agent.outbox import StateWrite
+from midonet.agent.parking import AWAIT_LIMIT_S
+from midonet.agent.soft_state import SoftStateReplica
+from midonet.agent.topology.view import BridgeView, Location, PortView, TopologyView
+from midonet.agent.upcalls import PacketLoop
+from midonet.model.ids import BridgeId, HostId, ObjectId, PortId
+from midonet.packets.addresses import parse_ip
+from midonet.packets.build import Envelope, udp_frame
+from midonet.runtime.clock import ManualClock
+
+ME = HostId(UUID(int=1))
+BRIDGE = BridgeId(UUID(int=2))
+HERE, THERE = PortId(UUID(int=3)), PortId(UUID(int=4))
+MAC_1, MAC_2 = 0x020000000001, 0x020000000002
+
+
+class Shell:
+    """Decisions and their loop on a memory datapath, with time in the test's hand."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.datapath = MemoryDatapath(InProcessUnderlay(), clock=self.clock)
+        self.requested: list[ObjectId] = []
+        self.written: list[StateWrite] = []
+        self.left: list[tuple[PortId, bytes]] = []
+        soft_state = SoftStateReplica(ME, self.clock, self.written.append)
+        self.decisions = Decisions(ME, self.datapath, self.clock, soft_state, self.requested.extend)
+        self.loop = PacketLoop(self.datapath, self.decisions, self.clock, lambda: None)
+        self.datapath.subscribe(lambda port_id, frame: self.left.append((port_id, frame)))
+        for port_id, name in ((HERE, "tap1"), (THERE, "tap2")):
+            self.datapath.attach(PortAttachment(port_id, name))
+        self.decisions.view = TopologyView(
+            1,
+            ME,
+            ports={port: PortView(port, bridge_id=BRIDGE, host_id=ME) for port in (HERE, THERE)},
+            locations={HERE: Location(ME, 1, True), THERE: Location(ME, 2, True)},
+        )
+
+    async def open(self) -> Shell:
+        await self.datapath.open()
+        return self
+
+    def show_bridge(self, **fields: object) -> None:
+        bridge = BridgeView(BRIDGE, flood_port_ids=(HERE, THERE), **fields)  # type: ignore[arg-type]
+        self.decisions.view = replace(self.decisions.view, bridges={BRIDGE: bridge})
+        self.decisions.programs.change(frozenset({device_tag(BRIDGE)}))
+        self.decisions.release_parked()
+
+    async def send(self, *frames: bytes, port_id: PortId = HERE) -> None:
+        for frame in frames:
+            self.datapath.receive(port_id, frame)
+        for upcall in await self.datapath.upcalls(10_000):
+            self.decisions.enqueue(upcall)
+        self.work()
+
+    def work(self) -> None:
+        while self.loop.decide_batch():
+            pass
+
+    def drops(self, reason: DropReason) -> int:
+        return self.datapath.drops().get((HERE, reason), 0)
+
+
+def frame(destination: int = MAC_2, *, ttl: int = 64) -> bytes:
+    envelope = Envelope(MAC_1, destination, parse_ip("10.0.0.1"), parse_ip("10.0.0.2"), ttl=ttl)
+    return udp_frame(envelope, 1000, 2000)
+
+
+@pytest.fixture
+async def shell() -> Shell:
+    return await Shell().open()
+
+
+async def test_packet_waits_for_its_device_and_goes_on(shell: Shell) -> None:
+    await shell.send(frame())
+    assert shell.requested == [BRIDGE]
+    assert shell.left == []
+    shell.show_bridge()
+    shell.work()
+    assert shell.left == [(THERE, frame())]
+    assert len(shell.decisions.parking) == 0
+
+
+async def test_device_that_does_not_come_is_a_named_drop(shell: Shell) -> None:
+    await shell.send(frame())
+    shell.clock.advance(AWAIT_LIMIT_S)
+    shell.loop.tick()
+    assert shell.drops(DropReason.AWAIT_TIMEOUT) == 1
+
+
+async def test_waiting_room_of_a_port_is_bounded(shell: Shell) -> None:
+    await shell.send(*(frame(destination) for destination in range(2, 2 * 200, 2)))
+    waiting = len(shell.decisions.parking)
+    assert 0 < waiting < 199
+    assert shell.drops(DropReason.AWAIT_QUEUE_FULL) == 199 - waiting
+
+
+async def test_packets_of_one_class_are_decided_on_once(shell: Shell) -> None:
+    shell.show_bridge()
+    await shell.send(*(frame() for _ in range(20)))
+    assert len(shell.left) == 20
+    assert shell.decisions.counters.duplicates == 19
+    assert len(shell.decisions.programs.table) == 1
+
+
+async def test_program_of_changed_facts_takes_the_place_of_the_old_one(shell: Shell) -> None:
+    shell.show_bridge()
+    await shell.send(frame())
+    shell.show_bridge(admin_state_up=False)
+    shell.work()
+    [after] = shell.datapath.installed()
+    assert after.program.drop_reason is DropReason.DEVICE_DOWN
+    shell.datapath.receive(HERE, frame())
+    assert shell.drops(DropReason.DEVICE_DOWN) == 1
+
+
+async def test_program_that_cannot_be_judged_in_time_is_removed(shell: Shell) -> None:
+    shell.show_bridge()
+    await shell.send(frame())
+    shell.decisions.view = replace(shell.decisions.view, bridges={})
+    shell.decisions.programs.change(frozenset({device_tag(BRIDGE)}))
+    shell.work()
+    assert len(list(shell.datapath.installed())) == 1
+    shell.clock.advance(0.6)
+    shell.loop.tick()
+    assert list(shell.datapath.installed()) == []
+
+
+async def test_urgent_change_removes_at_once(shell: Shell) -> None:
+    shell.show_bridge()
+    await shell.send(frame())
+    shell.decisions.programs.change(frozenset(), urgent=frozenset({device_tag(BRIDGE)}))
+    assert list(shell.datapath.installed()) == []
+
+
+async def test_traffic_in_the_datapath_keeps_a_mac_learnt(shell: Shell) -> None:
+    shell.show_bridge()
+    await shell.send(frame())
+    soft_state = shell.decisions.soft_state
+    for _ in range(15):
+        shell.clock.advance(2)
+        shell.datapath.receive(HERE, frame())
+        shell.loop.tick()
+        shell.work()
+    assert soft_state.mac_port(BRIDGE, 0, MAC_1) == HERE
+    for _ in range(10):
+        shell.clock.advance(2)
+        shell.loop.tick()
+        shell.work()
+    assert soft_state.mac_port(BRIDGE, 0, MAC_1) is None
+
+
+async def test_full_queue_is_a_named_drop(shell: Shell) -> None:
+    shell.show_bridge()
+    shell.decisions.queue._port_limit = 5
+    await shell.send(*(frame(destination) for destination in range(2, 22, 2)))
+    assert shell.drops(DropReason.UPCALL_RING_FULL) == 5
+    assert len(shell.left) == 5
