@@ -222,6 +222,12 @@ def program_identity(fd: int) -> tuple[int, str]:
     return program_id, info[64:80].split(b"\0", 1)[0].decode()
 
 
+def verified_instructions(fd: int) -> int:
+    """Return how many instructions the verifier went through for a program (Linux 5.16)."""
+    (count,) = struct.unpack_from("=I", _info(fd, 232), 216)
+    return int(count)
+
+
 class MapShape(NamedTuple):
     """Type, sizes in bytes and capacity of a map."""
 

@@ -1,0 +1,162 @@
+"""The kernel programs alone: load, verifier, and nanoseconds a packet by test runs.
+
+A test run repeats a program on one packet, which is right only where the packet stays as it
+is; what rewrites or encapsulates is run once at a time and the median taken, with an empty
+program's median subtracted from it by the reader: both are among the rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from uuid import UUID
+
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+
+from midonet.agent.datapath.ebpf import abi, codec
+from midonet.agent.datapath.ebpf.loader import LoadedObject, load_object
+from midonet.agent.datapath.ebpf.syscalls import run_program, verified_instructions
+from midonet.agent.flows.mask import EMPTY_MASK, FlowMask
+from midonet.agent.flows.program import NO_REWRITE, Rewrite
+from midonet.packets.addresses import parse_ip
+from midonet.packets.frame import parse_frame
+from midonet.packets.overlay import encapsulate_vxlan
+
+RUNS = 7
+REPEAT = 200_000
+SINGLES = 3000
+LOOPBACK = 1
+FRAME = bytes(
+    Ether(src="02:00:00:00:00:0a", dst="02:00:00:00:00:0b")
+    / IP(src="10.0.0.1", dst="10.0.0.2")
+    / TCP(sport=1000, dport=2000, flags="A")
+    / Raw(b"x" * 18)
+)
+KEY = parse_frame(FRAME).key
+LOCAL, REMOTE = parse_ip("192.0.2.1"), parse_ip("192.0.2.2")
+ROUTED = Rewrite(eth_dst=1 << 41 | 5, eth_src=1 << 41 | 6, ttl_decrement=1)
+NAT = Rewrite(
+    eth_dst=1 << 41 | 5, eth_src=1 << 41 | 6, ip_dst=0x0A000063, l4_dst=53, ttl_decrement=1
+)
+
+
+def index(value: int) -> bytes:
+    return value.to_bytes(4, sys.byteorder)
+
+
+def prepare(loaded: LoadedObject) -> None:
+    """Make a host with one attached port, which is both ways, and one tunnel."""
+    maps = loaded.maps
+    maps["config"].update(
+        index(0),
+        abi.CONFIG.pack(
+            abi_version=abi.ABI_VERSION, vxlan_port=(6677).to_bytes(2, "big"), statistics_width=2
+        ),
+    )
+    maps["ports"].update(
+        index(1),
+        abi.PORT.pack(
+            port_id=UUID(int=1).bytes,
+            flags=abi.PortFlag.ATTACHED | abi.PortFlag.IN_USE,
+            ifindex=LOOPBACK,
+            incarnation=1,
+            upcall_burst_ns=1 << 62,
+        ),
+    )
+    maps["interfaces"].update(index(LOOPBACK), abi.INTERFACE.pack(slot=1, incarnation=1))
+    ends = {"local": codec.pack_ip(LOCAL), "remote": codec.pack_ip(REMOTE), "family": 4}
+    maps["tunnels"].update(index(1), abi.TUNNEL.pack(**ends, ifindex=LOOPBACK))
+    maps["peers"].update(abi.PEER_KEY.pack(**ends), abi.PEER.pack())
+    maps["deliveries"].update(index(7), abi.DELIVERY.pack(port=1, incarnation=1))
+
+
+def output(rewrite: Rewrite, *, tunnel: bool = False) -> bytes:
+    packed = codec.pack_rewrite(rewrite, is_ipv6=False)
+    if tunnel:
+        return abi.OUTPUT.pack(kind=abi.OutputKind.VXLAN, target=7, tunnel=1, rewrite=packed)
+    return abi.OUTPUT.pack(kind=abi.OutputKind.LOCAL, target=1, incarnation=1, rewrite=packed)
+
+
+def install(loaded: LoadedObject, way: bytes | None, masks: int = 1) -> None:
+    """Install one program, found under the last of `masks` masks; None drops."""
+    table = bytearray(abi.PORT_MASKS.size)
+    table[:16] = abi.PORT_MASKS.pack(valid=(1 << masks) - 1)[:16]
+    mask = EMPTY_MASK
+    for number in range(masks):
+        mask = FlowMask(0, 0, 0xFFFF, ip_proto=0xFF, ip_dst=0xFFFF_FFFF, l4_src=number)
+        start = 16 + number * abi.CLASS_KEY.size
+        table[start : start + abi.CLASS_KEY.size] = codec.pack_masks(mask)[0]
+    loaded.maps["port_masks"].update(index(1), bytes(table))
+    fields = KEY._make(a & b for a, b in zip(KEY, mask, strict=True))
+    key = codec.pack_key(1, masks - 1, fields, is_ipv6=False)
+    loaded.maps["programs"].update(
+        key,
+        abi.PROGRAM.pack(
+            program_id=1,
+            drop_reason=0 if way else 10,
+            output_count=1 if way else 0,
+            output=way or b"",
+        ),
+    )
+
+
+def repeated(program: int, frame: bytes) -> float:
+    runs = (run_program(program, frame, repeat=REPEAT).duration_ns for _ in range(RUNS))
+    return statistics.median(runs)
+
+
+def single(program: int, frame: bytes) -> float:
+    return statistics.median(run_program(program, frame).duration_ns for _ in range(SINGLES))
+
+
+def rows() -> Iterator[tuple[str, float, str]]:
+    started = time.perf_counter()
+    loaded = load_object()
+    yield "bpf_load", (time.perf_counter() - started) * 1000, "ms"
+    for name, descriptor in loaded.programs.items():
+        yield f"bpf_verified_{name}", verified_instructions(descriptor), "instructions"
+    prepare(loaded)
+    port = loaded.programs["midonet_port"]
+    install(loaded, None)
+    yield "bpf_drop", repeated(port, FRAME), "ns/packet"
+    yield "bpf_drop_once", single(port, FRAME), "ns/packet"
+    for masks in (1, 8, 32):
+        install(loaded, output(NO_REWRITE), masks)
+        yield f"bpf_forward_masks_{masks}", repeated(port, FRAME), "ns/packet"
+    install(loaded, output(NO_REWRITE))
+    yield "bpf_forward_once", single(port, FRAME), "ns/packet"
+    install(loaded, output(ROUTED))
+    yield "bpf_route_once", single(port, FRAME), "ns/packet"
+    install(loaded, output(NAT))
+    yield "bpf_nat_once", single(port, FRAME), "ns/packet"
+    install(loaded, output(ROUTED, tunnel=True))
+    yield "bpf_route_vxlan_once", single(port, FRAME), "ns/packet"
+    outer = encapsulate_vxlan(
+        FRAME, key=7, local=REMOTE, remote=LOCAL, source_port=50000, udp_port=6677
+    )
+    received = bytes(12) + b"\x08\x00" + outer
+    underlay = loaded.programs["midonet_underlay"]
+    yield "bpf_deliver_vxlan_once", single(underlay, received), "ns/packet"
+    foreign = bytes(Ether() / IP(src="192.0.2.9", dst="192.0.2.1") / TCP())
+    yield "bpf_host_traffic", repeated(underlay, foreign), "ns/packet"
+    loaded.close()
+
+
+def main() -> int:
+    """Print one row a line."""
+    if os.geteuid() != 0:
+        print("needs root to load BPF programs", file=sys.stderr)
+        return 1
+    for name, value, unit in rows():
+        print(json.dumps({"name": name, "value": round(value, 1), "unit": unit}), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
