@@ -179,17 +179,21 @@ class Deployment:
             interface_name=name,
         )
         host = address.partition("/")[0]
+        is_ipv6 = ":" in host
+        anywhere = "::/0" if is_ipv6 else "0.0.0.0/0"
         network = str(ip_network(address, strict=False))
         local = Route(
             id=RouteId(uuid4()),
             router_id=router_id,
             kind=NextHopKind.LOCAL,
-            destination=f"{host}/32",
+            source=anywhere,
+            destination=f"{host}/{128 if is_ipv6 else 32}",
             next_hop_port_id=port.id,
         )
         connected = Route(
             id=RouteId(uuid4()),
             router_id=router_id,
+            source=anywhere,
             destination=network,
             next_hop_port_id=port.id,
         )

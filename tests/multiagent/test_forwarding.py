@@ -11,7 +11,7 @@ from midonet.agent.flows.drop_reason import DropReason
 from midonet.model.devices import Bridge, Port
 from midonet.packets.addresses import parse_ip, parse_mac
 from midonet.packets.frame import parse_frame
-from midonet.packets.neighbour import arp_reply, arp_request
+from midonet.packets.neighbour import arp_reply, arp_request, neighbour_reply
 from tests.multiagent.hosts import Deployment, eventually, mac, udp
 
 VM1, VM2 = mac(1), mac(2)
@@ -107,6 +107,27 @@ async def test_router_resolves_the_next_hop_at_another_host(deployment: Deployme
         await eventually(lambda: h2.at(right))
         assert h2.take(right) == [udp(ROUTER_2, VM2, "10.0.1.5", "10.0.2.5", ttl=63)]
         assert not h1.agent.decisions.parking
+
+
+async def test_router_resolves_an_ipv6_next_hop_at_another_host(deployment: Deployment) -> None:
+    async with (
+        deployment.agent("h1", "10.9.0.1") as h1,
+        deployment.agent("h2", "10.9.0.2") as h2,
+    ):
+        router = await deployment.router()
+        left = await deployment.router_port(router, ROUTER_1, "2001:db8:1::1/64", h1.id, "tap1")
+        right = await deployment.router_port(router, ROUTER_2, "2001:db8:2::1/64", h2.id, "tap2")
+        await deployment.settled(h1, h2)
+        await eventually(lambda: h1.has_route(router, "2001:db8:2::5"))
+
+        h1.datapath.receive(left, udp(VM1, ROUTER_1, "2001:db8:1::5", "2001:db8:2::5"))
+        await eventually(lambda: h2.at(right))
+        question = parse_frame(h2.take(right)[0])
+        assert question.nd_target == parse_ip("2001:db8:2::5").value
+
+        h2.datapath.receive(right, neighbour_reply(question, parse_mac(VM2)))
+        await eventually(lambda: h2.at(right))
+        assert h2.take(right) == [udp(ROUTER_2, VM2, "2001:db8:1::5", "2001:db8:2::5", ttl=63)]
 
 
 async def test_unanswered_next_hop_is_a_named_drop(deployment: Deployment) -> None:
