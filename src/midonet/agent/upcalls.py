@@ -114,7 +114,8 @@ class PacketLoop:
         since_ns = self._clock.boot_ns() - int(_SLOW_TICK_S * 1e9)
         for learned in table.learned_in_use(since_ns):
             decisions.learning.keep_alive(learned, now_s)
-        decisions.facts_changed(decisions.learning.expire())
+        forgotten = decisions.learning.expire()
+        decisions.programs.change(forgotten, urgent=forgotten)
         self._refresh_neighbours()
         decisions.facts_changed(decisions.soft_state.expire())
 

@@ -134,6 +134,8 @@ def _learn(walk: Walk, bridge: BridgeView, port: PortView, vlan: int, mac: int) 
     if mac in bridge.attachments:
         return
     entry = LearnedMac(bridge.id, vlan, mac, port.id)
+    # When the entry goes, so must the program: its next packet has to come up to be learnt.
+    walk.tags.append(mac_tag(bridge.id, vlan, mac))
     walk.learned.append(entry)
     walk.effects.append(LearnMac(entry))
 
