@@ -57,15 +57,17 @@ def ask(host: str, port: str, count: str, how: str) -> None:
 
 
 def spray(host: str, seconds: str) -> None:
-    """Send to every port of two blocks in turn, from a source port that changes each lap."""
+    """Send to every port of a block from every port of the same block, one pair at a time."""
     until = time.monotonic() + float(seconds)
     sent = 0
-    while time.monotonic() < until:
+    for source in range(0x9002, 0x9100):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.bind(("0.0.0.0", source))
             for port in range(0x9002, 0x9100):
-                sender.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, sent // 254 % 64 << 2)
                 sender.sendto(b"x", (host, port))
                 sent += 1
+            if time.monotonic() > until:
+                break
     _say(sent=sent)
 
 

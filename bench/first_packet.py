@@ -23,7 +23,8 @@ from midonet.model.schema_ports import PortResource
 
 _RULE_PORTS = (0x9001, 0x9101)
 """The filter drops these UDP ports, so every other port of the two blocks of 256 is a class of
-its own: the mask must tell it from the rule's."""
+its own: the mask must tell it from the rule's. The first is dropped as a source port too, which
+makes pairs of ports classes."""
 
 _BOUND_PORTS = 20
 MIDONET = (sys.executable, "-m", "midonet.commands.main")
@@ -60,7 +61,8 @@ def first_packet_rows(made: VirtualPaths) -> list[Row]:
     networks = made.networks
     chain = networks.api.create(ChainResource(name="bench", project_id="bench"))
     for port in _RULE_PORTS:
-        networks.api.create(_drop_udp(port), parent=chain)
+        networks.api.create(_drop_udp("tpDst", port), parent=chain)
+    networks.api.create(_drop_udp("tpSrc", _RULE_PORTS[0]), parent=chain)
     client, far = made.lab.machines["c"], made.lab.machines["f"]
     filtered = _set_filter(made, client, chain)
     with _echo(far.namespace):
@@ -72,8 +74,8 @@ def first_packet_rows(made: VirtualPaths) -> list[Row]:
     return rows
 
 
-def _drop_udp(port: int) -> RuleResource:
-    body = {"type": "drop", "dlType": 0x0800, "nwProto": 17, "tpDst": {"start": port, "end": port}}
+def _drop_udp(field: str, port: int) -> RuleResource:
+    body = {"type": "drop", "dlType": 0x0800, "nwProto": 17, field: {"start": port, "end": port}}
     return msgspec.convert(body, RuleResource)
 
 
