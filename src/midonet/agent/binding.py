@@ -5,8 +5,10 @@ interfaces that exist. Actual: what the datapath reads back. Each pass brings th
 the desired one; a second pass changes nothing. Before the bound ports have been read completely
 nothing is touched, so that a restart takes nothing away.
 
-Order for a new port: attach to the datapath, claim the location, deliver its tunnel key. In the
-other direction: stop delivering, detach, release the location.
+Order for a new port: claim the location, say that it is active, attach to the datapath once this
+host's own view shows it there (other hosts then know it too, so that answers to its first packets
+find it), deliver its tunnel key. With the store away a port is attached without waiting. In the
+other direction: detach, stop delivering, release the location.
 """
 
 from __future__ import annotations
@@ -35,6 +37,9 @@ _log = structlog.get_logger("binding")
 
 _RETRY_S = 1.0
 
+_VISIBLE_WITHIN_S = 0.5
+"""A port is attached after this time even if the view does not show its location."""
+
 
 @dataclass(frozen=True, slots=True)
 class LocalPort:
@@ -58,17 +63,21 @@ class PortBinder:
         local_ports: LocalPorts,
         clock: Clock,
         *,
+        is_visible: Callable[[PortId], bool],
         on_detached: Callable[[PortId], None],
         on_reconciled: Callable[[], None],
     ) -> None:
-        """`on_detached` is called when a port has been detached from the datapath,
-        `on_reconciled` after each pass."""
+        """`is_visible` tells whether the view shows a port as active here; `on_detached` is
+        called when a port has been detached from the datapath, `on_reconciled` after each
+        pass."""
         self.reconciled = asyncio.Event()
         self.ports: Mapping[PortId, LocalPort] = {}
         self._datapath = datapath
         self._interfaces = interfaces
         self._placement = placement
         self._local_ports = local_ports
+        self._clock = clock
+        self._is_visible = is_visible
         self._on_detached = on_detached
         self._on_reconciled = on_reconciled
         self._throttle = Throttle(clock)
@@ -76,6 +85,13 @@ class PortBinder:
         self._active: dict[PortId, bool] = {}
         self._keys: dict[PortId, int] = {}
         self._groups: dict[BridgeId, int] = {}
+        self._attach_by_s: dict[PortId, float] = {}
+        self._refused: set[PortId] = set()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Tell whether a port waits to be seen in the view."""
+        return bool(self._attach_by_s)
 
     def wake(self) -> None:
         """Reconcile soon, because interfaces changed."""
@@ -86,12 +102,17 @@ class PortBinder:
         is_done = True
         while True:
             try:
-                async with asyncio.timeout(None if is_done else _RETRY_S):
+                async with asyncio.timeout(self._pause_s(is_done)):
                     await self._wake.wait()
             except TimeoutError:
                 pass
             self._wake.clear()
             is_done = await self.reconcile()
+
+    def _pause_s(self, is_done: bool) -> float | None:
+        if self._attach_by_s:
+            return max(0.0, min(self._attach_by_s.values()) - self._clock.now_s())
+        return None if is_done else _RETRY_S
 
     async def reconcile(self) -> bool:
         """Make one pass; False when something has to be tried again."""
@@ -103,12 +124,13 @@ class PortBinder:
             port_id: port for port_id, port in bound.items() if port.interface_name in interfaces
         }
         is_done = await self._withdraw(bound, present)
+        is_done &= await self._place_all(bound, present, interfaces)
         attached = self._attach(present)
+        if self._refused & self._active.keys():
+            is_done &= await self._place_all(bound, present, interfaces)
         is_done &= len(attached) == len(present)
-        for port_id, port in bound.items():
-            is_active = port_id in attached and _is_up(port, interfaces)
-            if port_id in attached or port_id in self._keys:
-                is_done &= await self._place(port_id, is_active)
+        for port_id in attached:
+            self._deliver(port_id)
         is_done &= await self._place_groups(attached)
         if is_done:
             self._forget_deliveries()
@@ -140,24 +162,50 @@ class PortBinder:
         for port_id, port in present.items():
             name = port.interface_name or ""
             if attached.get(port_id) != name:
+                if not self._may_attach(port_id):
+                    continue
                 try:
                     self._datapath.attach(PortAttachment(port_id, name))
                 except DatapathError as error:
+                    self._refused.add(port_id)
                     self._complain("attach_failed", port_id, error)
                     continue
                 _log.info("port_attached", port_id=str(port_id), interface=name)
+            self._refused.discard(port_id)
+            self._attach_by_s.pop(port_id, None)
             done[port_id] = port
+        for port_id in self._attach_by_s.keys() - present.keys():
+            del self._attach_by_s[port_id]
+        self._refused &= present.keys()
         return done
 
+    def _may_attach(self, port_id: PortId) -> bool:
+        """Tell whether a port's packets may come: its location is known, or cannot be."""
+        if port_id in self._refused or not self._active.get(port_id) or self._is_visible(port_id):
+            return True
+        now_s = self._clock.now_s()
+        return now_s >= self._attach_by_s.setdefault(port_id, now_s + _VISIBLE_WITHIN_S)
+
+    async def _place_all(
+        self,
+        bound: Mapping[PortId, Port],
+        present: Mapping[PortId, Port],
+        interfaces: Mapping[str, Interface],
+    ) -> bool:
+        is_done = True
+        for port_id, port in bound.items():
+            if port_id in present or port_id in self._keys:
+                is_active = _is_up(port, interfaces) and port_id not in self._refused
+                is_done &= await self._place(port_id, is_active)
+        return is_done
+
     async def _place(self, port_id: PortId, is_active: bool) -> bool:
-        """Claim the location of a port and deliver its key, when that has changed."""
+        """Claim the location of a port and say whether it is active, when that has changed."""
         if self._active.get(port_id) is is_active:
             return True
         try:
-            key = self._keys.get(port_id)
-            if key is None:
-                key = self._keys[port_id] = await self._placement.claim_port(port_id)
-            self._datapath.set_delivery(key, (port_id,))
+            if port_id not in self._keys:
+                self._keys[port_id] = await self._placement.claim_port(port_id)
             if not await self._placement.set_port_active(port_id, is_active=is_active):
                 # Another host has claimed the port in between; if it is still bound here, the
                 # next pass claims it back.
@@ -168,6 +216,11 @@ class PortBinder:
             return False
         self._active[port_id] = is_active
         return True
+
+    def _deliver(self, port_id: PortId) -> None:
+        key = self._keys.get(port_id)
+        if key is not None and self._datapath.deliveries().get(key) != (port_id,):
+            self._datapath.set_delivery(key, (port_id,))
 
     async def _place_groups(self, attached: Mapping[PortId, Port]) -> bool:
         """Deliver one key for all ports of a bridge here, and drop groups without ports."""

@@ -105,6 +105,7 @@ class Agent:
             self._placement,
             self.local_ports,
             clock,
+            is_visible=self._is_visible,
             on_detached=self._detached,
             on_reconciled=self._reconciled,
         )
@@ -226,6 +227,13 @@ class Agent:
         self.decisions.release_parked()
         self._may_decide()
         self.loop.wake()
+
+        if self.binder.is_waiting:
+            self.binder.wake()
+
+    def _is_visible(self, port_id: PortId) -> bool:
+        location = self.decisions.view.locations.get(port_id)
+        return location is not None and location.host_id == self.host.id and location.active
 
     def _update_overlay(self) -> None:
         # Until all peers are known, a persistent datapath keeps those from before the restart.
