@@ -56,6 +56,8 @@ def _type(field: msgspec.structs.FieldInfo) -> str:
     described = msgspec.inspect.type_info(field.type)
     if isinstance(described, msgspec.inspect.EnumType):
         return ", ".join(code(str(member.value)) for member in described.cls)
+    if isinstance(described, msgspec.inspect.LiteralType):
+        return ", ".join(code(str(value)) for value in described.values)
     words = {"StrType": "text", "IntType": "integer", "FloatType": "number", "BoolType": "boolean"}
     name = words[type(described).__name__]
     unit = unit_of(field.name)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from midonet.runtime.logging import LogFormat
 
@@ -16,6 +18,10 @@ class DatapathKind(StrEnum):
     MEMORY = "memory"
 
 
+AttachModeName = Literal["auto", "tcx", "clsact"]
+"""Values of `midonet.agent.datapath.ebpf.AttachMode`, which is loaded only where it is used."""
+
+
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Options of `midonet agent`. All take effect at start.
 
@@ -24,6 +30,10 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     state_dir: directory of what the agent remembers; one for each agent of a machine.
     run_dir: directory of the control socket; `state_dir` when empty.
     datapath: what moves the packets.
+    attach_mode: how programs are attached to interfaces: auto, tcx or clsact. auto is tcx where
+        the kernel has it (Linux 6.6), else clsact.
+    max_programs: most flow programs in the kernel datapath; the least recently used make room.
+    datapath_object: built BPF object to load; the one that came with the agent when empty.
     vxlan_port: UDP port of overlay packets.
     underlay_port: UDP port of the memory datapath's substitute for the physical network.
     session_timeout_s: time without contact after which this host counts as gone.
@@ -35,6 +45,9 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     state_dir: str = "/var/lib/midonet"
     run_dir: str = ""
     datapath: DatapathKind = DatapathKind.EBPF
+    attach_mode: AttachModeName = "auto"
+    max_programs: Annotated[int, Meta(ge=16, le=1 << 22)] = 65536
+    datapath_object: str = ""
     vxlan_port: int = 6677
     underlay_port: int = 16677
     session_timeout_s: float = 30.0

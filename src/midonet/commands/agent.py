@@ -7,6 +7,7 @@ import asyncio
 import signal
 import socket
 from pathlib import Path
+from typing import get_args
 
 import structlog
 
@@ -17,6 +18,7 @@ from midonet.agent.settings import (
     CONTROL_SOCKET_NAME,
     ENVIRONMENT_PREFIX,
     AgentSettings,
+    AttachModeName,
     DatapathKind,
 )
 from midonet.agent.state_directory import StateDirectory
@@ -39,6 +41,7 @@ _FLAGS = (
     "state_dir",
     "run_dir",
     "datapath",
+    "attach_mode",
     "underlay_port",
     "log_level",
     "log_format",
@@ -55,6 +58,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--state-dir", metavar="DIR", help="what the agent remembers; one each")
     parser.add_argument("--run-dir", metavar="DIR", help="place of the control socket")
     parser.add_argument("--datapath", choices=[kind.value for kind in DatapathKind])
+    parser.add_argument(
+        "--attach-mode",
+        choices=get_args(AttachModeName),
+        help="how the kernel datapath hooks into interfaces; auto is tcx where the kernel has it",
+    )
     parser.add_argument(
         "--underlay-port", type=int, metavar="PORT", help="UDP port between memory datapaths"
     )

@@ -29,7 +29,8 @@ async def datapath_of(
         underlay = UdpUnderlay(port=settings.underlay_port)
         yield MemoryDatapath(underlay, hash_seed=hash_seed), None
         return
-    from midonet.agent.datapath.ebpf.datapath import EbpfDatapath
+    from midonet.agent.datapath.ebpf import AttachMode, EbpfDatapath
+    from midonet.agent.datapath.ebpf.loader import OBJECT_PATH
     from midonet.agent.underlay.clsact import Clsact
     from midonet.agent.underlay.interfaces import KernelInterfaces
     from midonet.agent.underlay.links import Links
@@ -38,7 +39,14 @@ async def datapath_of(
         await links.ensure_vxlan_socket(VXLAN_LINK, settings.vxlan_port)
     filters = Clsact()
     try:
-        datapath = EbpfDatapath(Path(settings.state_dir), hash_seed=hash_seed, filters=filters)
+        datapath = EbpfDatapath(
+            Path(settings.state_dir),
+            hash_seed=hash_seed,
+            attach_mode=AttachMode(settings.attach_mode),
+            filters=filters,
+            max_programs=settings.max_programs,
+            object_path=Path(settings.datapath_object or OBJECT_PATH),
+        )
         yield datapath, KernelInterfaces()
     finally:
         filters.close()
