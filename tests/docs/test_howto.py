@@ -6,8 +6,11 @@ for granted ($api, $lab, $left, $right, the functions) is made here and by the b
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tomllib
@@ -21,6 +24,7 @@ from midonet.cluster.settings import ClusterSettings
 
 ROOT = Path(__file__).parents[2]
 HOWTO = ROOT / "docs" / "howto"
+DEADLINE_S = 100
 PAGES = sorted(path for path in HOWTO.glob("*.md") if path.name != "README.md")
 
 LAB = """
@@ -58,6 +62,30 @@ def free_port(kind: int) -> int:
         return int(probe.getsockname()[1])
 
 
+def run_script(script: str, environment: dict[str, str], output: Path) -> tuple[int | str, str]:
+    """Run a script in a process group of its own, of which nothing is left afterwards."""
+    with output.open("wb") as stream:
+        process = subprocess.Popen(
+            ["bash", "-x", "-c", f"PS4='+$SECONDS '\n{script}"],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+        code: int | str
+        try:
+            code = process.wait(DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            code = f"not finished in {DEADLINE_S} s"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return code, output.read_text(encoding="utf-8", errors="replace")
+
+
 @pytest.mark.xdist_group("tutorial")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_page_runs_as_written(page: Path, tmp_path: Path) -> None:
@@ -66,24 +94,17 @@ def test_page_runs_as_written(page: Path, tmp_path: Path) -> None:
     script = "\n".join(
         (LAB, *blocks(HOWTO / "README.md", "bash"), READY, zone, *blocks(page, "bash"))
     ).replace("127.0.0.1:8182", f"127.0.0.1:{free_port(socket.SOCK_STREAM)}")
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=ROOT,
-        env={
-            "PATH": f"{ROOT}/.venv/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "HOME": str(tmp_path),
-            "lab": str(tmp_path),
-            "port": str(port),
-            "api": f"http://127.0.0.1:{port}/midonet-api",
-            "MIDONET_NSDB": f"sqlite://{tmp_path}/nsdb.sqlite",
-            "MIDONET_UNDERLAY_PORT": str(free_port(socket.SOCK_DGRAM)),
-        },
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    environment = {
+        "PATH": f"{ROOT}/.venv/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": str(tmp_path),
+        "lab": str(tmp_path),
+        "port": str(port),
+        "api": f"http://127.0.0.1:{port}/midonet-api",
+        "MIDONET_NSDB": f"sqlite://{tmp_path}/nsdb.sqlite",
+        "MIDONET_UNDERLAY_PORT": str(free_port(socket.SOCK_DGRAM)),
+    }
+    code, output = run_script(script, environment, tmp_path / "output")
+    assert code == 0, output
 
 
 def test_index_lists_every_page() -> None:
