@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
@@ -64,13 +64,18 @@ class Case:
     """One network, the packets sent into it, and the flow table that fills on the way."""
 
     def __init__(
-        self, seed: int, *, packets: int, hash_seed: int = HASH_SEED, view_edit: object = None
+        self,
+        seed: int,
+        *,
+        packets: int,
+        hash_seed: int = HASH_SEED,
+        view_edit: Callable[[TopologyView], TopologyView] | None = None,
     ) -> None:
         random = Random(seed)
         self.seed = seed
         self.world: World = NetworkSource(random).draw()
         view = replace(self.world.view(), hash_seed=hash_seed)
-        self.view: TopologyView = view_edit(view) if callable(view_edit) else view
+        self.view: TopologyView = view_edit(view) if view_edit else view
         self.soft_state: DictSoftState = self.world.soft_state()
         self.table = FlowTable(4096, masks_per_port=random.choice((32, 32, 6, 2)))
         self._source = PacketSource(random)

@@ -10,17 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 
-from midonet.agent.datapath.protocol import OverlayConfig, Upcall, UpcallReason
+from midonet.agent.datapath.protocol import Upcall, UpcallReason
 from midonet.agent.flows.drop_reason import DropReason
-from midonet.agent.topology.view import TopologyView
-from midonet.model.hosts import TunnelKind
 from midonet.model.ids import PortId
 from midonet.packets.addresses import IpVersion
-from midonet.packets.overlay import decapsulate
 from tests.contract.datapath_harness import (
     DEADLINE_S,
     HARNESSES,
@@ -28,15 +24,13 @@ from tests.contract.datapath_harness import (
     OpenHarness,
     eventually,
 )
-from tests.differential.judging import Case, Meeting, Tunnelled, install_all
+from tests.differential.judging import Case, Meeting, install_all
 from tests.differential.networks import LOCAL_PORTS
+from tests.differential.wiring import at_harness, configure_overlay, opened
 from tests.worlds import World
 
-VXLAN_PORT = 6677
 NETWORKS = 150
 PACKETS = 30
-_IPV6_OVERHEAD = 70
-_MTU = 1500
 
 
 @pytest.fixture(params=HARNESSES)
@@ -44,19 +38,13 @@ async def harness(request: pytest.FixtureRequest) -> AsyncIterator[DatapathHarne
     """Open a datapath with the local ports of every generated network."""
     opener: OpenHarness = request.param
     world = World("h1")
-    async with opener(max_programs=4096) as opened:
+    async with opener(max_programs=4096) as opened_harness:
         for name in LOCAL_PORTS:
-            opened.add_port(world.port_id(name), upcalls_per_second=100_000, upcall_burst=50_000)
-        ends = [opened.endpoints(version) for version in IpVersion]
-        opened.datapath.configure_overlay(
-            OverlayConfig(
-                local_addresses=frozenset(end.local for end in ends),
-                peers=frozenset(end.peer for end in ends),
-                interface_names=opened.underlay_interfaces,
-                vxlan_port=VXLAN_PORT,
+            opened_harness.add_port(
+                world.port_id(name), upcalls_per_second=100_000, upcall_burst=50_000
             )
-        )
-        yield opened
+        configure_overlay(opened_harness)
+        yield opened_harness
 
 
 class Round:
@@ -64,9 +52,12 @@ class Round:
 
     def __init__(self, harness: DatapathHarness, seed: int) -> None:
         self.harness = harness
-        self._version = IpVersion.V6 if seed % 3 == 0 else IpVersion.V4
+        version = IpVersion.V6 if seed % 3 == 0 else IpVersion.V4
         self.case = Case(
-            seed, packets=PACKETS, hash_seed=harness.hash_seed, view_edit=self._at_harness
+            seed,
+            packets=PACKETS,
+            hash_seed=harness.hash_seed,
+            view_edit=lambda view: at_harness(view, harness, version),
         )
         self._ports = [self.case.world.port_id(name) for name in LOCAL_PORTS]
         self._delivered_before = {
@@ -74,21 +65,6 @@ class Round:
         }
         self._outer_before = len(harness.sent_outer())
         self._drops_before = Counter(harness.datapath.drops())
-
-    def _at_harness(self, view: TopologyView) -> TopologyView:
-        """Let every remote host be the peer of the harness; keys still tell ports apart."""
-        ends = self.harness.endpoints(self._version)
-        limit = _MTU - _IPV6_OVERHEAD if self._version is IpVersion.V6 else _MTU
-        tunnels = {
-            host_id: replace(
-                tunnel,
-                local=ends.local,
-                remote=ends.peer,
-                max_inner_length=min(limit, tunnel.max_inner_length),
-            )
-            for host_id, tunnel in view.tunnels.items()
-        }
-        return replace(view, tunnels=tunnels)
 
     async def run(self) -> int:
         """Install, send, compare. Returns the number of packets compared."""
@@ -122,7 +98,7 @@ class Round:
         seed = self.case.seed
         assert Counter(map(_came_key, came)) == upcalls, f"upcalls, seed {seed}"
         assert Counter(self._delivered()) == delivered, f"deliveries, seed {seed}"
-        assert Counter(map(_opened, self._outer())) == tunnelled, f"overlay, seed {seed}"
+        assert Counter(map(opened, self._outer())) == tunnelled, f"overlay, seed {seed}"
         assert self._drops() == drops, f"drops, seed {seed}"
         used = Counter(
             meeting.held.program_id for meeting in meetings if meeting.held and meeting.passes
@@ -175,22 +151,6 @@ def _came_key(upcall: Upcall) -> tuple[object, ...]:
         upcall.ingress, upcall.reason, upcall.program_id, upcall.frame, upcall.length,
         upcall.flow_hash,
     )  # fmt: skip
-
-
-def _opened(outer: bytes) -> Tunnelled:
-    opened = decapsulate(outer, VXLAN_PORT)
-    is_v6 = outer[0] >> 4 == 6
-    is_gre = outer[6 if is_v6 else 9] == 47
-    offset = 40 if is_v6 else 20
-    source_port = 0 if is_gre else int.from_bytes(outer[offset : offset + 2], "big")
-    return Tunnelled(
-        TunnelKind.GRE if is_gre else TunnelKind.VXLAN,
-        opened.source,
-        opened.destination,
-        opened.tunnel_key,
-        source_port,
-        opened.inner,
-    )
 
 
 async def test_datapath_does_what_simulation_says(harness: DatapathHarness) -> None:

@@ -259,6 +259,10 @@ class StoredLane:
                 [PutState(StateTables.host_state(), str(state.id), value, state.id)]
             )
 
+    async def after(self, revision: int) -> None:
+        """Wait for a view that is later than `revision`."""
+        await self.until(lambda: self.view.revision > revision)
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until the view meets a condition."""
         async with asyncio.timeout(DEADLINE_S):

@@ -1,0 +1,117 @@
+"""The named networks in a datapath: what leaves it are the very bytes that the scenario states."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from midonet.agent.flows.drop_reason import DropReason
+from midonet.agent.flows.plans import InstallPlan
+from midonet.agent.flows.table import FlowTable
+from midonet.agent.simulation.result import Await, Drop, Forward
+from midonet.agent.simulation.simulate import simulate
+from midonet.model.ids import PortId
+from midonet.packets.addresses import IpVersion
+from midonet.packets.frame import parse_frame
+from tests.contract.datapath_harness import (
+    HARNESSES,
+    DatapathHarness,
+    OpenHarness,
+    eventually,
+)
+from tests.differential.wiring import at_harness, configure_overlay, opened
+from tests.scenario.running import Scenario, Step
+from tests.scenario.test_scenarios import SCENARIOS
+from tests.worlds import NOW, World
+
+
+@pytest.fixture(params=HARNESSES)
+async def harness(request: pytest.FixtureRequest) -> AsyncIterator[DatapathHarness]:
+    """Open a datapath with a port for each name that a scenario has locally."""
+    opener: OpenHarness = request.param
+    async with opener(max_programs=64) as opened_harness:
+        for name in sorted({name for one in SCENARIOS for name in _local_ports(one)}):
+            opened_harness.add_port(World().port_id(name))
+        configure_overlay(opened_harness)
+        yield opened_harness
+
+
+def _local_ports(scenario: Scenario) -> set[str]:
+    places = {leaving.place for step in scenario.steps for leaving in step.verdict.leaving}
+    return {place for place in places if " " not in place} | {one.port for one in scenario.steps}
+
+
+class Wire:
+    """One harness, and what it has delivered before."""
+
+    def __init__(self, harness: DatapathHarness) -> None:
+        self._harness = harness
+        self.compared = 0
+
+    async def run(self, scenario: Scenario) -> None:
+        """Send what can be installed; compare what comes out with what the scenario states."""
+        world = scenario.make()
+        view = at_harness(world.view(), self._harness, IpVersion.V4)
+        soft_state = world.soft_state()
+        for step in scenario.steps:
+            packet = parse_frame(step.frame, hash_seed=self._harness.hash_seed)
+            result = simulate(view, soft_state, packet, world.port_id(step.port), NOW)
+            if isinstance(result, Await):
+                continue
+            soft_state.apply(result.effects)
+            if isinstance(result, Forward | Drop) and result.program.slow_path is None:
+                plan = FlowTable(8).plan_install(result.program, 0, 0)
+                assert isinstance(plan, InstallPlan)
+                await self._send(world, step, plan)
+
+    async def _send(self, world: World, step: Step, plan: InstallPlan) -> None:
+        harness, entry = self._harness, plan.entry
+        names = {world.port_id(name): name for name in _local_ports(_alone(step))}
+        before = {port_id: len(harness.delivered(port_id)) for port_id in names}
+        outer_before = len(harness.sent_outer())
+        reason = entry.program.drop_reason
+        drops_before = self._drops(entry.program.ingress, reason)
+        harness.datapath.install((entry,))
+        harness.send(entry.program.ingress, step.frame)
+
+        def left() -> list[tuple[str, bytes]]:
+            local = [
+                (name, frame)
+                for port_id, name in names.items()
+                for frame in harness.delivered(port_id)[before[port_id] :]
+            ]
+            outer = map(opened, harness.sent_outer()[outer_before:])
+            return sorted(
+                [*local, *((f"{one.kind.value} {one.tunnel_key}", one.inner) for one in outer)]
+            )
+
+        expected = sorted((_place(one.place), one.frame) for one in step.verdict.leaving)
+        if reason is not None:
+            await eventually(lambda: self._drops(entry.program.ingress, reason) > drops_before)
+            assert reason is step.verdict.reason
+        await eventually(lambda: len(left()) >= len(expected))
+        assert left() == expected
+        harness.datapath.remove((entry,))
+        harness.datapath.drop_mask(entry.program.ingress, entry.mask_id)
+        self.compared += 1
+
+    def _drops(self, port_id: PortId, reason: DropReason | None) -> int:
+        return self._harness.datapath.drops().get((port_id, reason), 0) if reason else 0
+
+
+def _alone(step: Step) -> Scenario:
+    return Scenario("", World, (step,))
+
+
+def _place(text: str) -> str:
+    """Return `kind key` for a tunnel: the harness has one peer."""
+    kind, *rest = text.split()
+    return f"{kind} {rest[-1]}" if rest else kind
+
+
+async def test_datapath_does_what_the_scenarios_state(harness: DatapathHarness) -> None:
+    wire = Wire(harness)
+    for scenario in SCENARIOS:
+        await wire.run(scenario)
+    assert wire.compared > 250
