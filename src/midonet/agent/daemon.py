@@ -23,6 +23,7 @@ from midonet.agent.datapath.memory import MemoryDatapath
 from midonet.agent.datapath.protocol import Datapath
 from midonet.agent.decisions import Decisions
 from midonet.agent.flows.tags import TagKind, device_tag, location_tag
+from midonet.agent.host_network import HostNetwork
 from midonet.agent.hosting import DeclaredInterfaces, HostKeeper, InterfaceSource
 from midonet.agent.loading import Loader
 from midonet.agent.local_ports import LocalPorts
@@ -33,6 +34,8 @@ from midonet.agent.soft_state import SoftStateReplica
 from midonet.agent.state_directory import StateDirectory
 from midonet.agent.topology.view import TopologyView, ViewDelta
 from midonet.agent.topology.watching import TopologyWatcher, WatchSettings
+from midonet.agent.underlay.probe_engine import ProbeEngine
+from midonet.agent.underlay.prober import Prober
 from midonet.agent.upcalls import PacketLoop
 from midonet.errors import UnavailableError
 from midonet.model.hosts import Host
@@ -99,6 +102,7 @@ class Agent:
         self._placement = StorePlacement(
             store, host.id, KeySource(random.SystemRandom(), time.time)
         )
+        self._network = None if interfaces is None else self._host_network(epoch, hash_seed)
         self.binder = PortBinder(
             datapath,
             self._interfaces,
@@ -122,6 +126,11 @@ class Agent:
         if isinstance(datapath, MemoryDatapath):
             datapath.subscribe(self.control.deliveries.add)
 
+    def _host_network(self, epoch: int, hash_seed: int) -> HostNetwork:
+        # Probes are keyed by what only this deployment's hosts share.
+        engine = ProbeEngine(self.host.id, epoch, hash_seed.to_bytes(8, "big"))
+        return HostNetwork(Prober(engine, self._clock.now_s), self._paths_changed)
+
     async def start(self, supervisor: Supervisor) -> None:
         """Take the datapath into use and start all tasks.
 
@@ -138,6 +147,8 @@ class Agent:
         supervisor.start("topology", self._follow_topology, OnFailure.STOP_ALL)
         supervisor.start("tables", self._follow_tables, OnFailure.STOP_ALL)
         supervisor.start("overlay", self._overlay.run)
+        if self._network is not None:
+            supervisor.start("underlay", self._network.run)
         supervisor.start("mtu", self._follow_mtu)
         supervisor.start("in_sync", self._wait_in_sync)
         for number in range(_LOADERS):
@@ -179,6 +190,7 @@ class Agent:
                 for port in self.binder.ports.values()
             ],
             "peers": sorted({str(route.remote) for route in view.tunnels.values()}),
+            "paths": [] if self._network is None else self._network.overview(),
             "counters": {
                 "upcalls": counters.upcalls,
                 "simulations": counters.simulations,
@@ -227,7 +239,6 @@ class Agent:
         self.decisions.release_parked()
         self._may_decide()
         self.loop.wake()
-
         if self.binder.is_waiting:
             self.binder.wake()
 
@@ -238,7 +249,13 @@ class Agent:
     def _update_overlay(self) -> None:
         # Until all peers are known, a persistent datapath keeps those from before the restart.
         if self._is_in_sync:
+            if self._network is not None:
+                self._network.follow(self.decisions.view.tunnels)
             self._overlay.update(self.decisions.view, self._interfaces.snapshot())
+
+    def _paths_changed(self, interface_names: frozenset[str], mtu_bytes: int) -> None:
+        self._overlay.follow_paths(interface_names, mtu_bytes)
+        self._update_overlay()
 
     def _set_underlay_mtu(self, mtu_bytes: int) -> None:
         # The new MTU makes a new view, and this is called while one is taken into effect.

@@ -14,7 +14,6 @@ import structlog
 from pyroute2 import AsyncIPRoute
 
 from midonet.agent.topology.view import TunnelRoute
-from midonet.agent.underlay.probe_engine import PeerState
 from midonet.agent.underlay.prober import Prober
 from midonet.agent.underlay.routes import UnderlayPath, underlay_path
 from midonet.model.ids import HostId
@@ -49,14 +48,23 @@ class HostNetwork:
         self._tunnels = tunnels
         self._look.set()
 
-    def links_changed(self) -> None:
-        """Look the routes up again."""
-        self._look.set()
-
-    def peers(self) -> dict[HostId, PeerState]:
-        """Return what probes know of each peer."""
-        found = {host_id: self._prober.state(host_id) for host_id in self._paths}
-        return {host_id: state for host_id, state in found.items() if state is not None}
+    def overview(self) -> list[dict[str, object]]:
+        """Return what is known of the way to each peer, for people to read."""
+        found = []
+        for host_id, path in sorted(self._paths.items()):
+            state = self._prober.state(host_id)
+            if state is not None and host_id in self._tunnels:
+                found.append(
+                    {
+                        "hostId": str(host_id),
+                        "address": str(self._tunnels[host_id].remote),
+                        "interface": path.interface_name,
+                        "reachable": state.is_reachable,
+                        "mtuBytes": state.path_mtu_bytes or path.mtu_bytes,
+                        "roundTripMs": round(state.round_trip_s * 1000, 3),
+                    }
+                )
+        return found
 
     async def run(self) -> None:
         """Follow until cancelled."""

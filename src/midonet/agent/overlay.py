@@ -1,13 +1,15 @@
 """What the datapath must accept from other hosts, and how large a packet the underlay takes.
 
-Both follow from the tunnels of the topology view and the interfaces of this host: the underlay
-interfaces are those that own a local tunnel address.
+Both follow from the tunnels of the topology view, the interfaces of this host and, with a kernel
+datapath, the paths to peers: the underlay interfaces are those that own a local tunnel address or
+lead to a peer, and the size is what they, and probes along the paths, say.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import structlog
 
@@ -82,13 +84,22 @@ class OverlayKeeper:
         self._applied: OverlayConfig | None = None
         self._wake = asyncio.Event()
         self._underlay_mtu_bytes: int | None = None
+        self._path_names: frozenset[str] = frozenset()
+        self._path_mtu_bytes = 0
         self.overlay_mtu_bytes = 0
+
+    def follow_paths(self, interface_names: frozenset[str], mtu_bytes: int) -> None:
+        """Note the interfaces that lead to peers and the least path MTU, 0 while unknown; the
+        next `update` takes them into effect."""
+        self._path_names = interface_names
+        self._path_mtu_bytes = mtu_bytes
 
     def update(self, view: TopologyView, interfaces: Mapping[str, Interface]) -> None:
         """Take the present tunnels and interfaces into effect."""
-        self._wanted = overlay_config(view, interfaces, vxlan_port=self._vxlan_port)
+        config = overlay_config(view, interfaces, vxlan_port=self._vxlan_port)
+        self._wanted = replace(config, interface_names=config.interface_names | self._path_names)
         self._apply()
-        mtu_bytes = underlay_mtu(self._wanted, interfaces)
+        mtu_bytes = self._path_mtu_bytes or underlay_mtu(self._wanted, interfaces)
         if mtu_bytes is not None and mtu_bytes != self._underlay_mtu_bytes:
             self._underlay_mtu_bytes = mtu_bytes
             self.overlay_mtu_bytes = overlay_mtu(self._wanted, mtu_bytes)

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "watch": ("watch-port",),
     "inspect": ("flows", "drops", "state"),
     "doctor": ("doctor",),
+    "demo": ("demo",),
 }
 """Modules of this package with the subcommands that each adds. Only the module that is asked for
 is imported: the daemons bring much that a quick question does not need."""
