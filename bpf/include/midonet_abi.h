@@ -378,6 +378,7 @@ struct midonet_peer {
 
 enum midonet_config_flag {
 	MIDONET_CONFIG_COPY_TOS = 1 << 0, /* outer TOS is the inner one without ECN, else 0 */
+	MIDONET_CONFIG_SHARED_COUNTERS = 1 << 1, /* more CPUs than statistics_width */
 };
 
 /* The one entry of the config map. */

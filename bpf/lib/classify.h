@@ -137,10 +137,13 @@ static __always_inline void count_program(struct __sk_buff *skb, __u32 program_i
 	slot = bpf_map_lookup_elem(&statistics, &index);
 	if (!slot)
 		return;
-	/* Several CPUs share a slot only where there are more CPUs than slots. The add is atomic
-	 * for them; alone on a cache line it costs little. */
-	__sync_fetch_and_add(&slot->packets, packets);
-	__sync_fetch_and_add(&slot->bytes, bytes);
+	if (settings->flags & MIDONET_CONFIG_SHARED_COUNTERS) {
+		__sync_fetch_and_add(&slot->packets, packets);
+		__sync_fetch_and_add(&slot->bytes, bytes);
+	} else { /* a slot of this CPU's own, and packets are not interrupted by packets */
+		slot->packets += packets;
+		slot->bytes += bytes;
+	}
 	slot->last_used_ns = bpf_ktime_get_coarse_ns() + settings->boot_offset_ns;
 }
 

@@ -87,29 +87,32 @@ static __always_inline int force_ip_protocol(struct __sk_buff *skb)
 	return bpf_skb_vlan_pop(skb);
 }
 
-static __always_inline int lift_tag(struct __sk_buff *skb, struct inner_header *inner, int index)
-{
-	if (!skb->vlan_present)
-		return 0;
-	inner->words[index * 2] = skb->vlan_proto;
-	inner->words[index * 2 + 1] = bpf_htons(skb->vlan_tci);
-	inner->size += 4;
-	return bpf_skb_vlan_pop(skb);
-}
-
-/* Take the Ethernet header and the tags that are metadata, which would stay with the outer frame. */
+/* Take the Ethernet header and up to two tags that are metadata, which would stay with the outer
+ * frame. The type is read last: popping a tag lifts the next one out of the bytes. */
 static __always_inline int save_inner(struct __sk_buff *skb, struct inner_header *inner)
 {
 	__be16 type;
 
 	inner->size = ETHERNET_SIZE;
-	if (bpf_skb_load_bytes(skb, 0, inner->macs, sizeof(inner->macs)) ||
-	    lift_tag(skb, inner, 0) || lift_tag(skb, inner, 1) || skb->vlan_present ||
-	    bpf_skb_load_bytes(skb, 12, &type, sizeof(type)))
+	if (!skb->vlan_present)
+		return bpf_skb_load_bytes(skb, 0, inner, ETHERNET_SIZE);
+	if (bpf_skb_load_bytes(skb, 0, inner->macs, sizeof(inner->macs)))
 		return -1;
-	if (inner->size == ETHERNET_SIZE)
-		inner->words[0] = type;
-	else if (inner->size == ETHERNET_SIZE + 4)
+	inner->words[0] = skb->vlan_proto;
+	inner->words[1] = bpf_htons(skb->vlan_tci);
+	inner->size += 4;
+	if (bpf_skb_vlan_pop(skb))
+		return -1;
+	if (skb->vlan_present) {
+		inner->words[2] = skb->vlan_proto;
+		inner->words[3] = bpf_htons(skb->vlan_tci);
+		inner->size += 4;
+		if (bpf_skb_vlan_pop(skb) || skb->vlan_present)
+			return -1;
+	}
+	if (bpf_skb_load_bytes(skb, 12, &type, sizeof(type)))
+		return -1;
+	if (inner->size == ETHERNET_SIZE + 4)
 		inner->words[2] = type;
 	else
 		inner->words[4] = type;
@@ -213,6 +216,30 @@ static __always_inline int store_outer(struct __sk_buff *skb, const struct midon
 	return bpf_skb_store_bytes(skb, 0, &outer.ethernet, ETHERNET_SIZE + IPV4_SIZE, 0);
 }
 
+/* All that VXLAN over IPv4 puts in front of an untagged frame, in one write: the common case. */
+struct outer_vxlan {
+	__u8 pad[2];
+	struct ethernet_header ethernet;
+	struct ipv4_header ip;
+	struct vxlan_headers vxlan;
+	__u8 inner[ETHERNET_SIZE];
+} __attribute__((packed, aligned(8)));
+
+static __always_inline int store_vxlan(struct __sk_buff *skb, const struct midonet_tunnel *tunnel,
+				       const union tunnel_headers *headers,
+				       const struct inner_header *inner, __u8 tos, __u32 length)
+{
+	struct outer_vxlan all = {};
+
+	fill_outer_ethernet(&all.ethernet, ETHERTYPE_IPV4);
+	fill_outer_ipv4(&all.ip, tunnel, PROTOCOL_UDP, tos, length + IPV4_SIZE);
+	__builtin_memcpy(&all.vxlan, &headers->vxlan, sizeof(all.vxlan));
+	__builtin_memcpy(all.inner, inner, ETHERNET_SIZE);
+	return bpf_skb_store_bytes(skb, 0, &all.ethernet,
+				   ETHERNET_SIZE + IPV4_SIZE + VXLAN_HEADERS_SIZE + ETHERNET_SIZE,
+				   0);
+}
+
 /* Put the frame into a tunnel. The source port comes from the hash of the packet, which the caller
  * has set (use_flow_hash). Returns 0, or -1 when the kernel refused. */
 __noinline int encapsulate(struct __sk_buff *skb, struct midonet_tunnel *tunnel, __u32 kind,
@@ -243,6 +270,9 @@ __noinline int encapsulate(struct __sk_buff *skb, struct midonet_tunnel *tunnel,
 	flags |= BPF_F_ADJ_ROOM_ENCAP_L2(inner.size);
 	if (bpf_skb_adjust_room(skb, ip_size + headers_size + inner.size, BPF_ADJ_ROOM_MAC, flags))
 		return -1;
+	if (kind == MIDONET_OUTPUT_VXLAN && tunnel->family == MIDONET_FAMILY_IPV4 &&
+	    inner.size == ETHERNET_SIZE)
+		return store_vxlan(skb, tunnel, &headers, &inner, tos, payload + headers_size);
 	if (store_outer(skb, tunnel,
 			kind == MIDONET_OUTPUT_GRE ? PROTOCOL_GRE : PROTOCOL_UDP, tos,
 			payload + headers_size))

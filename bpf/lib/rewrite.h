@@ -10,8 +10,6 @@
 
 #include "packet.h"
 
-#define IPV4_CHECKSUM_OFFSET (L3_OFFSET + 10)
-
 /* Offset of the checksum in the L4 header, -1 when there is none that this program may change. */
 static __always_inline int checksum_offset(const struct packet *packet)
 {
@@ -31,25 +29,6 @@ static __always_inline int checksum_offset(const struct packet *packet)
 static __always_inline __u64 mangled_flag(const struct packet *packet)
 {
 	return packet->key.ip_proto == PROTOCOL_UDP ? BPF_F_MARK_MANGLED_0 : 0;
-}
-
-__noinline int set_ipv4_address(struct __sk_buff *skb, struct packet *packet, __u32 offset,
-				__be32 address)
-{
-	__be32 old;
-	int checksum;
-
-	if (!packet || bpf_skb_load_bytes(skb, offset, &old, sizeof(old)))
-		return -1;
-	if (old == address)
-		return 0;
-	checksum = checksum_offset(packet);
-	if (checksum >= 0 && bpf_l4_csum_replace(skb, checksum, old, address,
-						 BPF_F_PSEUDO_HDR | mangled_flag(packet) | 4))
-		return -1;
-	if (bpf_l3_csum_replace(skb, IPV4_CHECKSUM_OFFSET, old, address, 4))
-		return -1;
-	return bpf_skb_store_bytes(skb, offset, &address, sizeof(address), 0);
 }
 
 struct ipv6_address {
@@ -74,17 +53,6 @@ __noinline int set_ipv6_address(struct __sk_buff *skb, struct packet *packet, __
 			return -1;
 	}
 	return bpf_skb_store_bytes(skb, offset, address, sizeof(*address), 0);
-}
-
-static __always_inline int set_address(struct __sk_buff *skb, struct packet *packet, int source,
-				       const __u8 *bytes)
-{
-	struct ipv6_address address;
-
-	__builtin_memcpy(&address, bytes, sizeof(address));
-	if (is_ipv6(packet))
-		return set_ipv6_address(skb, packet, L3_OFFSET + (source ? 8 : 24), &address);
-	return set_ipv4_address(skb, packet, L3_OFFSET + (source ? 12 : 16), address.words[0]);
 }
 
 /* CRC32c is linear: a changed field changes the sum by the CRC of the difference followed by as
@@ -183,84 +151,34 @@ __noinline int set_port(struct __sk_buff *skb, struct packet *packet, __u32 offs
 	return bpf_skb_store_bytes(skb, offset, &new, sizeof(new), 0);
 }
 
-__noinline int set_tos(struct __sk_buff *skb, struct packet *packet, __u32 tos)
+static __always_inline void choose_macs(__u8 macs[12], const struct packet *packet,
+					const struct midonet_rewrite *rewrite)
 {
-	__u8 old[2], new[2];
-
-	if (!packet || bpf_skb_load_bytes(skb, L3_OFFSET, old, sizeof(old)))
-		return -1;
-	if (is_ipv6(packet)) {
-		new[0] = (old[0] & 0xf0) | (tos & 0xff) >> 4;
-		new[1] = (old[1] & 0x0f) | tos << 4;
-	} else {
-		new[0] = old[0];
-		new[1] = tos;
-		if (bpf_l3_csum_replace(skb, IPV4_CHECKSUM_OFFSET, old[0] | old[1] << 8,
-					new[0] | new[1] << 8, 2))
-			return -1;
-	}
-	return bpf_skb_store_bytes(skb, L3_OFFSET, new, sizeof(new), 0);
+	__builtin_memcpy(macs, rewrite->fields & MIDONET_REWRITE_ETH_DST ? rewrite->eth_dst
+									 : packet->key.eth_dst, 6);
+	__builtin_memcpy(macs + 6, rewrite->fields & MIDONET_REWRITE_ETH_SRC ? rewrite->eth_src
+									     : packet->key.eth_src, 6);
 }
 
-__noinline int set_ttl(struct __sk_buff *skb, struct packet *packet, __u32 ttl)
-{
-	__u8 old[2], new = ttl;
+#define MAC_FIELDS (MIDONET_REWRITE_ETH_DST | MIDONET_REWRITE_ETH_SRC)
+#define ADDRESS_FIELDS (MIDONET_REWRITE_IP_SRC | MIDONET_REWRITE_IP_DST)
+#define PORT_FIELDS (MIDONET_REWRITE_L4_SRC | MIDONET_REWRITE_L4_DST)
 
-	if (!packet)
-		return -1;
-	if (is_ipv6(packet))
-		return bpf_skb_store_bytes(skb, L3_OFFSET + 7, &new, sizeof(new), 0);
-	if (bpf_skb_load_bytes(skb, L3_OFFSET + 8, old, sizeof(old)))
-		return -1;
-	if (bpf_l3_csum_replace(skb, IPV4_CHECKSUM_OFFSET, old[0] | old[1] << 8,
-				new | old[1] << 8, 2))
-		return -1;
-	return bpf_skb_store_bytes(skb, L3_OFFSET + 8, &new, sizeof(new), 0);
+/* The TTL that a rewrite leaves, relative to the packet as it came. A guard lets no packet by with
+ * which it would not stay above zero. */
+static __always_inline int lowered_ttl(const struct packet *packet,
+				       const struct midonet_rewrite *rewrite)
+{
+	if (!(rewrite->fields & MIDONET_REWRITE_TTL))
+		return packet->ttl;
+	return packet->ttl <= rewrite->ttl_decrement ? -1 : packet->ttl - rewrite->ttl_decrement;
 }
 
-static __always_inline int rewrite_ethernet(struct __sk_buff *skb, struct packet *packet,
-					    const struct midonet_rewrite *rewrite, __u32 fields)
-{
-	struct {
-		__u8 destination[6];
-		__u8 source[6];
-	} macs;
-
-	if (!(fields & (MIDONET_REWRITE_ETH_DST | MIDONET_REWRITE_ETH_SRC)))
-		return 0;
-	__builtin_memcpy(&macs, packet->key.eth_dst, sizeof(macs));
-	if (rewrite->fields & MIDONET_REWRITE_ETH_DST)
-		__builtin_memcpy(macs.destination, rewrite->eth_dst, 6);
-	if (rewrite->fields & MIDONET_REWRITE_ETH_SRC)
-		__builtin_memcpy(macs.source, rewrite->eth_src, 6);
-	return bpf_skb_store_bytes(skb, 0, &macs, sizeof(macs), 0);
-}
-
-static __always_inline int rewrite_network(struct __sk_buff *skb, struct packet *packet,
-					   const struct midonet_rewrite *rewrite, __u32 fields)
+static __always_inline int rewrite_ports(struct __sk_buff *skb, struct packet *packet,
+					 const struct midonet_rewrite *rewrite, __u32 fields)
 {
 	__u32 set = rewrite->fields;
 
-	if (!is_ip(packet))
-		return 0; /* such fields are left out */
-	if ((fields & MIDONET_REWRITE_IP_SRC) &&
-	    set_address(skb, packet, 1,
-			set & MIDONET_REWRITE_IP_SRC ? rewrite->ip_src : packet->key.ip_src))
-		return -1;
-	if ((fields & MIDONET_REWRITE_IP_DST) &&
-	    set_address(skb, packet, 0,
-			set & MIDONET_REWRITE_IP_DST ? rewrite->ip_dst : packet->key.ip_dst))
-		return -1;
-	if ((fields & MIDONET_REWRITE_IP_TOS) &&
-	    set_tos(skb, packet,
-		    set & MIDONET_REWRITE_IP_TOS ? rewrite->ip_tos : packet->key.ip_tos))
-		return -1;
-	if ((set & MIDONET_REWRITE_TTL) && packet->ttl <= rewrite->ttl_decrement)
-		return -1; /* a guard lets no such packet by */
-	if ((fields & MIDONET_REWRITE_TTL) &&
-	    set_ttl(skb, packet,
-		    packet->ttl - (set & MIDONET_REWRITE_TTL ? rewrite->ttl_decrement : 0)))
-		return -1;
 	if ((fields & MIDONET_REWRITE_L4_SRC) &&
 	    set_port(skb, packet, 0,
 		     set & MIDONET_REWRITE_L4_SRC ? rewrite->l4_src : packet->key.l4_src))
@@ -269,6 +187,135 @@ static __always_inline int rewrite_network(struct __sk_buff *skb, struct packet 
 	    set_port(skb, packet, 2,
 		     set & MIDONET_REWRITE_L4_DST ? rewrite->l4_dst : packet->key.l4_dst))
 		return -1;
+	return 0;
+}
+
+/* Both headers of an IPv4 frame; two bytes in front align the addresses on the stack. */
+struct ipv4_frame {
+	__u8 pad[2];
+	__u8 macs[12];
+	__be16 type;
+	__be16 words[6]; /* the IPv4 header up to its checksum, which is the last */
+	__be32 addresses[2];
+} __attribute__((packed, aligned(8)));
+
+/* Change of a one's complement sum when a word of the data does (RFC 1624 equation 3). */
+static __always_inline __u32 word_change(__u16 old, __u16 new)
+{
+	return (__u16)~old + (__u32)new;
+}
+
+/* MACs, addresses, TOS and TTL of an IPv4 frame in one read and one write. */
+__noinline int rewrite_ipv4(struct __sk_buff *skb, struct packet *packet,
+			    struct midonet_rewrite *rewrite)
+{
+	struct ipv4_frame frame;
+	__be32 old[2];
+	__u32 fields, set, sum = 0;
+	__be16 first, fifth;
+	int ttl, checksum;
+
+	if (!packet || !rewrite ||
+	    bpf_skb_load_bytes(skb, 0, frame.macs, ETHERNET_SIZE + IPV4_SIZE))
+		return -1;
+	set = rewrite->fields;
+	fields = packet->rewritten | set;
+	ttl = lowered_ttl(packet, rewrite);
+	if (ttl < 0)
+		return -1;
+	choose_macs(frame.macs, packet, rewrite);
+	__builtin_memcpy(old, frame.addresses, sizeof(old));
+	if (fields & MIDONET_REWRITE_IP_SRC)
+		__builtin_memcpy(&frame.addresses[0],
+				 set & MIDONET_REWRITE_IP_SRC ? rewrite->ip_src : packet->key.ip_src,
+				 4);
+	if (fields & MIDONET_REWRITE_IP_DST)
+		__builtin_memcpy(&frame.addresses[1],
+				 set & MIDONET_REWRITE_IP_DST ? rewrite->ip_dst : packet->key.ip_dst,
+				 4);
+	first = frame.words[0];
+	fifth = frame.words[4];
+	((__u8 *)&frame.words[0])[1] =
+		set & MIDONET_REWRITE_IP_TOS ? rewrite->ip_tos : packet->key.ip_tos;
+	((__u8 *)&frame.words[4])[0] = ttl;
+	sum = (__u16)~frame.words[5];
+	sum += word_change(first, frame.words[0]) + word_change(fifth, frame.words[4]);
+#pragma unroll
+	for (int i = 0; i < 2; i++)
+		sum += word_change(old[i], frame.addresses[i]) +
+		       word_change(old[i] >> 16, frame.addresses[i] >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	frame.words[5] = ~sum;
+	checksum = checksum_offset(packet);
+	if ((fields & ADDRESS_FIELDS) && checksum >= 0) {
+		__s64 difference = bpf_csum_diff(old, 8, frame.addresses, 8, 0);
+
+		if (difference < 0 ||
+		    bpf_l4_csum_replace(skb, checksum, 0, difference,
+					BPF_F_PSEUDO_HDR | mangled_flag(packet)))
+			return -1;
+	}
+	return bpf_skb_store_bytes(skb, 0, frame.macs, ETHERNET_SIZE + IPV4_SIZE, 0);
+}
+
+static __always_inline int set_ipv6_tos(struct __sk_buff *skb, __u8 tos)
+{
+	__u8 head[2];
+
+	if (bpf_skb_load_bytes(skb, L3_OFFSET, head, sizeof(head)))
+		return -1;
+	head[0] = (head[0] & 0xf0) | tos >> 4;
+	head[1] = (head[1] & 0x0f) | tos << 4;
+	return bpf_skb_store_bytes(skb, L3_OFFSET, head, sizeof(head), 0);
+}
+
+static __always_inline int set_address(struct __sk_buff *skb, struct packet *packet, __u32 offset,
+				       const __u8 *bytes)
+{
+	struct ipv6_address address;
+
+	__builtin_memcpy(&address, bytes, sizeof(address));
+	return set_ipv6_address(skb, packet, offset, &address);
+}
+
+/* Everything but tags and ports of a frame that is not IPv4. */
+__noinline int rewrite_other(struct __sk_buff *skb, struct packet *packet,
+			     struct midonet_rewrite *rewrite)
+{
+	__u32 fields, set;
+	__u8 macs[12] __attribute__((aligned(8)));
+	__u8 hop_limit;
+	int ttl;
+
+	if (!packet || !rewrite)
+		return -1;
+	set = rewrite->fields;
+	fields = packet->rewritten | set;
+	if (fields & MAC_FIELDS) {
+		choose_macs(macs, packet, rewrite);
+		if (bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
+			return -1;
+	}
+	if (!is_ipv6(packet))
+		return 0; /* it has no such fields */
+	if ((fields & MIDONET_REWRITE_IP_SRC) &&
+	    set_address(skb, packet, L3_OFFSET + 8,
+			set & MIDONET_REWRITE_IP_SRC ? rewrite->ip_src : packet->key.ip_src))
+		return -1;
+	if ((fields & MIDONET_REWRITE_IP_DST) &&
+	    set_address(skb, packet, L3_OFFSET + 24,
+			set & MIDONET_REWRITE_IP_DST ? rewrite->ip_dst : packet->key.ip_dst))
+		return -1;
+	if ((fields & MIDONET_REWRITE_IP_TOS) &&
+	    set_ipv6_tos(skb, set & MIDONET_REWRITE_IP_TOS ? rewrite->ip_tos : packet->key.ip_tos))
+		return -1;
+	ttl = lowered_ttl(packet, rewrite);
+	if (ttl < 0)
+		return -1;
+	hop_limit = ttl;
+	if (fields & MIDONET_REWRITE_TTL)
+		return bpf_skb_store_bytes(skb, L3_OFFSET + 7, &hop_limit, 1, 0);
 	return 0;
 }
 
@@ -289,9 +336,6 @@ static __always_inline int restore_vlan(struct __sk_buff *skb, struct packet *pa
 __noinline int rewrite_packet(struct __sk_buff *skb, struct packet *packet,
 			      struct midonet_rewrite *rewrite)
 {
-	const __u32 network = MIDONET_REWRITE_IP_SRC | MIDONET_REWRITE_IP_DST |
-			      MIDONET_REWRITE_IP_TOS | MIDONET_REWRITE_TTL |
-			      MIDONET_REWRITE_L4_SRC | MIDONET_REWRITE_L4_DST;
 	__u32 fields;
 
 	if (!packet || !rewrite)
@@ -299,9 +343,15 @@ __noinline int rewrite_packet(struct __sk_buff *skb, struct packet *packet,
 	fields = packet->rewritten | rewrite->fields;
 	if ((packet->rewritten & VLAN_FIELDS) && restore_vlan(skb, packet))
 		return -1;
-	if (rewrite_ethernet(skb, packet, rewrite, fields))
-		return -1;
-	if ((fields & network) && rewrite_network(skb, packet, rewrite, fields))
+	if (fields & ~(VLAN_FIELDS | PORT_FIELDS)) {
+		if (packet->key.eth_type == bpf_htons(ETHERTYPE_IPV4)) {
+			if (rewrite_ipv4(skb, packet, rewrite))
+				return -1;
+		} else if (rewrite_other(skb, packet, rewrite)) {
+			return -1;
+		}
+	}
+	if ((fields & PORT_FIELDS) && rewrite_ports(skb, packet, rewrite, fields))
 		return -1;
 	if ((rewrite->fields & MIDONET_REWRITE_POP_VLAN) && bpf_skb_vlan_pop(skb))
 		return -1;

@@ -89,7 +89,9 @@ int probe_encapsulate(struct __sk_buff *skb)
 {
 	struct probe *room = get_probe();
 
-	if (!room || lift_vlan_tag(skb))
+	struct packet packet = {};
+
+	if (!room || parse_packet(skb, &packet))
 		return -1;
 	return encapsulate(skb, &room->tunnel, room->kind, room->tunnel_key);
 }

@@ -59,6 +59,7 @@ def header_enum(name: str, prefix: str) -> dict[str, int]:
         ("midonet_output_kind", "MIDONET_OUTPUT_", abi.OutputKind),
         ("midonet_program_flag", "MIDONET_PROGRAM_", abi.ProgramFlag),
         ("midonet_port_flag", "MIDONET_PORT_", abi.PortFlag),
+        ("midonet_config_flag", "MIDONET_CONFIG_", abi.ConfigFlag),
     ],
 )
 def test_enumeration_has_the_numbers_of_the_header(

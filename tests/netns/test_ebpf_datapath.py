@@ -280,6 +280,17 @@ async def test_a_changed_underlay_route_is_followed(harness: EbpfHarness) -> Non
     await eventually(arrives)
 
 
+async def test_an_underlay_interface_that_comes_later_is_listened_on(
+    harness: EbpfHarness,
+) -> None:
+    endpoints = harness.endpoints(IpVersion.V4)
+    harness.datapath.configure_overlay(
+        OverlayConfig(frozenset((endpoints.local,)), interface_names=frozenset(("late0",)))
+    )
+    harness.host.ip("link add late0 type veth peer name late1")
+    await eventually(lambda: len(tcx_programs(socket.if_nametoindex("late0"))) == 1)
+
+
 async def test_uninstalling_leaves_nothing(harness: EbpfHarness) -> None:
     names = [harness.interface_name(port) for port in (IN, OUT)]
     indices = [socket.if_nametoindex(name) for name in [*names, "u0"]]

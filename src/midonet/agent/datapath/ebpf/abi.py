@@ -70,6 +70,13 @@ class PortFlag(IntFlag):
     IN_USE = 1 << 4
 
 
+class ConfigFlag(IntFlag):
+    """Switches of the whole host (`enum midonet_config_flag`)."""
+
+    COPY_TOS = 1 << 0
+    SHARED_COUNTERS = 1 << 1
+
+
 class Layout:
     """A structure without implicit padding: field names with `struct` format codes."""
 

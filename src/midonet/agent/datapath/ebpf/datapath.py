@@ -12,6 +12,7 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from midonet.agent.datapath.ebpf.abi import PortFlag
@@ -41,7 +42,7 @@ from midonet.packets.protocols import EtherType
 from midonet.runtime.clock import Clock, SystemClock
 
 _STATISTICS_WIDTH_MAX = 16
-_ROUTE_SETTLE_S = 0.05
+_SETTLE_S = 0.05
 _TAG_TYPES = (EtherType.VLAN, EtherType.SERVICE_VLAN)
 
 
@@ -79,7 +80,7 @@ class EbpfDatapath:
         self._counted: Counter[tuple[PortId | None, DropReason]] = Counter()
         self._overlay = OverlayConfig()
         self._waiting: asyncio.Event | None = None
-        self._route_timer: asyncio.TimerHandle | None = None
+        self._settle_timer: asyncio.TimerHandle | None = None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -108,9 +109,9 @@ class EbpfDatapath:
         if self._kernel is None:
             return
         asyncio.get_running_loop().remove_reader(self._kernel.netlink.news_fd)
-        if self._route_timer is not None:
-            self._route_timer.cancel()
-            self._route_timer = None
+        if self._settle_timer is not None:
+            self._settle_timer.cancel()
+            self._settle_timer = None
         kernel, self._kernel = self._kernel, None
         if self._waiting is not None:
             asyncio.get_running_loop().remove_reader(kernel.ring.fd)
@@ -163,12 +164,20 @@ class EbpfDatapath:
         return {slot.port_id: slot.interface_name for slot in slots}
 
     def configure_overlay(self, config: OverlayConfig) -> None:
-        """See `Datapath.configure_overlay`. Interfaces that do not exist are left out."""
+        """See `Datapath.configure_overlay`.
+
+        Interfaces that do not exist are listened on from when they appear.
+        """
         kernel = self._opened()
         kernel.set_vxlan_port(config.vxlan_port)
-        others = {slot.ifindex for slot in kernel.slots.attached()}
-        kernel.underlay.apply(config, others | {kernel.injection.far_ifindex})
+        kernel.underlay.accept(config)
         self._overlay = config
+        self._listen(kernel)
+
+    def _listen(self, kernel: KernelState) -> None:
+        others = {slot.ifindex for slot in kernel.slots.attached()}
+        others.add(kernel.injection.far_ifindex)
+        kernel.underlay.listen(self._overlay.interface_names, others)
 
     def set_delivery(self, tunnel_key: int, port_ids: tuple[PortId, ...]) -> None:
         """See `Datapath.set_delivery`."""
@@ -281,7 +290,7 @@ class EbpfDatapath:
     # News from the kernel.
 
     def _read_news(self) -> None:
-        """Detach ports whose interface went; look at routes again once they have settled."""
+        """Detach ports whose interface went; look at the underlay again once it has settled."""
         kernel = self._opened()
         news = kernel.netlink.news()
         if news.gone:
@@ -289,14 +298,19 @@ class EbpfDatapath:
             for slot in kernel.slots.attached():
                 if slot.ifindex in gone:
                     kernel.interface_gone(slot)
-        if news.has_route_change and self._route_timer is None:
+        if news.has_changed and self._settle_timer is None:
             loop = asyncio.get_running_loop()
-            self._route_timer = loop.call_later(_ROUTE_SETTLE_S, self._refresh_routes)
+            self._settle_timer = loop.call_later(_SETTLE_S, self._follow_underlay)
 
-    def _refresh_routes(self) -> None:
-        self._route_timer = None
-        if self._kernel is not None:
-            self._kernel.outputs.refresh_routes()
+    def _follow_underlay(self) -> None:
+        self._settle_timer = None
+        if self._kernel is None:
+            return
+        self._kernel.outputs.refresh_routes()
+        if self._overlay.interface_names:
+            # What stands in the way was said when the overlay was configured.
+            with suppress(DatapathError):
+                self._listen(self._kernel)
 
 
 def _eth_type(frame: bytes) -> int:

@@ -57,6 +57,18 @@ def _has_tcx() -> bool:
     return True
 
 
+def remove_link(pin: Path) -> None:
+    """Detach a pinned link and remove its pin; one that is gone is fine."""
+    if not pin.exists():
+        return
+    link = syscalls.open_pin(str(pin))
+    try:
+        syscalls.detach_link(link)
+    finally:
+        os.close(link)
+    pin.unlink()
+
+
 class Hooks:
     """Attaches the programs of one loaded object.
 
@@ -122,8 +134,7 @@ class Hooks:
         """Detach a program. One that is not there, or whose interface is gone, is fine."""
         if self._filters is not None:
             self._filters.detach(ifindex)
-        # A link ends with its last reference, which is the pin.
-        self._path(ifindex, program).unlink(missing_ok=True)
+        remove_link(self._path(ifindex, program))
 
     def attached(self, program: str) -> set[int]:
         """Return the interfaces that a program is attached to."""

@@ -22,6 +22,7 @@ from midonet.agent.datapath.ebpf.hooks import (
     AttachMode,
     FilterAttacher,
     Hooks,
+    remove_link,
 )
 from midonet.agent.datapath.ebpf.injection import Injection
 from midonet.agent.datapath.ebpf.loader import load_object
@@ -60,6 +61,11 @@ class DatapathSettings:
     attach_mode: AttachMode
     filters: FilterAttacher | None
     object_path: Path
+
+    @property
+    def shares_counters(self) -> bool:
+        """Tell whether several CPUs count in one place."""
+        return os.sysconf("SC_NPROCESSORS_CONF") > self.sizes.width
 
     @property
     def owner(self) -> str:
@@ -195,6 +201,7 @@ class KernelState:
             bytes(4),
             abi.CONFIG.pack(
                 abi_version=abi.ABI_VERSION,
+                flags=abi.ConfigFlag.SHARED_COUNTERS if self.settings.shares_counters else 0,
                 hash_seed=self.settings.hash_seed,
                 vxlan_port=vxlan_port.to_bytes(2, "big"),
                 inject_ifindex=self.injection.near_ifindex,
@@ -259,6 +266,8 @@ def remove_from_host(settings: DatapathSettings, pins: PinDirectory) -> None:
     try:
         if settings.filters is not None:
             Hooks(pins.links, AttachMode.CLSACT, settings.filters).detach_all()
+        for pin in pins.all_link_pins():
+            remove_link(pin)
         pins.remove_all()
         Injection(netlink, settings.owner).remove()
     finally:

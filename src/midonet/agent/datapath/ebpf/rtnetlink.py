@@ -47,10 +47,11 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What changed. gone: interface indices; has_route_change: some route came or went."""
+    """What changed. gone: interface indices; has_changed: some link or route came, went or
+    changed, or news were lost."""
 
     gone: tuple[int, ...]
-    has_route_change: bool
+    has_changed: bool
 
 
 def _attribute(kind: int, payload: bytes) -> bytes:
@@ -126,22 +127,22 @@ class RouteNetlink:
     def news(self) -> News:
         """Return what changed since the last call; never waits."""
         gone: list[int] = []
-        has_route_change = False
+        has_changed = False
         while True:
             try:
                 data = self._news.recv(1 << 16)
             except BlockingIOError:
-                return News(tuple(gone), has_route_change)
+                return News(tuple(gone), has_changed)
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                has_route_change = True  # some news were lost: look at everything again
+                has_changed = True  # some news were lost: look at everything again
                 continue
             for kind, _, payload in _messages(data):
                 if kind == _RTM_DELLINK:
                     gone.append(_LINK.unpack_from(payload)[2])
                 elif kind in (_RTM_NEWROUTE, _RTM_DELROUTE, _RTM_NEWLINK):
-                    has_route_change = True
+                    has_changed = True
 
     def _request(self, kind: int, flags: int, payload: bytes) -> bytes:
         """Send a request; return the payload of the answer, empty for a mere acknowledgement.

@@ -33,7 +33,7 @@ _OBJ_GET_INFO = 15
 _PROG_QUERY = 16
 _PROG_GET_FD_BY_ID = 13
 _MAP_LOOKUP_BATCH = 24
-_LINK_CREATE, _LINK_UPDATE = 28, 29
+_LINK_CREATE, _LINK_UPDATE, _LINK_DETACH = 28, 29, 34
 TCX_INGRESS: Final = 46
 BPF_NOEXIST: Final = 1
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
@@ -201,6 +201,11 @@ def create_tcx_link(program_fd: int, ifindex: int) -> int:
 def update_link(link_fd: int, program_fd: int) -> None:
     """Put another program behind a link, atomically."""
     _bpf(_LINK_UPDATE, _buffer(struct.pack("=IIII", link_fd, program_fd, 0, 0)), 16)
+
+
+def detach_link(link_fd: int) -> None:
+    """Take a link off its interface at once; closing the last reference would do it later."""
+    _bpf(_LINK_DETACH, _buffer(struct.pack("=I", link_fd)), 4)
 
 
 def _info(fd: int, size: int) -> bytes:

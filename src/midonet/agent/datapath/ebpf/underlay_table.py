@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from midonet.agent.datapath.ebpf import abi, codec
 from midonet.agent.datapath.ebpf.hooks import UNDERLAY_PROGRAM, Hooks
 from midonet.agent.datapath.ebpf.rtnetlink import RouteNetlink
@@ -26,12 +28,8 @@ class UnderlayTable:
         self._hooks = hooks
         self._netlink = netlink
 
-    def apply(self, config: OverlayConfig, others: set[int]) -> None:
-        """Make the kernel accept what `config` says and nothing else.
-
-        others: interfaces that are no underlay ones: those of ports and of injection.
-        Interfaces that do not exist are left out; the caller configures again when they appear.
-        """
+    def accept(self, config: OverlayConfig) -> None:
+        """Accept overlay packets from the peers of `config` to its local addresses, no others."""
         wanted = {_peer_key(local, None) for local in config.local_addresses}
         wanted |= {
             _peer_key(local, peer)
@@ -44,7 +42,15 @@ class UnderlayTable:
             self._peers.delete(key)
         for key in wanted - present:
             self._peers.update(key, abi.PEER.pack())
-        links = (self._netlink.link(name) for name in sorted(config.interface_names))
+
+    def listen(self, interface_names: Iterable[str], others: set[int]) -> None:
+        """Have the program at these interfaces and no others.
+
+        others: interfaces that are no underlay ones: those of ports and of injection.
+        Interfaces that do not exist are left out; call again when they appear.
+        Raises DatapathError.
+        """
+        links = (self._netlink.link(name) for name in sorted(interface_names))
         interfaces = {link.ifindex for link in links if link is not None} - others
         for ifindex in self._hooks.attached(UNDERLAY_PROGRAM) - interfaces - others:
             self._hooks.detach(ifindex, UNDERLAY_PROGRAM)
