@@ -102,6 +102,11 @@ def _with_tag(frame: bytes, ancillary: list[tuple[int, int, bytes]]) -> bytes:
     return frame
 
 
+def _short(port_id: PortId) -> str:
+    """Return a part of an id that fits an interface name."""
+    return f"{port_id.int & 0xFFFF_FFFF:x}"
+
+
 class EbpfHarness:
     """See `DatapathHarness`. Made inside the host namespace."""
 
@@ -157,13 +162,14 @@ class EbpfHarness:
         return tap
 
     def interface_name(self, port_id: PortId) -> str:
-        return f"p{port_id.int:x}"
+        return f"p{_short(port_id)}"
 
     def add_interface(self, port_id: PortId) -> str:
         """Make the interface of a port, with a tap at its far end; return its name."""
         name = self.interface_name(port_id)
-        self._wire(name, f"w{port_id.int:x}")
-        self._taps[port_id] = self._tap(f"w{port_id.int:x}")
+        far = f"w{_short(port_id)}"
+        self._wire(name, far)
+        self._taps[port_id] = self._tap(far)
         return name
 
     def add_port(
