@@ -7,6 +7,7 @@ import errno
 import shutil
 import socket
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from uuid import UUID
 
@@ -37,7 +38,7 @@ from midonet.model.ids import PortId
 from midonet.packets.addresses import IpVersion
 from midonet.packets.frame import parse_frame
 from tests.contract.datapath_harness import eventually
-from tests.contract.ebpf_harness import HASH_SEED, EbpfHarness, ebpf_harness, inside
+from tests.contract.ebpf_harness import HASH_SEED, EbpfHarness, Tap, ebpf_harness, inside
 
 IN, OUT, THIRD = (PortId(UUID(int=number)) for number in (0xA1, 0xA2, 0xA3))
 FRAME = bytes(
@@ -289,6 +290,28 @@ async def test_an_underlay_interface_that_comes_later_is_listened_on(
     )
     harness.host.ip("link add late0 type veth peer name late1")
     await eventually(lambda: len(tcx_programs(socket.if_nametoindex("late0"))) == 1)
+
+
+async def test_the_far_end_of_a_port_may_change_its_namespace(harness: EbpfHarness) -> None:
+    """Packets take a short cut into another namespace, which would lose them in their own."""
+    harness.datapath.install([entry(LocalOutput(OUT))])
+    near = harness.interface_name(OUT)
+    peer = near.replace("p", "w", 1)
+    harness.outside.ip(f"link set {peer} netns {harness.host.name}")
+    harness.host.ip(f"link set {peer} up")
+    with closing(Tap(peer)) as tap:
+
+        def arrives() -> bool:
+            harness.send(IN, FRAME)
+            return bool(tap.read())
+
+        await eventually(arrives)
+    harness.host.ip(f"link set {peer} netns {harness.outside.name}")
+    harness.outside.ip(f"link set {peer} up")
+    with inside(harness.outside.name):
+        returned = Tap(peer)
+    with closing(returned) as tap:
+        await eventually(arrives)
 
 
 async def test_uninstalling_leaves_nothing(harness: EbpfHarness) -> None:

@@ -293,11 +293,14 @@ class EbpfDatapath:
         """Detach ports whose interface went; look at the underlay again once it has settled."""
         kernel = self._opened()
         news = kernel.netlink.news()
-        if news.gone:
-            gone = set(news.gone)
-            for slot in kernel.slots.attached():
-                if slot.ifindex in gone:
-                    kernel.interface_gone(slot)
+        for slot in kernel.slots.attached():
+            if slot.ifindex in news.gone:
+                kernel.interface_gone(slot)
+            elif slot.ifindex in news.changed:
+                # The other end of a veth may have moved into a container, or back.
+                link = kernel.netlink.link(slot.interface_name)
+                is_possible = link is not None and link.peer_is_foreign
+                kernel.slots.set_peer_redirect(slot, is_possible=is_possible)
         if news.has_changed and self._settle_timer is None:
             loop = asyncio.get_running_loop()
             self._settle_timer = loop.call_later(_SETTLE_S, self._follow_underlay)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import mmap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from midonet.agent.datapath.ebpf import abi, codec
@@ -61,14 +61,25 @@ class Counters:
         """Program identifiers that have counters are below this."""
         return self._capacity
 
-    def read(self, program_id: int) -> ProgramStatistics | None:
-        """Return the counters of a program, None when it was never used."""
-        start = program_id * self._width * _COUNTERS
-        words = self._words[start : start + self._width * _COUNTERS].tolist()
-        packets = sum(words[0::_COUNTERS])
-        if not packets:
-            return None
-        return ProgramStatistics(packets, sum(words[1::_COUNTERS]), max(words[2::_COUNTERS]))
+    def read(self, program_ids: Collection[int]) -> dict[int, ProgramStatistics]:
+        """Return the counters of those programs that were used.
+
+        The table is taken as a whole up to the highest identifier: identifiers are dense, and
+        many small slices cost more than one large one.
+        """
+        stride = self._width * _COUNTERS
+        words = self._words[: (max(program_ids, default=-1) + 1) * stride].tolist()
+        found = {}
+        for program_id in program_ids:
+            start, end = program_id * stride, (program_id + 1) * stride
+            packets = sum(words[start:end:_COUNTERS])
+            if packets:
+                found[program_id] = ProgramStatistics(
+                    packets,
+                    sum(words[start + 1 : end : _COUNTERS]),
+                    max(words[start + 2 : end : _COUNTERS]),
+                )
+        return found
 
     def clear(self, program_id: int) -> None:
         """Set the counters of a program to zero."""
@@ -158,8 +169,7 @@ class ProgramTable:
 
     def statistics(self) -> dict[int, ProgramStatistics]:
         """Return the counters of programs that were used."""
-        found = {program_id: self._counters.read(program_id) for program_id in self._held}
-        return {program_id: value for program_id, value in found.items() if value is not None}
+        return self._counters.read(self._held.keys())
 
     def output_identifiers(self) -> set[int]:
         """Return the identifiers of the outputs map that programs refer to."""

@@ -18,7 +18,6 @@ from midonet.errors import DatapathError
 from midonet.packets.addresses import IpAddress, IpVersion
 
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_GETROUTE = 16, 17, 18, 26
-_RTM_NEWROUTE, _RTM_DELROUTE = 24, 25
 _NLMSG_ERROR = 2
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_EXCL, _NLM_F_CREATE = 1, 4, 0x200, 0x400
 _RTMGRP_LINK, _RTMGRP_IPV4_ROUTE, _RTMGRP_IPV6_ROUTE = 1, 0x40, 0x400
@@ -47,10 +46,11 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What changed. gone: interface indices; has_changed: some link or route came, went or
-    changed, or news were lost."""
+    """What happened. gone, changed: interface indices. has_changed: some link or route came,
+    went or changed, or news were lost."""
 
-    gone: tuple[int, ...]
+    gone: frozenset[int]
+    changed: frozenset[int]
     has_changed: bool
 
 
@@ -126,23 +126,25 @@ class RouteNetlink:
 
     def news(self) -> News:
         """Return what changed since the last call; never waits."""
-        gone: list[int] = []
+        gone: set[int] = set()
+        changed: set[int] = set()
         has_changed = False
         while True:
             try:
                 data = self._news.recv(1 << 16)
             except BlockingIOError:
-                return News(tuple(gone), has_changed)
+                return News(frozenset(gone), frozenset(changed), has_changed)
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
                 has_changed = True  # some news were lost: look at everything again
                 continue
             for kind, _, payload in _messages(data):
+                has_changed = True
                 if kind == _RTM_DELLINK:
-                    gone.append(_LINK.unpack_from(payload)[2])
-                elif kind in (_RTM_NEWROUTE, _RTM_DELROUTE, _RTM_NEWLINK):
-                    has_changed = True
+                    gone.add(_LINK.unpack_from(payload)[2])
+                elif kind == _RTM_NEWLINK:
+                    changed.add(_LINK.unpack_from(payload)[2])
 
     def _request(self, kind: int, flags: int, payload: bytes) -> bytes:
         """Send a request; return the payload of the answer, empty for a mere acknowledgement.

@@ -161,6 +161,19 @@ class PortSlots:
         self._keep(slot)
         return slot
 
+    def set_peer_redirect(self, slot: PortSlot, *, is_possible: bool) -> None:
+        """Write whether the other end of an attached port's interface is in another namespace."""
+        flags = slot.flags & ~PortFlag.REDIRECT_PEER
+        if is_possible:
+            flags |= PortFlag.REDIRECT_PEER
+        value = self._ports.get(slot_key(slot.slot))
+        if flags == slot.flags or value is None:
+            return
+        start, size = abi.PORT.offsets["flags"]
+        packed = int(flags).to_bytes(size, abi.HOST_ORDER)
+        self._ports.update(slot_key(slot.slot), value[:start] + packed + value[start + size :])
+        self._keep(slot._replace(flags=flags))
+
     def detach(self, slot: PortSlot, extra: PortFlag | None = None) -> None:
         """Write that a port is at no interface. The slot stays its own."""
         if slot.ifindex:
