@@ -60,6 +60,9 @@ def _type(field: msgspec.structs.FieldInfo) -> str:
         return ", ".join(code(str(value)) for value in described.values)
     words = {"StrType": "text", "IntType": "integer", "FloatType": "number", "BoolType": "boolean"}
     name = words[type(described).__name__]
+    low, high = getattr(described, "ge", None), getattr(described, "le", None)
+    if low is not None and high is not None:
+        name += f" {low} to {high}"
     unit = unit_of(field.name)
     return f"{name}, {unit}" if unit else name
 
