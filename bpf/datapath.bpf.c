@@ -14,7 +14,7 @@
 #include "lib/parse.h"
 #include "lib/upcall.h"
 
-char license_text[] SEC("license") = "Dual BSD/GPL";
+char license_text[] SEC("license") = "GPL"; /* which the kernel asks for; see SPDX above */
 
 /* Decide on a parsed packet and carry it out. One that came up before does not come up again. */
 static __always_inline int forward(struct __sk_buff *skb, struct packet *packet, int is_reinjected)

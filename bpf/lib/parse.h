@@ -79,6 +79,8 @@ __noinline int walk_extension_headers(struct __sk_buff *skb, struct packet *pack
 	if (!packet)
 		return -1;
 	next = packet->key.ip_proto;
+	/* Unrolled: kernels before 6.3 refuse a loop whose head is also reached by falling through. */
+#pragma unroll
 	for (int i = 0; i <= EXTENSION_HEADERS_MAX; i++) {
 		__u8 head[4];
 		__u32 size = 8;

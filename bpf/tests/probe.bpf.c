@@ -7,7 +7,7 @@
 #include "lib/output.h"
 #include "lib/parse.h"
 
-char license_text[] SEC("license") = "Dual BSD/GPL";
+char license_text[] SEC("license") = "GPL"; /* which the kernel asks for; see SPDX above */
 
 struct probe {
 	struct midonet_class_key key;

@@ -5,6 +5,7 @@ Only what needs no knowledge of slots and tables: keys, masks, rewrites, guards,
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct
 
 from midonet.agent.datapath.ebpf import abi
@@ -102,8 +103,12 @@ def _optional(value: int | None, size: int) -> bytes:
     return (value or 0).to_bytes(size, "big")
 
 
+@lru_cache(maxsize=1024)
 def pack_rewrite(rewrite: Rewrite, *, is_ipv6: bool) -> bytes:
-    """Return a rewrite template. is_ipv6: version of the packets it is for."""
+    """Return a rewrite template. is_ipv6: version of the packets it is for.
+
+    Many programs share a few templates (one a next hop), so they are kept.
+    """
     if rewrite == NO_REWRITE:
         return NO_REWRITE_BYTES
     fields = RewriteField(0)

@@ -100,7 +100,12 @@ class EbpfDatapath:
     async def open(self) -> None:
         """See `Datapath.open`. Raises DatapathError, also when another agent is in the way."""
         if self._kernel is None:
-            self._kernel = KernelState(self._settings, self._pins, self._clock)
+            try:
+                self._kernel = KernelState(self._settings, self._pins, self._clock)
+            except OSError as error:
+                raise DatapathError(
+                    f"cannot open the kernel datapath: {error}", errno=error.errno or 0
+                ) from error
             loop = asyncio.get_running_loop()
             loop.add_reader(self._kernel.netlink.news_fd, self._read_news)
 

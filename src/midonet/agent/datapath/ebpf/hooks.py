@@ -104,7 +104,9 @@ class Hooks:
                     continue
                 syscalls.update_link(link, programs[name])
                 if path.parent != self._links:
-                    syscalls.pin(link, str(self._links / path.name))
+                    kept = self._links / path.name
+                    if not kept.exists():  # else a take-over ended half-way
+                        syscalls.pin(link, str(kept))
                     path.unlink()
             finally:
                 os.close(link)

@@ -26,6 +26,7 @@ from midonet.packets.flowkey import FlowKey
 from midonet.packets.protocols import EtherType
 
 _NANOSECONDS = 1_000_000_000
+_DROP_REASONS = frozenset((0, *map(int, DropReason)))
 _COUNTERS = 4  # words of midonet_statistics
 _KEY_SIZE = abi.CLASS_KEY.size
 _OTHER_OFFSET = abi.PORT_MASKS.offsets["other"][0]
@@ -140,7 +141,8 @@ class ProgramTable:
         slot_number, mask_id = codec.key_place(key)
         slot = self._slots.at(slot_number)
         mask = self._mask_lists.get(slot_number, {}).get(mask_id)
-        if slot is None or mask is None or not 0 < program_id < self._counters.capacity:
+        is_known = 0 < program_id < self._counters.capacity and drop_reason in _DROP_REASONS
+        if slot is None or mask is None or not is_known:
             return None
         sample_key = codec.unpack_key(sample)
         is_ipv6 = sample_key.eth_type == EtherType.IPV6
