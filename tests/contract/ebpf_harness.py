@@ -23,6 +23,7 @@ from pathlib import Path
 from midonet.agent.datapath.ebpf import AttachMode, EbpfDatapath
 from midonet.agent.datapath.ebpf.offload import NO_OFFLOAD, prepare_super_packet
 from midonet.agent.datapath.protocol import PortAttachment
+from midonet.agent.underlay.clsact import Clsact
 from midonet.demo.namespaces import Namespace, ip_batch
 from midonet.model.ids import PortId
 from midonet.packets.addresses import IpVersion, parse_ip
@@ -217,12 +218,8 @@ async def ebpf_harness(
             stack.callback(each.delete)
         state_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="midonet-"))
         stack.enter_context(inside(host.name))
-        filters = None
-        if attach_mode is AttachMode.CLSACT:
-            from midonet.agent.underlay.clsact import Clsact
-
-            filters = Clsact()
-            stack.callback(filters.close)
+        filters = Clsact()
+        stack.callback(filters.close)
         datapath = EbpfDatapath(
             Path(state_dir),
             hash_seed=HASH_SEED,
