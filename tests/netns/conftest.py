@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from midonet.demo.namespaces import Namespace, existing
+from tests.netns import labs
 
 HERE = Path(__file__).parent
 
@@ -22,8 +23,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs root for network namespaces"))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the ends of the logs of running labs with a test that failed."""
+    report = yield
+    if report.failed:
+        for made in labs.running:
+            children = [made.cluster, *(host.agent for host in made.hosts)]
+            text = "\n".join(f"{child.name}: {child.log_tail(15)}" for child in children)
+            report.sections.append((f"lab {made.options.prefix}", text.replace(" | ", "\n  ")))
+    return report
+
+
 @pytest.fixture(scope="session")
-def prefix(request: pytest.FixtureRequest) -> str:
+def prefix() -> str:
     """Return a namespace prefix that no other worker or run uses."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw")
     return f"mnt{os.getpid() % 100000}{worker}"
