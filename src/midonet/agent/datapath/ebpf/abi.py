@@ -299,6 +299,102 @@ CONFIG = Layout(
     ("reserved1", "I"),
     ("boot_offset_ns", "Q"),
 )
+CONNECTION_KEY = Layout(
+    "midonet_connection_key",
+    ("tuple", "40s"),
+    ("zone", "I"),
+    ("zone_vlan", "2s"),
+    ("reserved0", "H"),
+)
+CONNECTION = Layout(
+    "midonet_connection",
+    ("translated", "40s"),
+    ("src_owner", "Q"),
+    ("dst_owner", "Q"),
+    ("state", "B"),
+    ("direction", "B"),
+    ("tcp_state", "B"),
+    ("flags", "B"),
+    ("initiator_port", "I"),
+    ("initiator_incarnation", "I"),
+    ("initiator_tunnel_key", "I"),
+    ("created_ns", "Q"),
+    ("forward_ns", "Q"),
+    ("return_ns", "Q"),
+    ("timeout_ms", "I"),
+    ("partner_zone", "I"),
+    ("partner_vlan", "2s"),
+    ("frames_sent", "B"),
+    ("reserved0", "B"),
+    ("proof_tunnel_key", "I"),
+    ("proof_host", "I"),
+    ("proof_epoch", "I"),
+    ("next_frame_ns", "Q"),
+)
+ALLOCATION_KEY = Layout(
+    "midonet_allocation_key",
+    ("owner", "Q"),
+    ("address", "16s"),
+    ("remote", "16s"),
+    ("port", "2s"),
+    ("remote_port", "2s"),
+    ("ip_proto", "B"),
+    ("family", "B"),
+    ("reserved0", "H"),
+)
+ALLOCATION = Layout(
+    "midonet_allocation",
+    ("connection", "48s"),
+    ("created_ns", "Q"),
+    ("pool", "I"),
+    ("confirmed", "I"),
+)
+POOL = Layout(
+    "midonet_pool",
+    ("owner", "Q"),
+    ("first", "16s"),
+    ("last", "16s"),
+    ("port_first", "H"),
+    ("port_last", "H"),
+    ("family", "B"),
+    ("is_source", "B"),
+    ("weight", "H"),
+    ("valid_until_ns", "Q"),
+)
+FRAGMENT_KEY = Layout(
+    "midonet_fragment_key",
+    ("ip_src", "16s"),
+    ("ip_dst", "16s"),
+    ("id", "4s"),
+    ("zone", "I"),
+    ("zone_vlan", "2s"),
+    ("ip_proto", "B"),
+    ("family", "B"),
+    ("reserved0", "I"),
+)
+FRAGMENT_PORTS = Layout(
+    "midonet_fragment_ports",
+    ("l4_src", "2s"),
+    ("l4_dst", "2s"),
+    ("reserved0", "I"),
+    ("seen_ns", "Q"),
+)
+STATE_FRAME = Layout(
+    "midonet_state_frame",
+    ("version", "B"),
+    ("type", "B"),
+    ("size", "2s"),
+    ("flags", "4s"),
+    ("cookie", "8s"),
+    ("original", "40s"),
+    ("translated", "40s"),
+    ("src_owner", "8s"),
+    ("dst_owner", "8s"),
+    ("egress_tunnel_key", "4s"),
+    ("initiator_tunnel_key", "4s"),
+    ("initiator_epoch", "4s"),
+    ("lifetime_ms", "4s"),
+)
 
 KERNEL_LAYOUTS: Final = (
     CLASS_KEY, REWRITE, OUTPUT, TUNNEL, GUARDS, PROGRAM, PORT_MASKS, MASK_HINT, STATISTICS, PORT,
@@ -306,5 +402,8 @@ KERNEL_LAYOUTS: Final = (
 )  # fmt: skip
 """Layouts that the program uses."""
 
-RESERVED_LAYOUTS: Final = (TUPLE, CONNECTION_CLASS, STATEFUL_KEY)
-"""Layouts that are decided but not in use by the program."""
+DECIDED_LAYOUTS: Final = (
+    TUPLE, CONNECTION_CLASS, STATEFUL_KEY, CONNECTION_KEY, CONNECTION, ALLOCATION_KEY, ALLOCATION,
+    POOL, FRAGMENT_KEY, FRAGMENT_PORTS, STATE_FRAME,
+)  # fmt: skip
+"""Layouts of connections, which the program does not keep yet."""
