@@ -1,6 +1,6 @@
 """The Store protocol: exactly what ZooKeeper can keep, for every implementation.
 
-One contract suite (`tests/contract/test_store.py`) runs against all implementations.
+One contract suite (`tests/contract/test_store_*.py`) runs against all implementations.
 
 - Objects have a version that starts at 0 and grows by one with each update.
 - References are index entries kept by the store from the reference table of the model

@@ -1,6 +1,6 @@
 """The contract between the agent and whatever moves the packets.
 
-One contract suite (`tests/contract/test_datapath.py`) runs against every implementation.
+One contract suite (`tests/contract/test_datapath_*.py`) runs against every implementation.
 All methods are called from one asyncio task at a time; the synchronous ones return in
 microseconds (map operations), the asynchronous ones may wait.
 

@@ -1,0 +1,95 @@
+"""The contract of `Datapath`: every packet that goes nowhere is counted."""
+
+from __future__ import annotations
+
+from random import Random
+
+from scapy.layers.inet import UDP
+from scapy.layers.l2 import ARP
+
+from midonet.agent.datapath.protocol import Upcall
+from midonet.agent.flows.drop_reason import DropReason
+from tests.contract.datapath_harness import DatapathHarness, OpenHarness, eventually
+from tests.contract.datapath_steps import (
+    ETH,
+    IN,
+    OUT,
+    TAGGED,
+    TCP_V6,
+    UDP_V4,
+    V4,
+    expect_delivered,
+    expect_drops,
+    program_for,
+    take_upcalls,
+)
+
+
+async def test_a_drop_program_counts_its_reason(harness: DatapathHarness) -> None:
+    entry = program_for(harness, UDP_V4, (), drop_reason=DropReason.FILTERED)
+    harness.datapath.install([entry])
+    harness.send(IN, UDP_V4)
+    harness.send(IN, UDP_V4)
+    await expect_drops(harness, IN, DropReason.FILTERED, 2)
+    statistics = harness.datapath.statistics()[1]
+    assert (statistics.packets, statistics.bytes) == (2, 2 * len(UDP_V4))
+    assert statistics.last_used_ns > 0
+
+
+async def test_a_malformed_frame_is_dropped(harness: DatapathHarness) -> None:
+    harness.datapath.install([program_for(harness, UDP_V4)])
+    harness.send(IN, UDP_V4[:30])
+    await expect_drops(harness, IN, DropReason.MALFORMED)
+    assert harness.delivered(OUT) == []
+
+
+async def test_the_agent_can_count_drops_of_its_own(harness: DatapathHarness) -> None:
+    harness.datapath.count_drop(IN, DropReason.AWAIT_TIMEOUT)
+    harness.datapath.count_drop(IN, DropReason.AWAIT_TIMEOUT)
+    harness.datapath.count_drop(None, DropReason.INTERNAL)
+    drops = harness.datapath.drops()
+    assert drops[IN, DropReason.AWAIT_TIMEOUT] == 2
+    assert drops[None, DropReason.INTERNAL] == 1
+
+
+async def test_upcalls_over_the_budget_of_a_port_are_dropped(open_harness: OpenHarness) -> None:
+    async with open_harness(max_programs=16) as harness:
+        harness.add_port(IN, upcalls_per_second=1, upcall_burst=3)
+        harness.add_port(OUT)
+        for _ in range(20):
+            harness.send(IN, UDP_V4)
+        harness.send(OUT, UDP_V4)
+        counted = (IN, DropReason.UPCALL_RATE)
+        # A slow machine may gain a token or two on the way.
+        await eventually(lambda: harness.datapath.drops().get(counted, 0) >= 14)
+        came_up = 20 - harness.datapath.drops()[counted]
+        assert 3 <= came_up <= 6
+        upcalls = await take_upcalls(harness.datapath, came_up + 1)
+        assert [u.ingress for u in upcalls].count(OUT) == 1
+
+
+async def test_no_frame_breaks_the_datapath(open_harness: OpenHarness) -> None:
+    """Every frame comes up, is forwarded or is counted as dropped, whatever its bytes."""
+    random = Random(1)
+    async with open_harness(max_programs=16) as harness:
+        harness.add_port(IN, upcalls_per_second=100_000, upcall_burst=10_000)
+        harness.add_port(OUT)
+        seeds = [UDP_V4, TCP_V6, bytes(TAGGED), bytes(ETH / ARP(psrc="10.0.0.1"))]
+        frames = []
+        for _ in range(300):
+            fuzzed = bytearray(random.choice(seeds))
+            for _ in range(random.randrange(4)):
+                fuzzed[random.randrange(6, len(fuzzed))] = random.randrange(256)
+            # Linux itself drops a tagged frame of less than 20 bytes before any hook.
+            frames.append(bytes(fuzzed[: random.randrange(20, len(fuzzed) + 1)]))
+        last = bytes(ETH / V4 / UDP(sport=7, dport=7))
+        for frame in (*frames, last):
+            harness.send(IN, frame)
+        taken: list[Upcall] = []
+        while not taken or taken[-1].frame != last:
+            taken += await take_upcalls(harness.datapath, 1)
+        malformed = harness.datapath.drops().get((IN, DropReason.MALFORMED), 0)
+        assert len(taken) + malformed == len(frames) + 1
+        harness.datapath.install([program_for(harness, UDP_V4)])
+        harness.send(IN, UDP_V4)
+        await expect_delivered(harness, OUT, UDP_V4)
