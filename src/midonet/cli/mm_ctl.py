@@ -15,7 +15,7 @@ from uuid import UUID
 import httpx
 
 DEFAULT_SOCKET = "/var/lib/midonet/agent.sock"
-SOCKET_VARIABLE = "MIDONET_AGENT_SOCKET"
+SOCKET_VARIABLE = "MM_CTL_SOCKET"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
