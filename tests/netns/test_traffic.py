@@ -108,7 +108,7 @@ def test_every_underlay_carries_both_versions(
     built.network.use_zone(kind, is_ipv6=is_ipv6)
     source = built.vm("red1")
     for target in (*TARGETS[REMOTE], *TARGETS[ROUTED]):
-        until(lambda target=target: carriers(built, source, target) == {underlay}, f"{underlay}")  # type: ignore[misc]
+        until(lambda target=target: carriers(built, source, target) == {underlay}, f"{underlay}")
         require_pings(source, target)
     for target, server in ((TARGETS[ROUTED][0], "red4"), (TARGETS[REMOTE][1], "red3")):
         found = check_stream("stream", source, built.vm(server), target, 20)

@@ -25,7 +25,10 @@ def wait_until(
 
 
 class Child:
-    """One child process with a log file and a record by which a later run can end it."""
+    """One child process with a log file and a record by which a later run can end it.
+
+    environment: may be changed before a start.
+    """
 
     def __init__(
         self,
@@ -38,7 +41,7 @@ class Child:
         self.command = list(command)
         self.log_path = directory / f"{name}.log"
         self._record = directory / f"{name}.pid"
-        self._environment = {**os.environ, **(environment or {})}
+        self.environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -49,7 +52,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environment,
+                env=self.environment,
                 start_new_session=True,
             )
         self._record.write_text(f"{self._process.pid} {_start_time(self._process.pid)}\n")
