@@ -6,21 +6,10 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import msgspec
-
-from midonet.agent.settings import AgentSettings
 from midonet.cli import mm_ctl
-from midonet.cluster.settings import ClusterSettings
 from midonet.commands import demo
 from midonet.commands.main import build_parser
-from scripts.reference_pages.effects import effects
 from scripts.reference_pages.tables import code, table
-
-SETTINGS: dict[str, type[msgspec.Struct]] = {"agent": AgentSettings, "cluster": ClusterSettings}
-"""Commands whose options are settings, described there."""
-
-WITHOUT_HELP = {("midonet watch-port", "port"): "the port whose frames are printed"}
-"""What the parsers leave out, by command and name of the option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +47,8 @@ def option_strings(command: str) -> frozenset[str]:
 
 
 def explanation(command: Command, action: argparse.Action) -> str:
-    """Return what an option does: its help, or what the settings say; empty when nothing does."""
-    if action.help:
-        return action.help % {**vars(action), "prog": command.parser.prog}
-    settings = SETTINGS.get(command.name.removeprefix("midonet "))
-    if settings is None:
-        return WITHOUT_HELP.get((command.name, action.dest), "")
-    return effects(settings).get(action.dest, "").rstrip(".")
+    """Return what an option does; empty when its parser does not say."""
+    return (action.help or "") % {**vars(action), "prog": command.parser.prog}
 
 
 def commands() -> str:

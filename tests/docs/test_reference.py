@@ -64,16 +64,6 @@ def test_commands_of_the_product_are_among_them() -> None:
     assert "midonet config show" in names
 
 
-def test_help_is_supplied_only_where_the_parser_has_none() -> None:
-    silent = {
-        (command.name, action.dest)
-        for command in COMMANDS
-        for action in command.options()
-        if not action.help
-    }
-    assert set(commands.WITHOUT_HELP) <= silent
-
-
 def test_every_command_of_the_readme_exists() -> None:
     readme = (REFERENCE.parents[1] / "README.md").read_text(encoding="utf-8")
     for name in ("agent", "cluster", "inject", "config", "demo"):

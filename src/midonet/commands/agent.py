@@ -57,7 +57,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--host-name", metavar="NAME", help="name of this host in the API")
     parser.add_argument("--state-dir", metavar="DIR", help="what the agent remembers; one each")
     parser.add_argument("--run-dir", metavar="DIR", help="place of the control socket")
-    parser.add_argument("--datapath", choices=[kind.value for kind in DatapathKind])
+    parser.add_argument(
+        "--datapath",
+        choices=[kind.value for kind in DatapathKind],
+        help="what moves the packets: the kernel (ebpf), or this process (memory), without "
+        "privileges, for injected frames only",
+    )
     parser.add_argument(
         "--attach-mode",
         choices=get_args(AttachModeName),
@@ -67,7 +72,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--underlay-port", type=int, metavar="PORT", help="UDP port between memory datapaths"
     )
     parser.add_argument("--log-level", help="debug, info, warning or error")
-    parser.add_argument("--log-format", choices=[each.value for each in LogFormat])
+    parser.add_argument(
+        "--log-format",
+        choices=[each.value for each in LogFormat],
+        help="lines of text, or one JSON object a line",
+    )
     parser.add_argument(
         "--uninstall", action="store_true", help="remove all that the datapath put into this host"
     )

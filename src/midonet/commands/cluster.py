@@ -31,7 +31,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--nsdb", metavar="URL", help="network state database")
     parser.add_argument("--listen", metavar="ADDR:PORT", help="address of the REST API")
     parser.add_argument("--log-level", help="debug, info, warning or error")
-    parser.add_argument("--log-format", choices=[each.value for each in LogFormat])
+    parser.add_argument(
+        "--log-format",
+        choices=[each.value for each in LogFormat],
+        help="lines of text, or one JSON object a line",
+    )
     parser.set_defaults(run=run)
 
 

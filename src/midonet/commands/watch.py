@@ -19,7 +19,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "watch-port", help="print the frames that leave by a port of a memory agent"
     )
     add_agent_option(parser)
-    parser.add_argument("--port", required=True, metavar="PORT_ID")
+    parser.add_argument(
+        "--port", required=True, metavar="PORT_ID", help="port whose frames are printed"
+    )
     parser.add_argument("--count", type=int, metavar="N", help="stop after N frames")
     parser.add_argument(
         "--wait", type=float, metavar="SECONDS", help="stop after this time (exit code 1 if none)"
