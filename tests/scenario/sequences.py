@@ -344,17 +344,54 @@ def _attached(router_mac: str, *addresses: str) -> World:
     return world.attach("g", "b")
 
 
+_TO_R1 = udp(ROUTE, IN)
+_NOT_ROUTED = sent("p1", _TO_R1, at("p2", _TO_R1))
+
+
+def _no_route(about: bytes) -> Leaving:
+    return at("p1", error("no route", (V4.host(1, 1), V4.host(1, 5)), (R1, A), about))
+
+
 ATTACHMENTS = Sequence(
     "a router comes to a bridge, changes and goes",
     (
-        state("no router", pair, sent("p1", _QUESTION, at("p2", _QUESTION))),
-        state("a router", lambda: _attached(R1, V4.router(1)), _answer(R1)),
-        state("with another MAC", lambda: _attached(R2, V4.router(1)), _answer(R2)),
+        state("no router", pair, sent("p1", _QUESTION, at("p2", _QUESTION)), _NOT_ROUTED),
+        state(
+            "a router",
+            lambda: _attached(R1, V4.router(1)),
+            _answer(R1),
+            dropped("p1", _TO_R1, DropReason.NO_ROUTE, _no_route(_TO_R1)),
+        ),
+        state(
+            "with another MAC",
+            lambda: _attached(R2, V4.router(1)),
+            _answer(R2),
+            _NOT_ROUTED,
+        ),
         state(
             "with another address",
             lambda: _attached(R1, V4.router(3), V6.router(1)),
             sent("p1", _QUESTION, at("p2", _QUESTION)),
         ),
+    ),
+)
+
+
+def _configured(**bridge: str | bool) -> Callable[[], World]:
+    def make() -> World:
+        world = World().chain("c", rule("drop")).bridge("b", **bridge)  # type: ignore[arg-type]
+        return world.port("p1", on="b", host="h1").port("p2", on="b", host="h1")
+
+    return make
+
+
+BRIDGES = Sequence(
+    "a bridge alone is configured",
+    (
+        state("as it comes", _configured(), _PASSES),
+        state("down", _configured(up=False), dropped("p1", DATAGRAM, DropReason.DEVICE_DOWN)),
+        state("filtered on the way in", _configured(inbound="c"), _FILTERED),
+        state("filtered on the way out", _configured(outbound="c"), _FILTERED),
     ),
 )
 
@@ -390,5 +427,5 @@ FLOODS = Sequence(
 )  # fmt: skip
 
 SEQUENCES = (
-    FILTERS, JUMPS, PLACES, ZONES, ROUTES, DEVICES, LINKS, ATTACHMENTS, FLOODS,
+    FILTERS, JUMPS, PLACES, ZONES, ROUTES, DEVICES, LINKS, ATTACHMENTS, BRIDGES, FLOODS,
 )  # fmt: skip
