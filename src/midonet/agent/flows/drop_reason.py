@@ -47,7 +47,6 @@ class DropReason(IntEnum):
     UNKNOWN_TUNNEL_KEY = 52  # overlay packet with a key that no port here has
     UNKNOWN_PEER = 53  # overlay packet from an address that is not a known peer
     OVERLAY_MALFORMED = 54  # truncated or unsupported tunnel header
-    UNDERLAY_SPOOF = 55  # a tenant packet aimed at a host's overlay address
     # Resources.
     UPCALL_RATE = 60  # the port's upcall budget is used up
     UPCALL_RING_FULL = 61  # the agent does not keep up
