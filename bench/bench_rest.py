@@ -18,15 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from midonet.demo.processes import free_port
+
 SECONDS = 4.0
 CONNECTIONS = 8
-
-
-def free_port() -> int:
-    """Return a TCP port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def wait_until_served(port: int, process: subprocess.Popen[bytes]) -> None:

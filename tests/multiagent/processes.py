@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx
 
+from midonet.demo.processes import free_port
+
 DEADLINE_S = 30.0
 
 
@@ -27,12 +29,6 @@ def wait_for(condition: Callable[[], Any], what: str) -> Any:
             return result
         time.sleep(0.05)
     raise AssertionError(f"{what}: not within {DEADLINE_S} s")
-
-
-def free_port(kind: int, host: str = "127.0.0.1") -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
 
 
 class Processes:

@@ -10,7 +10,6 @@ Every name starts with the lab's prefix, so that leftovers of a crashed run are 
 from __future__ import annotations
 
 import shutil
-import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from pathlib import Path
 import httpx
 
 from midonet.demo.namespaces import Namespace, existing, run, wire
-from midonet.demo.processes import Child, end_recorded, wait_until
+from midonet.demo.processes import Child, end_recorded, free_port, wait_until
 
 UNDERLAY_MTU = 1500
 
@@ -79,7 +78,7 @@ class Lab:
         self.fabric = Namespace(f"{options.prefix}-fabric")
         self.hosts: list[LabHost] = []
         self.machines: dict[str, VirtualMachine] = {}
-        self.api_port = _free_port()
+        self.api_port = free_port()
         self.cluster = Child(
             "cluster",
             [
@@ -243,12 +242,6 @@ class Lab:
     def unplug(self, name: str) -> None:
         """Remove a VM; its veth pair goes with the namespace."""
         self.machines.pop(name).namespace.delete()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _unmount_below(directory: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,13 @@ def wait_until(
             raise UnavailableError(f"{what}: not within {timeout_s:.0f} s")
         time.sleep(interval_s)
     return time.monotonic() - started
+
+
+def free_port(kind: int = socket.SOCK_STREAM) -> int:
+    """Return a port of 127.0.0.1 that no socket of this kind (`SOCK_*`) has just now."""
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class Child:
