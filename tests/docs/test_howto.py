@@ -6,11 +6,7 @@ for granted ($api, $lab, $left, $right, the functions) is made here and by the b
 
 from __future__ import annotations
 
-import contextlib
-import os
-import re
 import shutil
-import signal
 import socket
 import subprocess
 import tomllib
@@ -21,10 +17,10 @@ import pytest
 
 from midonet.agent.settings import AgentSettings
 from midonet.cluster.settings import ClusterSettings
+from midonet.demo.processes import free_port
+from tests.docs.shell_pages import ROOT, blocks, run_script
 
-ROOT = Path(__file__).parents[2]
 HOWTO = ROOT / "docs" / "howto"
-DEADLINE_S = 100
 PAGES = sorted(path for path in HOWTO.glob("*.md") if path.name != "README.md")
 
 LAB = """
@@ -49,41 +45,6 @@ zone=$(post $api/tunnel_zones TunnelZone-v1 '{"name": "lab", "type": "vxlan"}')
 post $zone/hosts TunnelZoneHost-v1 "{\\"hostId\\": \\"$left\\", \\"ipAddress\\": \\"127.0.1.1\\"}"
 post $zone/hosts TunnelZoneHost-v1 "{\\"hostId\\": \\"$right\\", \\"ipAddress\\": \\"127.0.1.2\\"}"
 """
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    text = page.read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-
-
-def free_port(kind: int) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def run_script(script: str, environment: dict[str, str], output: Path) -> tuple[int | str, str]:
-    """Run a script in a process group of its own, of which nothing is left afterwards."""
-    with output.open("wb") as stream:
-        process = subprocess.Popen(
-            ["bash", "-x", "-c", f"PS4='+$SECONDS '\n{script}"],
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,
-        )
-        code: int | str
-        try:
-            code = process.wait(DEADLINE_S)
-        except subprocess.TimeoutExpired:
-            code = f"not finished in {DEADLINE_S} s"
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    return code, output.read_text(encoding="utf-8", errors="replace")
 
 
 @pytest.mark.xdist_group("tutorial")
