@@ -219,7 +219,6 @@ class MemoryDatapath:
         self._next_sink += 1
         self._sinks[number] = sink
 
-
         def unsubscribe() -> None:
             self._sinks.pop(number, None)
 
