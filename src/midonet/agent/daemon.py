@@ -23,7 +23,6 @@ from midonet.agent.datapath.memory import MemoryDatapath
 from midonet.agent.datapath.protocol import Datapath
 from midonet.agent.decisions import Decisions
 from midonet.agent.flows.tags import TagKind, device_tag, location_tag
-from midonet.agent.host_network import HostNetwork
 from midonet.agent.hosting import DeclaredInterfaces, HostKeeper, InterfaceSource
 from midonet.agent.loading import Loader
 from midonet.agent.local_ports import LocalPorts
@@ -34,6 +33,7 @@ from midonet.agent.soft_state import SoftStateReplica
 from midonet.agent.state_directory import StateDirectory
 from midonet.agent.topology.view import TopologyView, ViewDelta
 from midonet.agent.topology.watching import TopologyWatcher, WatchSettings
+from midonet.agent.underlay.host_network import HostNetwork
 from midonet.agent.underlay.probe_engine import ProbeEngine
 from midonet.agent.underlay.prober import Prober
 from midonet.agent.upcalls import PacketLoop
