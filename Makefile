@@ -11,6 +11,7 @@ help:
 	@echo "make lint    format, lint, types, import contracts, module sizes"
 	@echo "make bench   speed against baselines in the same run; writes build/bench.json"
 	@echo "make docs    regenerate the generated reference pages"
+	@echo "make lock    write the exact versions of Python packages into requirements/"
 	@echo "make clean   remove what the build made"
 
 demo:
