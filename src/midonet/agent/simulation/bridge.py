@@ -16,9 +16,8 @@ from uuid import UUID
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import LearnedMac
 from midonet.agent.flows.tags import flood_set_tag, mac_tag
-from midonet.agent.simulation import answers
 from midonet.agent.simulation.bridge_discovery import process_arp, process_solicitation
-from midonet.agent.simulation.chain import Decision, evaluate_chain
+from midonet.agent.simulation.filtering import apply_filter
 from midonet.agent.simulation.header import (
     ETH_DST,
     ETH_SRC,
@@ -30,13 +29,12 @@ from midonet.agent.simulation.result import Await, LearnMac, LoadDevices
 from midonet.agent.simulation.walk import (
     Dropped,
     Outcome,
-    Refusal,
     ToEgress,
     ToFlood,
     Walk,
 )
 from midonet.agent.topology.view import BridgeView, PortView, TopologyView
-from midonet.model.ids import BridgeId, ChainId, ObjectId, PortId
+from midonet.model.ids import BridgeId, ObjectId, PortId
 from midonet.packets.addresses import MAC_BROADCAST, is_multicast_mac
 from midonet.packets.flowkey import VLAN_PRESENT
 
@@ -80,7 +78,7 @@ def process_bridge(walk: Walk, port: PortView, bridge_id: BridgeId) -> Outcome:
         return links
     is_tagged = header.vlan_id() != 0
     vlan = _table_vlan(walk, port, links)
-    refusal = None if is_tagged else _filter(walk, bridge.inbound_filter_id)
+    refusal = None if is_tagged else apply_filter(walk, bridge.inbound_filter_id)
     if isinstance(refusal, Await):
         return refusal
     _learn(walk, bridge, port, vlan, source)
@@ -140,25 +138,13 @@ def _learn(walk: Walk, bridge: BridgeView, port: PortView, vlan: int, mac: int) 
     walk.effects.append(LearnMac(entry))
 
 
-def _filter(walk: Walk, chain_id: ChainId | None) -> Refusal | None:
-    if chain_id is None:
-        return None
-    decision = evaluate_chain(walk, chain_id)
-    if decision is Decision.ACCEPT:
-        return None
-    if isinstance(decision, Decision):
-        answers.answer_reject(walk)
-        return Dropped(DropReason.REJECTED)
-    return decision
-
-
 def _filter_outcome(walk: Walk, bridge: BridgeView, outcome: Outcome) -> Outcome:
     """Apply the outbound filter. Only one egress port counts as the egress port."""
     if isinstance(outcome, ToEgress):
         walk.branch.egress_port = outcome.port
     elif not isinstance(outcome, ToFlood):
         return outcome
-    return _filter(walk, bridge.outbound_filter_id) or outcome
+    return apply_filter(walk, bridge.outbound_filter_id) or outcome
 
 
 def _forward(

@@ -10,8 +10,8 @@ from __future__ import annotations
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.simulation import answers
 from midonet.agent.simulation.bridge import process_bridge
-from midonet.agent.simulation.chain import Decision, evaluate_chain
 from midonet.agent.simulation.emission import emit
+from midonet.agent.simulation.filtering import apply_filter
 from midonet.agent.simulation.header import VLAN_TCI
 from midonet.agent.simulation.router import process_router
 from midonet.agent.simulation.walk import (
@@ -85,12 +85,4 @@ def _admit(walk: Walk, port: PortView, chain_id: ChainId | None) -> Refusal | No
         if port.router_id is not None:
             answers.answer_prohibited(walk)
         return Dropped(DropReason.PORT_DOWN)
-    if chain_id is None:
-        return None
-    decision = evaluate_chain(walk, chain_id)
-    if decision is Decision.ACCEPT:
-        return None
-    if isinstance(decision, Decision):
-        answers.answer_reject(walk)
-        return Dropped(DropReason.REJECTED)
-    return decision
+    return apply_filter(walk, chain_id)

@@ -10,8 +10,8 @@ from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import SlowPathReason
 from midonet.agent.flows.tags import RouteRegion
 from midonet.agent.simulation import answers
-from midonet.agent.simulation.chain import Decision, evaluate_chain
 from midonet.agent.simulation.ecmp import choose_route
+from midonet.agent.simulation.filtering import apply_filter
 from midonet.agent.simulation.header import (
     ETH_DST,
     ETH_SRC,
@@ -44,7 +44,7 @@ from midonet.agent.simulation.walk import (
 from midonet.agent.topology.view import PortView, RouterView, RouteView
 from midonet.errors import DecodeError
 from midonet.model.devices import NextHopKind
-from midonet.model.ids import ChainId, RouterId
+from midonet.model.ids import RouterId
 from midonet.packets.addresses import MAC_BROADCAST, IpAddress, IpVersion, is_multicast_mac
 from midonet.packets.frame import ParsedFrame, parse_frame
 from midonet.packets.icmp_echo import echo_reply, is_echo_request
@@ -70,7 +70,7 @@ def process_router(walk: Walk, port: PortView, router_id: RouterId) -> Outcome:
     local = _address_resolution(walk, router, port, eth_type)
     if local is not None:
         return local
-    refusal = _filter(walk, router.inbound_filter_id)
+    refusal = apply_filter(walk, router.inbound_filter_id)
     return refusal or _route(walk, router, port, _VERSIONS[eth_type])
 
 
@@ -95,18 +95,6 @@ def _address_resolution(
         header.read(IP_FRAG)
         return process_discovery(walk, router, port)
     return Dropped(DropReason.NOT_FOR_ROUTER) if is_group else None
-
-
-def _filter(walk: Walk, chain_id: ChainId | None) -> Refusal | None:
-    if chain_id is None:
-        return None
-    decision = evaluate_chain(walk, chain_id)
-    if decision is Decision.ACCEPT:
-        return None
-    if isinstance(decision, Decision):
-        answers.answer_reject(walk)
-        return Dropped(DropReason.REJECTED)
-    return decision
 
 
 def _route(walk: Walk, router: RouterView, port: PortView, version: IpVersion) -> Outcome:
@@ -273,7 +261,7 @@ def _send(
         return Dropped(DropReason.LOCAL_NOT_HANDLED)
     branch = walk.branch
     branch.egress_port = port
-    refusal = _filter(walk, router.outbound_filter_id)
+    refusal = apply_filter(walk, router.outbound_filter_id)
     if refusal is not None:
         return refusal
     next_hop = route.gateway or IpAddress(version, header.read(IP_DST))
