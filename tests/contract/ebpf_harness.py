@@ -10,14 +10,13 @@ took apart (a tag beside the bytes) are put together again when they are read.
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import os
 import socket
 import struct
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 from midonet.agent.datapath.ebpf import AttachMode, EbpfDatapath
@@ -28,33 +27,14 @@ from midonet.demo.namespaces import Namespace, ip_batch
 from midonet.model.ids import PortId
 from midonet.packets.addresses import IpVersion, parse_ip
 from tests.contract.datapath_harness import Endpoints
+from tests.netns.entering import entered
 
 HASH_SEED = 0x0123_4567_89AB_CDEF
 HOST_MAC, OUTSIDE_MAC = "02:00:00:00:0f:01", "02:00:00:00:0f:02"
-_CLONE_NEWNET = 0x40000000
 _SOL_PACKET, _AUXDATA, _VNET_HDR = 263, 8, 15
 _OUTGOING = 4
 _VLAN_VALID, _VLAN_TPID_VALID = 0x10, 0x40
 _numbers = itertools.count()
-
-
-def _enter(descriptor: int) -> None:
-    if ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET) != 0:
-        raise OSError(ctypes.get_errno(), "setns")
-
-
-@contextmanager
-def inside(name: str) -> Iterator[None]:
-    """Move this thread into a namespace for a while."""
-    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    wanted = os.open(f"/run/netns/{name}", os.O_RDONLY)
-    try:
-        _enter(wanted)
-        yield
-    finally:
-        _enter(before)
-        os.close(before)
-        os.close(wanted)
 
 
 class Tap:
@@ -157,7 +137,7 @@ class EbpfHarness:
         self.outside.ip(f"link set {far} mtu 9000 up arp off")
 
     def _tap(self, interface: str) -> Tap:
-        with inside(self.outside.name):
+        with entered(self.outside):
             tap = Tap(interface)
         self._stack.callback(tap.close)
         return tap
@@ -217,7 +197,7 @@ async def ebpf_harness(
             each.create()
             stack.callback(each.delete)
         state_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="midonet-"))
-        stack.enter_context(inside(host.name))
+        stack.enter_context(entered(host))
         filters = Clsact()
         stack.callback(filters.close)
         datapath = EbpfDatapath(

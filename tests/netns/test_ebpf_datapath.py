@@ -38,7 +38,8 @@ from midonet.model.ids import PortId
 from midonet.packets.addresses import IpVersion
 from midonet.packets.frame import parse_frame
 from tests.contract.datapath_harness import eventually
-from tests.contract.ebpf_harness import HASH_SEED, EbpfHarness, Tap, ebpf_harness, inside
+from tests.contract.ebpf_harness import HASH_SEED, EbpfHarness, Tap, ebpf_harness
+from tests.netns.entering import entered
 
 IN, OUT, THIRD = (PortId(UUID(int=number)) for number in (0xA1, 0xA2, 0xA3))
 FRAME = bytes(
@@ -308,7 +309,7 @@ async def test_the_far_end_of_a_port_may_change_its_namespace(harness: EbpfHarne
         await eventually(arrives)
     harness.host.ip(f"link set {peer} netns {harness.outside.name}")
     harness.outside.ip(f"link set {peer} up")
-    with inside(harness.outside.name):
+    with entered(harness.outside):
         returned = Tap(peer)
     with closing(returned) as tap:
         await eventually(arrives)
@@ -360,6 +361,6 @@ async def test_clsact_serves_where_there_is_no_tcx() -> None:
         await delivered(harness, 3)
         assert tcx_programs(socket.if_nametoindex("u0")) == []
         await harness.datapath.uninstall()
-        with inside(harness.host.name):
+        with entered(harness.host):
             shown = harness.host.run("tc", "filter", "show", "dev", "u0", "ingress")
         assert "midonet" not in shown

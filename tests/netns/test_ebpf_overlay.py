@@ -26,7 +26,8 @@ from midonet.model.hosts import TunnelKind
 from midonet.model.ids import PortId
 from midonet.packets.addresses import IpAddress, IpVersion, parse_ip
 from midonet.packets.flowkey import FlowKey
-from tests.contract.ebpf_harness import HASH_SEED, inside
+from tests.contract.ebpf_harness import HASH_SEED
+from tests.netns.entering import entered
 
 TOTAL_BYTES = 24 << 20
 KEY = 7
@@ -75,11 +76,11 @@ async def make_side(
     port_id = PortId(UUID(int=number))
 
     async def uninstall() -> None:
-        with inside(host.name):
+        with entered(host):
             await datapath.uninstall()
 
     stack.push_async_callback(uninstall)
-    with inside(host.name):
+    with entered(host):
         await datapath.open()
         datapath.attach(PortAttachment(port_id, "p0"))
     addresses = {
@@ -92,7 +93,7 @@ async def make_side(
 def connect(side: Side, other: Side, kind: TunnelKind, version: IpVersion) -> None:
     """Send all that enters at the port of `side` to the port of `other`."""
     local, remote = side.addresses[version], other.addresses[version]
-    with inside(side.host.name):
+    with entered(side.host):
         side.datapath.configure_overlay(
             OverlayConfig(frozenset((local,)), frozenset((remote,)), frozenset(("u0",)))
         )
@@ -106,7 +107,7 @@ def everything(side: Side, output: LocalOutput | TunnelOutput) -> None:
 
 
 def socket_inside(namespace: Namespace, family: socket.AddressFamily) -> socket.socket:
-    with inside(namespace.name):
+    with entered(namespace):
         made = socket.socket(family, socket.SOCK_STREAM)
     made.settimeout(30)
     return made
@@ -177,7 +178,7 @@ async def test_streams_cross_one_host_whole(
     third.ip("address add 10.0.0.3/24 dev eth0", "address add fd00::3/64 dev eth0 nodad")
     one.container.run("ethtool", "-K", "eth0", "tx", offload, "tso", offload, "gso", offload)
     other = PortId(UUID(int=3))
-    with inside(one.host.name):
+    with entered(one.host):
         one.datapath.attach(PortAttachment(other, "p1"))
         everything(one, LocalOutput(other))
         program = FlowProgram(other, FlowKey(0, 0), EMPTY_MASK, (LocalOutput(one.port_id),))
