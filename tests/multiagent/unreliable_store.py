@@ -30,7 +30,19 @@ class UnreliableStore:
 
     def __init__(self, inner: Store) -> None:
         self.inner = inner
-        self.is_away = False
+        self.reachable = asyncio.Event()
+        self.reachable.set()
+
+    @property
+    def is_away(self) -> bool:
+        return not self.reachable.is_set()
+
+    @is_away.setter
+    def is_away(self, is_away: bool) -> None:
+        if is_away:
+            self.reachable.clear()
+        else:
+            self.reachable.set()
 
     def check(self) -> None:
         if self.is_away:
@@ -125,8 +137,7 @@ class _Watcher:
 
     async def changes(self) -> list[Change]:
         changes = await self._inner.changes()
-        while self._store.is_away:  # noqa: ASYNC110 - what is on the way waits with the connection
-            await asyncio.sleep(0.01)
+        await self._store.reachable.wait()  # what is on the way waits with the connection
         return changes
 
     async def close(self) -> None:
