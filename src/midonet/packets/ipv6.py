@@ -14,6 +14,7 @@ from midonet.packets.protocols import IpProtocol
 _FIXED = Struct("!IHBBQQQQ")
 _FRAGMENT = Struct("!BBHI")
 _LOW = 0xFFFF_FFFF_FFFF_FFFF
+_EXTENSION_HEADERS = (0, 43, 44, 60)  # hop-by-hop, routing, fragment, destination options
 
 IPV6_HEADER_SIZE = 40
 MAX_EXTENSION_HEADERS = 6
@@ -192,7 +193,7 @@ def locate_payload(frame: bytes, next_header: int, offset: int, end: int) -> Pay
     fragment = FragmentKind.NONE
     is_fragment_seen = False
     start = offset
-    for _ in range(MAX_EXTENSION_HEADERS + 1):
+    for _ in range(MAX_EXTENSION_HEADERS):
         if next_header == IpProtocol.FRAGMENT:
             if is_fragment_seen or offset + 8 > end:
                 raise DecodeError("IPv6 fragment header truncated or repeated")
@@ -215,4 +216,6 @@ def locate_payload(frame: bytes, next_header: int, offset: int, end: int) -> Pay
             raise DecodeError("IPv6 extension headers truncated or too long")
         if fragment == FragmentKind.LATER:
             return PayloadLocation(next_header, offset, fragment)
+    if next_header not in _EXTENSION_HEADERS:
+        return PayloadLocation(next_header, offset, fragment)
     raise DecodeError("too many IPv6 extension headers")

@@ -186,6 +186,13 @@ def test_rule_8_bounds_of_the_walk() -> None:
     malformed(v6_frame(extension(17)[:7], 0))
 
 
+def test_rule_8_counts_a_seventh_header_that_is_a_later_fragment() -> None:
+    later = bytes((17, 0, 0, 8, 0, 0, 0, 1))
+    five, six = extension(60) * 4 + extension(44), extension(60) * 5 + extension(44)
+    assert parse_frame(v6_frame(five + later + PORTS, 60)).key.ip_frag == FragmentKind.LATER
+    malformed(v6_frame(six + later + PORTS, 60))
+
+
 def test_rule_8_ipv6_fragments() -> None:
     def fragment(offset_flags: int, payload: bytes = PORTS, next_header: int = 17) -> ParsedFrame:
         header = bytes((next_header, 0)) + offset_flags.to_bytes(2, "big") + bytes(4)
