@@ -20,7 +20,7 @@
 #include <linux/types.h>
 
 enum midonet_limits {
-	MIDONET_ABI_VERSION = 1,
+	MIDONET_ABI_VERSION = 2,
 	MIDONET_MASKS_PER_PORT = 32,   /* length of a port's mask list, slot 0 is the exact mask */
 	MIDONET_OUTPUTS_MAX = 1024,    /* outputs of one program or flood group */
 	MIDONET_UPCALL_BYTES = 2048,   /* longest copy of a frame in an upcall record */
@@ -233,6 +233,9 @@ struct midonet_tunnel {
 	__u32 ifindex;      /* underlay interface towards remote; 0 no route */
 	__u32 host;         /* index of the peer host and its epoch, for proof */
 	__u32 host_epoch;
+	__u32 next_hop_family; /* of next_hop; 0: the kernel looks up the route of each packet */
+	__u8 next_hop[16];  /* neighbour on ifindex by which remote is reached */
+	__u32 reserved0;
 };
 
 enum midonet_program_flag {

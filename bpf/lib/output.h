@@ -9,6 +9,10 @@
 #include "packet.h"
 #include "rewrite.h"
 
+/* As in linux/socket.h, which is not for programs. */
+#define FAMILY_INET 2
+#define FAMILY_INET6 10
+
 /* Where a packet is on its way out. */
 struct way_out {
 	__u32 slot;    /* ingress port, for drop counters */
@@ -48,6 +52,24 @@ static __always_inline int output_local(struct __sk_buff *skb, const struct mido
 	return bpf_redirect(port->ifindex, 0);
 }
 
+/* Leave by the underlay. The kernel keeps the neighbour's address; which neighbour it is was looked
+ * up by the agent, where one table entry decides it: a lookup here costs more than the parser. */
+static __always_inline int redirect_to_neighbour(const struct midonet_tunnel *tunnel)
+{
+	struct bpf_redir_neigh next = {};
+
+	if (tunnel->next_hop_family == MIDONET_FAMILY_IPV4) {
+		next.nh_family = FAMILY_INET;
+		__builtin_memcpy(&next.ipv4_nh, tunnel->next_hop, 4);
+	} else if (tunnel->next_hop_family == MIDONET_FAMILY_IPV6) {
+		next.nh_family = FAMILY_INET6;
+		__builtin_memcpy(next.ipv6_nh, tunnel->next_hop, 16);
+	} else {
+		return bpf_redirect_neigh(tunnel->ifindex, NULL, 0, 0);
+	}
+	return bpf_redirect_neigh(tunnel->ifindex, &next, sizeof(next), 0);
+}
+
 /*
  * Send through a tunnel. A copy cannot be resolved to a neighbour from here, so it makes a turn
  * through the injection interface, where it is a packet of its own; its mark says what is left to
@@ -72,7 +94,7 @@ static __always_inline int output_tunnel(struct __sk_buff *skb, const struct mid
 	}
 	if (encapsulate(skb, tunnel, output->kind, output->target))
 		return drop(way->slot, MIDONET_DROP_ENCAP_FAILED);
-	return bpf_redirect_neigh(tunnel->ifindex, NULL, 0, 0);
+	return redirect_to_neighbour(tunnel);
 }
 
 __noinline int send_output(struct __sk_buff *skb, struct midonet_output *output,

@@ -16,7 +16,7 @@ from midonet.packets.overlay import decapsulate, encapsulate_gre, encapsulate_vx
 
 ZERO = bytes(4)
 TUNNEL_OFFSET = 144
-KIND_OFFSET = 192
+KIND_OFFSET = 144 + abi.TUNNEL.size
 KEY = 0x123456
 VXLAN_PORT = 6677
 REDIRECT = 7
@@ -80,7 +80,7 @@ def test_encapsulated_bytes_equal_those_of_python(
 ) -> None:
     frame = bytes(inner)
     configure(probe)
-    room = bytearray(208)
+    room = bytearray(160 + abi.TUNNEL.size)
     room[TUNNEL_OFFSET:KIND_OFFSET] = tunnel(ends)
     room[KIND_OFFSET : KIND_OFFSET + 8] = kind.to_bytes(4, "little") + KEY.to_bytes(4, "little")
     probe.maps["probe"].update(ZERO, bytes(room))

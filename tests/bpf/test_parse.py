@@ -14,7 +14,7 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.layers.sctp import SCTP
 from scapy.packet import Raw
 
-from midonet.agent.datapath.ebpf import codec
+from midonet.agent.datapath.ebpf import abi, codec
 from midonet.agent.datapath.ebpf.loader import LoadedObject
 from midonet.agent.datapath.ebpf.syscalls import run_program
 from midonet.errors import DecodeError
@@ -23,8 +23,8 @@ from tests.property.packets.scapy_frames import ip_frames, ipv4_frames, ipv6_fra
 
 SEED = 0x0123_4567_89AB_CDEF
 ZERO = bytes(4)
-SEED_OFFSET = 200
-PROBE_SIZE = 208
+SEED_OFFSET = 152 + abi.TUNNEL.size
+PROBE_SIZE = 160 + abi.TUNNEL.size
 CONTEXT_SIZE = 192
 GSO_SIZE_OFFSET = 176
 LEAST = 15
@@ -174,3 +174,13 @@ def test_flow_hash_equals_the_python_one(probe: LoadedObject, data: st.DataObjec
     expected = python_parse(frame)
     assert expected is not None
     assert int.from_bytes(key[32:36], "big") == expected.flow_hash(SEED)
+
+
+@pytest.mark.parametrize(("before", "is_well_formed"), [(5, True), (6, False)])
+def test_a_later_fragment_counts_as_an_extension_header(
+    probe: LoadedObject, before: int, is_well_formed: bool
+) -> None:
+    frame = bytearray(extension_chain(before + 1))
+    frame[54 + 8 * (before - 1)] = 44
+    frame[54 + 8 * before + 2 : 54 + 8 * before + 4] = b"\x00\x08"
+    assert check(probe, bytes(frame)) is is_well_formed

@@ -13,7 +13,7 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.layers.sctp import SCTP
 from scapy.packet import Packet, Raw
 
-from midonet.agent.datapath.ebpf import codec
+from midonet.agent.datapath.ebpf import abi, codec
 from midonet.agent.datapath.ebpf.loader import LoadedObject
 from midonet.agent.datapath.ebpf.syscalls import run_program
 from midonet.agent.flows.apply import apply_rewrite
@@ -25,8 +25,8 @@ from tests.property.packets.test_edit_against_scapy import rewrites
 
 ZERO = bytes(4)
 REWRITE_OFFSET = 88
-KIND_OFFSET = 192
-PROBE_SIZE = 208
+KIND_OFFSET = 144 + abi.TUNNEL.size
+PROBE_SIZE = 160 + abi.TUNNEL.size
 VLAN_OFFSET = 84
 
 

@@ -25,7 +25,7 @@ from midonet.agent.datapath.protocol import PortAttachment
 from midonet.agent.underlay.clsact import Clsact
 from midonet.demo.namespaces import Namespace, ip_batch
 from midonet.model.ids import PortId
-from midonet.packets.addresses import IpVersion, parse_ip
+from midonet.packets.addresses import IpAddress, IpVersion, parse_ip
 from tests.contract.datapath_harness import Endpoints
 from tests.netns.entering import entered
 
@@ -178,6 +178,11 @@ class EbpfHarness:
 
     def sent_outer(self) -> list[bytes]:
         return [frame[14:] for frame in self._underlay.read() if self._is_for_peer(frame)]
+
+    def next_hops(self, remote: IpAddress) -> set[bytes]:
+        """Return the MACs that IPv4 packets to `remote` were sent to since the last call."""
+        wanted = remote.value.to_bytes(4, "big")
+        return {frame[:6] for frame in self._underlay.read() if frame[30:34] == wanted}
 
     def _is_for_peer(self, frame: bytes) -> bool:
         if frame[12:14] == b"\x08\x00":

@@ -18,6 +18,7 @@ from scapy.packet import Raw
 
 from midonet.agent.datapath.ebpf import AttachMode, EbpfDatapath
 from midonet.agent.datapath.ebpf.loader import OBJECT_PATH
+from midonet.agent.datapath.ebpf.rtnetlink import NO_ROUTE, Route, RouteNetlink
 from midonet.agent.datapath.ebpf.syscalls import tcx_programs
 from midonet.agent.datapath.protocol import OverlayConfig, PortAttachment
 from midonet.agent.flows.classification import EXACT_MASK, masked
@@ -35,7 +36,7 @@ from midonet.agent.flows.program import (
 from midonet.errors import DatapathError
 from midonet.model.hosts import TunnelKind
 from midonet.model.ids import PortId
-from midonet.packets.addresses import IpVersion
+from midonet.packets.addresses import IpVersion, parse_ip
 from midonet.packets.frame import parse_frame
 from tests.contract.datapath_harness import eventually
 from tests.contract.ebpf_harness import HASH_SEED, EbpfHarness, Tap, ebpf_harness
@@ -280,6 +281,48 @@ async def test_a_changed_underlay_route_is_followed(harness: EbpfHarness) -> Non
         return bool(harness.sent_outer())
 
     await eventually(arrives)
+
+
+async def test_the_next_hop_is_the_one_that_decides_every_packet(harness: EbpfHarness) -> None:
+    netlink = RouteNetlink()
+    towards = {
+        "192.0.2.9": ("", "192.0.2.9"),
+        "198.51.100.9": ("198.51.100.0/24 via 192.0.2.2", "192.0.2.2"),
+        "203.0.113.9": (
+            "203.0.113.0/24 nexthop via 192.0.2.2 dev u0 nexthop via 192.0.2.3 dev u0",
+            None,
+        ),
+    }
+    index = socket.if_nametoindex("u0")
+    try:
+        for remote, (route, next_hop) in towards.items():
+            if route:
+                harness.host.ip(f"route add {route}")
+            found = netlink.route_towards(parse_ip(remote))
+            assert found == Route(index, parse_ip(next_hop) if next_hop else None)
+        harness.host.ip("route add blackhole 198.18.0.0/15")
+        assert netlink.route_towards(parse_ip("198.18.0.9")) == NO_ROUTE
+        own = netlink.route_towards(parse_ip("192.0.2.1"))
+        assert own.next_hop is None
+    finally:
+        netlink.close()
+
+
+async def test_a_changed_gateway_is_followed(harness: EbpfHarness) -> None:
+    local, remote = parse_ip("192.0.2.1"), parse_ip("198.51.100.9")
+    gateways = {"192.0.2.2": "02:00:00:00:0f:02", "192.0.2.3": "02:00:00:00:0f:03"}
+    for gateway, mac in gateways.items():
+        harness.host.ip(f"neighbour replace {gateway} lladdr {mac} dev u0 nud permanent")
+    harness.host.ip("route add 198.51.100.0/24 via 192.0.2.2")
+    harness.datapath.install([entry(TunnelOutput(TunnelKind.GRE, local, remote, 9))])
+
+    def goes_to(mac: str) -> bool:
+        harness.send(IN, FRAME)
+        return bytes.fromhex(mac.replace(":", "")) in harness.next_hops(remote)
+
+    await eventually(lambda: goes_to(gateways["192.0.2.2"]))
+    harness.host.ip("route replace 198.51.100.0/24 via 192.0.2.3")
+    await eventually(lambda: goes_to(gateways["192.0.2.3"]))
 
 
 async def test_an_underlay_interface_that_comes_later_is_listened_on(

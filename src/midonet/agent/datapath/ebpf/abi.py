@@ -13,7 +13,7 @@ import struct
 from enum import IntEnum, IntFlag
 from typing import Final, Literal
 
-ABI_VERSION: Final = 1
+ABI_VERSION: Final = 2
 OUTPUTS_MAX: Final = 1024
 UPCALL_BYTES: Final = 2048
 DROP_REASONS: Final = 128
@@ -191,6 +191,9 @@ TUNNEL = Layout(
     ("ifindex", "I"),
     ("host", "I"),
     ("host_epoch", "I"),
+    ("next_hop_family", "I"),
+    ("next_hop", "16s"),
+    ("reserved0", "I"),
 )
 GUARDS = Layout(
     "midonet_guards",

@@ -153,7 +153,7 @@ class KernelState:
         )
         boot_ns = self._clock.boot_ns
         self.outputs = OutputTable(
-            maps["outputs"], maps["tunnels"], self.slots, self.netlink.interface_towards, boot_ns
+            maps["outputs"], maps["tunnels"], self.slots, self.netlink.route_towards, boot_ns
         )
         self.programs = ProgramTable(
             maps,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from midonet.agent.datapath.ebpf import abi, codec
 from midonet.agent.datapath.ebpf.abi import OutputKind
+from midonet.agent.datapath.ebpf.rtnetlink import Route
 from midonet.agent.datapath.ebpf.slots import PortSlots, slot_key
 from midonet.agent.datapath.ebpf.syscalls import BpfMap
 from midonet.agent.flows.program import LocalOutput, Output, TunnelOutput
@@ -27,13 +28,13 @@ _KINDS = {TunnelKind.VXLAN: OutputKind.VXLAN, TunnelKind.GRE: OutputKind.GRE}
 _TUNNEL_KINDS = {number: kind for kind, number in _KINDS.items()}
 
 Ends = tuple[IpAddress, IpAddress]
-RouteFinder = Callable[[IpAddress], int]
+RouteFinder = Callable[[IpAddress], Route]
 
 
 class OutputTable:
     """The outputs and tunnels maps.
 
-    route: returns the index of the interface towards an underlay address, 0 when there is none.
+    route: returns the way to an underlay address.
     boot_ns: the boot-time clock.
     """
 
@@ -56,14 +57,18 @@ class OutputTable:
         self._emitted: OrderedDict[bytes, int] = OrderedDict()
         self._tunnel_index: dict[Ends, int] = {}
         self._ends: dict[int, Ends] = {}
-        self._ifindex: dict[int, int] = {}
+        self._routes: dict[int, Route] = {}
         for key, value in tunnels.items():
-            local, remote, family, ifindex, _, _ = abi.TUNNEL.struct.unpack(value)
+            local, remote, family, ifindex, _, _, next_family, next_hop, _ = (
+                abi.TUNNEL.struct.unpack(value)
+            )
             if family:
                 index = int.from_bytes(key, abi.HOST_ORDER)
                 ends = codec.unpack_ip(local, family), codec.unpack_ip(remote, family)
                 self._tunnel_index[ends], self._ends[index] = index, ends
-                self._ifindex[index] = ifindex
+                self._routes[index] = Route(
+                    ifindex, codec.unpack_ip(next_hop, next_family) if next_family else None
+                )
 
     # Encoding.
 
@@ -189,7 +194,7 @@ class OutputTable:
         self._write_tunnel(index, self._route(ends[1]))
         return index
 
-    def _write_tunnel(self, index: int, ifindex: int) -> None:
+    def _write_tunnel(self, index: int, route: Route) -> None:
         local, remote = self._ends[index]
         self._tunnels.update(
             slot_key(index),
@@ -197,14 +202,16 @@ class OutputTable:
                 local=codec.pack_ip(local),
                 remote=codec.pack_ip(remote),
                 family=local.version,
-                ifindex=ifindex,
+                ifindex=route.ifindex,
+                next_hop_family=0 if route.next_hop is None else route.next_hop.version,
+                next_hop=b"" if route.next_hop is None else codec.pack_ip(route.next_hop),
             ),
         )
-        self._ifindex[index] = ifindex
+        self._routes[index] = route
 
     def refresh_routes(self) -> None:
         """Find the way to each remote address again; write what changed."""
         for index, (_, remote) in self._ends.items():
-            ifindex = self._route(remote)
-            if ifindex != self._ifindex.get(index):
-                self._write_tunnel(index, ifindex)
+            route = self._route(remote)
+            if route != self._routes.get(index):
+                self._write_tunnel(index, route)

@@ -25,7 +25,9 @@ _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_IFALIAS = 3, 4, 18, 20
 _IFLA_AF_SPEC, _IFLA_LINK_NETNSID = 26, 37
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _IFLA_INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE = 8, 1
-_RTA_DST, _RTA_OIF, _RTA_PREFSRC = 1, 4, 7
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH = 1, 4, 5, 9
+_RTA_VIA, _RTA_ENCAP, _RTA_NH_ID = 18, 22, 30
+_RTM_F_FIB_MATCH, _RTN_UNICAST, _ROUTE_TYPE = 0x2000, 1, 0
 _IFF_UP, _IFF_NOARP = 0x1, 0x80
 _NESTED = 0x8000
 _HEADER = struct.Struct("=IHHII")
@@ -42,6 +44,18 @@ class Link:
     kind: str
     alias: str
     peer_is_foreign: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way to an address. ifindex: of the interface, 0 without a route. next_hop: the neighbour
+    there; None when only the kernel can tell, packet by packet (several paths, say)."""
+
+    ifindex: int
+    next_hop: IpAddress | None = None
+
+
+NO_ROUTE = Route(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,15 +238,36 @@ class RouteNetlink:
             if error.errno != errno.ENODEV:
                 raise
 
-    def interface_towards(self, remote: IpAddress) -> int:
-        """Return the index of the interface by which `remote` is reached, 0 without a route."""
+    def route_towards(self, remote: IpAddress) -> Route:
+        """Return the way to `remote`."""
+        try:
+            chosen = self._route(remote, 0)
+        except OSError:
+            return NO_ROUTE
+        (ifindex,) = struct.unpack("=I", chosen.get(_RTA_OIF, bytes(4)))
+        try:
+            entry = self._route(remote, _RTM_F_FIB_MATCH)
+        except OSError:
+            return Route(ifindex)
+        return Route(ifindex, _next_hop(remote, ifindex, entry))
+
+    def _route(self, remote: IpAddress, flags: int) -> dict[int, bytes]:
+        """Return the attributes of a route, and its type as attribute 0. Raises OSError."""
         is_ipv6 = remote.version == IpVersion.V6
         family, bits = (socket.AF_INET6, 128) if is_ipv6 else (socket.AF_INET, 32)
-        request = struct.pack("=BBBBBBBBI", family, bits, 0, 0, 0, 0, 0, 0, 0)
+        request = struct.pack("=BBBBBBBBI", family, bits, 0, 0, 0, 0, 0, 0, flags)
         request += _attribute(_RTA_DST, remote.value.to_bytes(bits // 8, "big"))
-        try:
-            answer = self._request(_RTM_GETROUTE, 0, request)
-        except OSError:
-            return 0
-        found = dict(_attributes(answer[12:])).get(_RTA_OIF, bytes(4))
-        return int(struct.unpack("=I", found)[0])
+        answer = self._request(_RTM_GETROUTE, 0, request)
+        return {_ROUTE_TYPE: answer[7:8], **dict(_attributes(answer[12:]))}
+
+
+def _next_hop(remote: IpAddress, ifindex: int, entry: dict[int, bytes]) -> IpAddress | None:
+    """Return the one neighbour that a routing table's entry leads to."""
+    (found,) = struct.unpack("=I", entry.get(_RTA_OIF, bytes(4)))
+    is_plain = entry[_ROUTE_TYPE] == bytes((_RTN_UNICAST,)) and entry.keys().isdisjoint(
+        (_RTA_MULTIPATH, _RTA_VIA, _RTA_ENCAP, _RTA_NH_ID)
+    )
+    if not is_plain or found != ifindex:
+        return None
+    gateway = entry.get(_RTA_GATEWAY)
+    return IpAddress(remote.version, int.from_bytes(gateway, "big")) if gateway else remote
