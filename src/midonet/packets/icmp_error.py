@@ -8,12 +8,8 @@ from enum import StrEnum
 from midonet.errors import InternalError
 from midonet.packets.build import Envelope, icmp_frame
 from midonet.packets.frame import ParsedFrame
-from midonet.packets.icmpv4 import (
-    ICMP_HEADER_SIZE,
-    Icmpv4Header,
-    Icmpv4Type,
-    Icmpv4UnreachableCode,
-)
+from midonet.packets.icmp_header import ICMP_HEADER_SIZE
+from midonet.packets.icmpv4 import Icmpv4Header, Icmpv4Type, Icmpv4UnreachableCode
 from midonet.packets.icmpv6 import Icmpv6Header, Icmpv6Type, Icmpv6UnreachableCode
 from midonet.packets.ipv4 import IPV4_HEADER_SIZE
 from midonet.packets.ipv6 import IPV6_HEADER_SIZE

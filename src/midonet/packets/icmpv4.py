@@ -3,16 +3,8 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from struct import Struct
-from typing import Self
 
-import msgspec
-
-from midonet.errors import DecodeError
-
-_HEADER = Struct("!BBHI")
-
-ICMP_HEADER_SIZE = 8
+from midonet.packets.icmp_header import IcmpHeader
 
 
 class Icmpv4Type(IntEnum):
@@ -38,7 +30,7 @@ class Icmpv4UnreachableCode(IntEnum):
     COMMUNICATION_PROHIBITED = 13
 
 
-class Icmpv4Header(msgspec.Struct, frozen=True, gc=False):
+class Icmpv4Header(IcmpHeader, frozen=True, gc=False):
     """The first eight bytes of any ICMP message, RFC 792.
 
     ::
@@ -53,38 +45,6 @@ class Icmpv4Header(msgspec.Struct, frozen=True, gc=False):
     rest: the second word. What follows is the echoed data, or the packet complained about.
     checksum: as found; builders fill it in.
     """
-
-    type: int
-    code: int = 0
-    rest: int = 0
-    checksum: int = 0
-
-    @classmethod
-    def parse(cls, data: bytes, offset: int = 0) -> Self:
-        """Parse the header at `offset`. Raises DecodeError when truncated."""
-        if len(data) < offset + ICMP_HEADER_SIZE:
-            raise DecodeError("ICMP header truncated")
-        kind, code, checksum, rest = _HEADER.unpack_from(data, offset)
-        return cls(kind, code, rest, checksum)
-
-    def serialise(self) -> bytes:
-        """Return the 8 bytes of the header."""
-        return _HEADER.pack(self.type, self.code, self.checksum, self.rest)
-
-    @property
-    def size(self) -> int:
-        """Size on the wire, in bytes."""
-        return ICMP_HEADER_SIZE
-
-    @property
-    def identifier(self) -> int:
-        """Identifier of an echo message; meaningless in others."""
-        return self.rest >> 16
-
-    @property
-    def sequence(self) -> int:
-        """Sequence number of an echo message; meaningless in others."""
-        return self.rest & 0xFFFF
 
     @property
     def next_hop_mtu_bytes(self) -> int:

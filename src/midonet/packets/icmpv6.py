@@ -3,16 +3,8 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from struct import Struct
-from typing import Self
 
-import msgspec
-
-from midonet.errors import DecodeError
-
-_HEADER = Struct("!BBHI")
-
-ICMPV6_HEADER_SIZE = 8
+from midonet.packets.icmp_header import IcmpHeader
 
 
 class Icmpv6Type(IntEnum):
@@ -35,7 +27,7 @@ class Icmpv6UnreachableCode(IntEnum):
     PORT = 4
 
 
-class Icmpv6Header(msgspec.Struct, frozen=True, gc=False):
+class Icmpv6Header(IcmpHeader, frozen=True, gc=False):
     """The first eight bytes of an ICMPv6 message, RFC 4443 sections 2.1, 3 and 4.
 
     ::
@@ -49,38 +41,6 @@ class Icmpv6Header(msgspec.Struct, frozen=True, gc=False):
 
     rest: the second word. checksum: as found; it covers a pseudo header, builders fill it in.
     """
-
-    type: int
-    code: int = 0
-    rest: int = 0
-    checksum: int = 0
-
-    @classmethod
-    def parse(cls, data: bytes, offset: int = 0) -> Self:
-        """Parse the header at `offset`. Raises DecodeError when truncated."""
-        if len(data) < offset + ICMPV6_HEADER_SIZE:
-            raise DecodeError("ICMPv6 header truncated")
-        kind, code, checksum, rest = _HEADER.unpack_from(data, offset)
-        return cls(kind, code, rest, checksum)
-
-    def serialise(self) -> bytes:
-        """Return the 8 bytes of the header."""
-        return _HEADER.pack(self.type, self.code, self.checksum, self.rest)
-
-    @property
-    def size(self) -> int:
-        """Size on the wire, in bytes."""
-        return ICMPV6_HEADER_SIZE
-
-    @property
-    def identifier(self) -> int:
-        """Identifier of an echo message; meaningless in others."""
-        return self.rest >> 16
-
-    @property
-    def sequence(self) -> int:
-        """Sequence number of an echo message; meaningless in others."""
-        return self.rest & 0xFFFF
 
     @property
     def mtu_bytes(self) -> int:
