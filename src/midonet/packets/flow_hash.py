@@ -15,7 +15,8 @@ from __future__ import annotations
 _WORD = 0xFFFF_FFFF
 
 
-def _mix(value: int) -> int:
+def mix(value: int) -> int:
+    """Return a 32-bit value of which every bit depends on every bit of `value` (32 bits)."""
     value ^= value >> 16
     value = value * 0x85EBCA6B & _WORD
     value ^= value >> 13
@@ -30,8 +31,8 @@ def _half(seed: int, is_ipv6: bool, address: int, port: int) -> int:
         words = (address, 0, 0, 0)
     value = seed
     for word in words:
-        value = _mix(value ^ word)
-    return _mix(value ^ port)
+        value = mix(value ^ word)
+    return mix(value ^ port)
 
 
 def flow_hash(
@@ -49,4 +50,4 @@ def flow_hash(
     """
     high = seed >> 32 & _WORD
     total = _half(high, is_ipv6, *source) + _half(high, is_ipv6, *destination)
-    return _mix((total & _WORD) ^ (seed & _WORD) ^ protocol)
+    return mix((total & _WORD) ^ (seed & _WORD) ^ protocol)

@@ -8,7 +8,7 @@ pure function of (hash, routes), so every agent and any datapath with the same t
     score(route) = mix(fold(route id) ^ mix(bucket + 1))
     fold = exclusive or of the four 32-bit words of the id, each mixed after the one before
 
-with `mix` the finaliser of MurmurHash3 as in `midonet.packets.flow_hash`. Equal scores go to the
+with `mix` of `midonet.packets.flow_hash`, the finaliser of MurmurHash3. Equal scores go to the
 greater id. Each choice on the way takes other bits of the hash; the fifth uses the first again.
 Only the eight bits of the bucket enter the mask.
 """
@@ -21,6 +21,7 @@ from uuid import UUID
 from midonet.agent.simulation.header import FLOW_HASH
 from midonet.agent.simulation.walk import Walk
 from midonet.agent.topology.view import RouteView
+from midonet.packets.flow_hash import mix
 
 BUCKETS = 256
 _WORD = 0xFFFF_FFFF
@@ -37,21 +38,13 @@ def choose_route(walk: Walk, routes: tuple[RouteView, ...]) -> RouteView:
 
 def route_of_bucket(routes: tuple[RouteView, ...], bucket: int) -> RouteView:
     """Return the route that owns a bucket of 0..255."""
-    salt = _mix(bucket + 1)
-    return max(routes, key=lambda route: (_mix(_fold(route.id) ^ salt), route.id.int))
+    salt = mix(bucket + 1)
+    return max(routes, key=lambda route: (mix(_fold(route.id) ^ salt), route.id.int))
 
 
 @lru_cache(maxsize=65536)
 def _fold(route_id: UUID) -> int:
     value = 0
     for shift in (96, 64, 32, 0):
-        value = _mix(value ^ (route_id.int >> shift & _WORD))
+        value = mix(value ^ (route_id.int >> shift & _WORD))
     return value
-
-
-def _mix(value: int) -> int:
-    value ^= value >> 16
-    value = value * 0x85EBCA6B & _WORD
-    value ^= value >> 13
-    value = value * 0xC2B2AE35 & _WORD
-    return value ^ value >> 16
