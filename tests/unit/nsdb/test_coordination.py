@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
@@ -17,14 +16,6 @@ from midonet.nsdb.liveness import Liveness
 from midonet.nsdb.memory import MemoryStore
 from midonet.nsdb.settings import cluster_settings
 from midonet.nsdb.store import Create
-
-
-@pytest.fixture
-async def store() -> AsyncIterator[MemoryStore]:
-    store = MemoryStore()
-    await store.open()
-    yield store
-    await store.close()
 
 
 class TestLeases:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from uuid import uuid4
 
 import msgspec
@@ -18,14 +18,6 @@ from midonet.model.references import KINDS
 from midonet.nsdb import deletion
 from midonet.nsdb.memory import MemoryBackend, MemoryStore
 from midonet.nsdb.store import Create, Delete, Operation, Update
-
-
-@pytest.fixture
-async def store() -> AsyncIterator[MemoryStore]:
-    store = MemoryStore()
-    await store.open()
-    yield store
-    await store.close()
 
 
 class InterferingStore(MemoryStore):

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from uuid import uuid4
-
-import pytest
 
 from midonet.model.ids import BridgeId, PortId, RouterId
 from midonet.nsdb.memory import MemoryStore
@@ -21,14 +18,6 @@ from midonet.nsdb.store import PutState, StateTables
 from midonet.packets.addresses import parse_ip
 
 MAC = 0x02_00_00_00_00_01
-
-
-@pytest.fixture
-async def store() -> AsyncIterator[MemoryStore]:
-    store = MemoryStore()
-    await store.open()
-    yield store
-    await store.close()
 
 
 class TestMacTable:
