@@ -26,28 +26,17 @@ class Lane:
     name: str
     paths: tuple[str, ...]
     workers: int
-    timeout_s: int
 
 
 LANES = (
     Lane(
         "pure",
-        (
-            "tests/unit",
-            "tests/property",
-            "tests/contract",
-            "tests/scenario",
-            "tests/differential",
-            "tests/api",
-            "tests/fuzz",
-            "tests/multiagent",
-            "tests/docs",
-        ),
+        ("tests/unit", "tests/property", "tests/fuzz", "tests/contract", "tests/scenario"),
         2,
-        900,
     ),
-    Lane("kernel", ("tests/bpf", "tests/netns"), 2, 1200),
-    Lane("qemu", ("tests/qemu",), 0, 900),
+    Lane("product", ("tests/api", "tests/differential", "tests/multiagent", "tests/docs"), 2),
+    Lane("kernel", ("tests/bpf", "tests/netns"), 2),
+    Lane("qemu", ("tests/qemu",), 0),
 )
 
 
