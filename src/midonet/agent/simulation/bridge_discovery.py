@@ -23,12 +23,17 @@ from midonet.packets.neighbour import neighbour_reply
 def process_arp(walk: Walk, bridge: BridgeView, port: PortView) -> Outcome | None:
     """Answer or redirect a broadcast ARP frame; None to flood it."""
     header, arp = walk.header, walk.packet.arp
-    if arp is None or header.vlan_id():
+    if header.vlan_id():
         return None
+    # Read before anything is decided: a frame that is no ARP of Ethernet and IPv4 has zeros there,
+    # and what is installed for it must not hold for one that is.
+    operation, sender = header.read(IP_PROTO), header.read(IP_SRC)
     target = IpAddress(IpVersion.V4, header.read(IP_DST))
-    is_gratuitous = header.read(IP_SRC) == target.value
+    if arp is None:
+        return None
+    is_gratuitous = sender == target.value
     attachment = _attachment(walk, bridge, target)
-    if header.read(IP_PROTO) == ArpOperation.REQUEST and not is_gratuitous:
+    if operation == ArpOperation.REQUEST and not is_gratuitous:
         mac = attachment.mac if attachment else _table_mac(walk, bridge, target)
         if mac is None:
             return None

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from midonet.agent.flows.classification import masked
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import (
     LocalOutput,
@@ -301,6 +302,17 @@ def test_unsolicited_advertisement_moves_an_entry_of_the_table() -> None:
 def test_truncated_arp_is_flooded_like_any_broadcast() -> None:
     frame = ethernet_frame(parse_mac(BROADCAST), parse_mac(M1), 0x0806, bytes(28))
     assert places(lan(), frame) == {"p2", 103, 104, 105}
+
+
+def test_what_is_decided_for_no_real_arp_does_not_hold_for_a_request() -> None:
+    """Else one such frame would keep a machine from its router."""
+    world = gateway_lan()
+    noise = ethernet_frame(parse_mac(BROADCAST), parse_mac(M1), 0x0806, b"\xff" * 28)
+    result = world.simulate("p1", noise)
+    assert isinstance(result, Forward)
+    mask = result.program.mask
+    request = parse_frame(arp("10.0.0.5", "10.0.0.1"), hash_seed=0).key
+    assert masked(request, mask) != masked(result.program.key, mask)
 
 
 # Filters and VLANs.
