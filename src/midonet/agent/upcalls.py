@@ -12,8 +12,9 @@ from midonet.agent.questions import port_towards
 from midonet.agent.simulation.result import ResolveNeighbour
 from midonet.runtime.clock import Clock
 
-_BATCH = 16
-"""Decisions between two turns of the event loop; a bound on what one turn takes."""
+_BATCH = 4
+"""Decisions between two turns of the event loop. A turn (1 to 2 ms) is what the first packet of a
+port waits while another port floods."""
 
 _READ_LIMIT = 1024
 """Upcalls taken at a time. Fairness between ports begins in our queue, so what waits in the
