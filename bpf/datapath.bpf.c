@@ -46,17 +46,33 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *packet,
 	return send_output(skb, &program->output, &way);
 }
 
+/* Slot of the port at an interface, 0 when there is none. */
+static __always_inline __u32 find_slot(__u32 ifindex)
+{
+	struct midonet_interface *interface;
+	__u32 index = ifindex & (INTERFACE_HINTS - 1);
+	__u32 *hint = bpf_map_lookup_elem(&interface_hints, &index);
+	__u32 slot = hint ? *hint : 0;
+	struct midonet_port *port = bpf_map_lookup_elem(&ports, &slot);
+
+	if (slot && port && port->ifindex == ifindex && (port->flags & MIDONET_PORT_ATTACHED))
+		return slot;
+	interface = bpf_map_lookup_elem(&interfaces, &ifindex);
+	if (!interface)
+		return 0;
+	if (hint)
+		*hint = interface->slot;
+	return interface->slot;
+}
+
 SEC("tc")
 int midonet_port(struct __sk_buff *skb)
 {
 	struct packet packet = {};
-	struct midonet_interface *interface;
-	__u32 ifindex = skb->ifindex;
 
-	interface = bpf_map_lookup_elem(&interfaces, &ifindex);
-	if (!interface)
+	packet.key.port = find_slot(skb->ifindex);
+	if (!packet.key.port)
 		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_UNKNOWN_INGRESS_PORT);
-	packet.key.port = interface->slot;
 	if (parse_packet(skb, &packet))
 		return drop(packet.key.port, MIDONET_DROP_MALFORMED);
 	return forward(skb, &packet, 0);
@@ -75,16 +91,51 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct midonet_d
 	return output_local(skb, &output, &way);
 }
 
+static __always_inline __u32 hint_index(const struct overlay *overlay)
+{
+	const __u32 *remote = (const void *)overlay->peer.remote;
+	__u32 value = (overlay->key ^ remote[0] ^ remote[3]) * 0x9e3779b9u;
+
+	return value >> 22 & (DELIVERY_HINTS - 1);
+}
+
+static __always_inline int is_hint_for(const struct delivery_hint *hint,
+				       const struct overlay *overlay, __u64 generation)
+{
+	const __u64 *wanted = (const void *)&overlay->peer, *found = (const void *)&hint->peer;
+	__u64 difference = hint->key ^ overlay->key;
+
+#pragma unroll
+	for (unsigned int i = 0; i < sizeof(overlay->peer) / sizeof(__u64); i++)
+		difference |= wanted[i] ^ found[i];
+	return !(difference | (hint->generation ^ generation));
+}
+
 SEC("tc")
 int midonet_underlay(struct __sk_buff *skb)
 {
 	struct overlay overlay = {};
 	struct midonet_delivery *delivery;
+	struct delivery_hint *hint;
 	struct midonet_peer *peer;
 	int verdict = read_outer(skb, &overlay);
+	__u32 index, zero = 0;
+	__u64 *generation, now;
 
 	if (verdict == OVERLAY_NO)
 		return TC_ACT_UNSPEC;
+	index = hint_index(&overlay);
+	generation = bpf_map_lookup_elem(&delivery_generation, &zero);
+	hint = bpf_map_lookup_elem(&delivery_hints, &index);
+	if (!generation || !hint)
+		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_INTERNAL);
+	/* Read before the tables: what changes meanwhile makes the hint that is written below void. */
+	now = *(volatile __u64 *)generation;
+	if (verdict == OVERLAY_YES && is_hint_for(hint, &overlay, now)) {
+		if (decapsulate(skb, &overlay))
+			return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_ENCAP_FAILED);
+		return deliver(skb, &hint->delivery);
+	}
 	peer = bpf_map_lookup_elem(&peers, &overlay.peer);
 	if (!peer) {
 		__builtin_memset(overlay.peer.remote, 0, sizeof(overlay.peer.remote));
@@ -97,6 +148,10 @@ int midonet_underlay(struct __sk_buff *skb)
 	delivery = bpf_map_lookup_elem(&deliveries, &overlay.key);
 	if (!delivery)
 		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_UNKNOWN_TUNNEL_KEY);
+	hint->peer = overlay.peer;
+	hint->delivery = *delivery;
+	hint->key = overlay.key;
+	hint->generation = now;
 	if (decapsulate(skb, &overlay))
 		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_ENCAP_FAILED);
 	return deliver(skb, delivery);

@@ -32,6 +32,16 @@ struct {
 	__type(value, struct midonet_interface);
 } interfaces SEC(".maps");
 
+/* Slot of the port that was last found at an interface, by the low bits of its ifindex. Written and
+ * read here. Only a hint: the port says itself whether it is at that interface. */
+#define INTERFACE_HINTS 1024
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, INTERFACE_HINTS);
+	__type(key, __u32);
+	__type(value, __u32);
+} interface_hints SEC(".maps");
+
 /* Port slots. Written by the agent; full: attaching fails. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -110,6 +120,32 @@ struct {
 	__type(key, struct midonet_peer_key);
 	__type(value, struct midonet_peer);
 } peers SEC(".maps");
+
+/* Changes whenever deliveries or peers do. Written by the agent, after the change; read here. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} delivery_generation SEC(".maps");
+
+/* What an earlier packet between the same hosts with the same tunnel key found in peers and
+ * deliveries. Good for one generation of those. */
+struct delivery_hint {
+	struct midonet_peer_key peer;
+	struct midonet_delivery delivery;
+	__u64 generation;
+	__u64 key;
+};
+
+/* Written and read here; collisions lose. */
+#define DELIVERY_HINTS 1024
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, DELIVERY_HINTS);
+	__type(key, __u32);
+	__type(value, struct delivery_hint);
+} delivery_hints SEC(".maps");
 
 /* Counters of programs: index program_id * width + cpu % width. Written here, mapped by the
  * agent, which clears a slot before it gives it to another program. */

@@ -20,6 +20,14 @@ struct way_out {
 	__u32 is_last;
 };
 
+static __always_inline int may_skip_queue(struct __sk_buff *skb)
+{
+	struct ethernet_header *ethernet = (void *)(long)skb->data;
+
+	return (void *)(ethernet + 1) <= (void *)(long)skb->data_end &&
+	       !(ethernet->destination[0] & 1) && ethernet->type == skb->protocol;
+}
+
 /*
  * Deliver to a port. Into a container whose veth end is elsewhere the packet skips a queue, which
  * is right only for unicast of the protocol the kernel believes it to be: that path does not look
@@ -30,7 +38,6 @@ static __always_inline int output_local(struct __sk_buff *skb, const struct mido
 {
 	__u32 target = output->target;
 	struct midonet_port *port = bpf_map_lookup_elem(&ports, &target);
-	struct ethernet_header ethernet;
 
 	if (!port || port->incarnation != output->incarnation ||
 	    !(port->flags & MIDONET_PORT_ATTACHED))
@@ -43,10 +50,9 @@ static __always_inline int output_local(struct __sk_buff *skb, const struct mido
 			return drop(way->slot, MIDONET_DROP_INTERFACE_GONE);
 		return TC_ACT_OK;
 	}
-	if ((port->flags & MIDONET_PORT_REDIRECT_PEER) &&
-	    !bpf_skb_load_bytes(skb, 0, &ethernet, sizeof(ethernet)) &&
-	    !(ethernet.destination[0] & 1) && ethernet.type == skb->protocol) {
-		bpf_skb_change_type(skb, 0); /* PACKET_HOST */
+	if ((port->flags & MIDONET_PORT_REDIRECT_PEER) && may_skip_queue(skb)) {
+		if (skb->pkt_type != TYPE_HOST)
+			bpf_skb_change_type(skb, TYPE_HOST);
 		return bpf_redirect_peer(port->ifindex, 0);
 	}
 	return bpf_redirect(port->ifindex, 0);

@@ -292,7 +292,7 @@ struct overlay {
 	struct midonet_peer_key peer;
 	__u32 key;   /* tunnel key */
 	__u32 outer; /* bytes between the outer Ethernet header and the inner frame */
-};
+} __attribute__((aligned(8)));
 
 enum overlay_verdict {
 	OVERLAY_NO = 0,        /* not ours: the host's */
@@ -301,72 +301,90 @@ enum overlay_verdict {
 	OVERLAY_OTHER_GRE = 3, /* malformed when a peer sends it, else some tunnel of the host */
 };
 
-/* Read the outer IP header into overlay->peer. Returns the protocol behind it, 0 when the frame is
- * the host's, and -1 when it is a fragment or has options. Leaves the offset in overlay->outer. */
-static __always_inline int read_outer_ip(struct __sk_buff *skb, struct overlay *overlay)
+/* The outer headers of IPv4 and IPv6, the first 8 bytes of what comes behind them included. */
+#define OUTER_IPV4_SIZE (ETHERNET_SIZE + IPV4_SIZE + 8)
+#define OUTER_IPV6_SIZE (ETHERNET_SIZE + IPV6_SIZE + 8)
+
+/* Bytes from the front of the frame: in the packet itself where they are linear, which is the common
+ * case, else copied to `room`. NULL when the frame is shorter. */
+static __always_inline const void *peek(struct __sk_buff *skb, __u32 size, void *room)
 {
-	struct midonet_peer_key *peer = &overlay->peer;
+	void *data = (void *)(long)skb->data;
 
-	if (skb->protocol == bpf_htons(ETHERTYPE_IPV4)) {
-		struct ipv4_header ip;
-
-		if (bpf_skb_load_bytes(skb, ETHERNET_SIZE, &ip, sizeof(ip)))
-			return 0;
-		__builtin_memcpy(peer->local, &ip.destination, 4);
-		__builtin_memcpy(peer->remote, &ip.source, 4);
-		peer->family = MIDONET_FAMILY_IPV4;
-		overlay->outer = IPV4_SIZE;
-		if (ip.version_ihl != 0x45 || (ip.fragment & bpf_htons(0x3fff)))
-			return 0;
-		return ip.protocol;
-	}
-	if (skb->protocol == bpf_htons(ETHERTYPE_IPV6)) {
-		struct ipv6_header ip;
-
-		if (bpf_skb_load_bytes(skb, ETHERNET_SIZE, &ip, sizeof(ip)))
-			return 0;
-		__builtin_memcpy(peer->local, ip.destination, 16);
-		__builtin_memcpy(peer->remote, ip.source, 16);
-		peer->family = MIDONET_FAMILY_IPV6;
-		overlay->outer = IPV6_SIZE;
-		return ip.next_header;
-	}
-	return 0;
+	if (data + size <= (void *)(long)skb->data_end)
+		return data;
+	return bpf_skb_load_bytes(skb, 0, room, size) ? NULL : room;
 }
 
-static __always_inline int read_outer(struct __sk_buff *skb, struct overlay *overlay)
+/* Read the headers behind an outer IP header. `headers`: at least 8 bytes. */
+static __always_inline int read_tunnel_headers(struct __sk_buff *skb, struct overlay *overlay,
+					       __u8 protocol, const union tunnel_headers *headers)
 {
 	struct midonet_config *settings = get_config();
-	union tunnel_headers headers;
-	int protocol;
+	__be32 vxlan[2];
 
-	if (!settings || skb->vlan_present)
-		return OVERLAY_NO;
-	protocol = read_outer_ip(skb, overlay);
-	if (protocol != PROTOCOL_UDP && protocol != PROTOCOL_GRE)
-		return OVERLAY_NO;
-	if (bpf_skb_load_bytes(skb, ETHERNET_SIZE + overlay->outer, &headers, 8))
-		return OVERLAY_NO;
 	if (protocol == PROTOCOL_GRE) {
-		if (headers.gre.protocol != bpf_htons(ETHERTYPE_TEB))
+		if (headers->gre.protocol != bpf_htons(ETHERTYPE_TEB))
 			return OVERLAY_NO;
-		if (headers.gre.flags != bpf_htons(GRE_KEY_PRESENT))
+		if (headers->gre.flags != bpf_htons(GRE_KEY_PRESENT))
 			return OVERLAY_OTHER_GRE;
-		overlay->key = bpf_ntohl(headers.gre.key);
+		overlay->key = bpf_ntohl(headers->gre.key);
 		overlay->outer += GRE_HEADER_SIZE;
 	} else {
-		if (headers.vxlan.udp.destination != settings->vxlan_port)
+		if (!settings || headers->vxlan.udp.destination != settings->vxlan_port)
 			return OVERLAY_NO;
-		if (bpf_skb_load_bytes(skb, ETHERNET_SIZE + overlay->outer, &headers,
-				       VXLAN_HEADERS_SIZE) ||
-		    !(headers.vxlan.flags & bpf_htonl(VXLAN_VNI_VALID)))
+		if (bpf_skb_load_bytes(skb, ETHERNET_SIZE + overlay->outer + 8, vxlan, 8) ||
+		    !(vxlan[0] & bpf_htonl(VXLAN_VNI_VALID)))
 			return OVERLAY_MALFORMED;
-		overlay->key = bpf_ntohl(headers.vxlan.vni) >> 8;
+		overlay->key = bpf_ntohl(vxlan[1]) >> 8;
 		overlay->outer += VXLAN_HEADERS_SIZE;
 	}
 	if (skb->len < ETHERNET_SIZE + overlay->outer + ETHERNET_SIZE)
 		return OVERLAY_MALFORMED;
 	return OVERLAY_YES;
+}
+
+/* Read the outer headers; not ours are fragments and IPv4 with options. */
+static __always_inline int read_outer(struct __sk_buff *skb, struct overlay *overlay)
+{
+	struct midonet_peer_key *peer = &overlay->peer;
+	__u8 room[OUTER_IPV6_SIZE];
+	const void *frame;
+
+	if (skb->vlan_present)
+		return OVERLAY_NO;
+	if (skb->protocol == bpf_htons(ETHERTYPE_IPV4)) {
+		const struct ipv4_header *ip;
+
+		frame = peek(skb, OUTER_IPV4_SIZE, room);
+		if (!frame)
+			return OVERLAY_NO;
+		ip = frame + ETHERNET_SIZE;
+		if ((ip->protocol != PROTOCOL_UDP && ip->protocol != PROTOCOL_GRE) ||
+		    ip->version_ihl != 0x45 || (ip->fragment & bpf_htons(0x3fff)))
+			return OVERLAY_NO;
+		__builtin_memcpy(peer->local, &ip->destination, 4);
+		__builtin_memcpy(peer->remote, &ip->source, 4);
+		peer->family = MIDONET_FAMILY_IPV4;
+		overlay->outer = IPV4_SIZE;
+		return read_tunnel_headers(skb, overlay, ip->protocol, (const void *)(ip + 1));
+	}
+	if (skb->protocol == bpf_htons(ETHERTYPE_IPV6)) {
+		const struct ipv6_header *ip;
+
+		frame = peek(skb, OUTER_IPV6_SIZE, room);
+		if (!frame)
+			return OVERLAY_NO;
+		ip = frame + ETHERNET_SIZE;
+		if (ip->next_header != PROTOCOL_UDP && ip->next_header != PROTOCOL_GRE)
+			return OVERLAY_NO;
+		__builtin_memcpy(peer->local, ip->destination, 16);
+		__builtin_memcpy(peer->remote, ip->source, 16);
+		peer->family = MIDONET_FAMILY_IPV6;
+		overlay->outer = IPV6_SIZE;
+		return read_tunnel_headers(skb, overlay, ip->next_header, (const void *)(ip + 1));
+	}
+	return OVERLAY_NO;
 }
 
 /* Remove the outer headers. Returns 0, or -1 when the kernel refused. */
@@ -375,7 +393,7 @@ static __always_inline int decapsulate(struct __sk_buff *skb, const struct overl
 	struct ethernet_header inner;
 	__u32 cut = overlay->outer + ETHERNET_SIZE;
 	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO;
-	__u32 type = 0; /* PACKET_HOST */
+	__u32 type = TYPE_HOST;
 
 	if (bpf_skb_load_bytes(skb, ETHERNET_SIZE + overlay->outer, &inner, sizeof(inner)))
 		return -1;
@@ -399,8 +417,9 @@ static __always_inline int decapsulate(struct __sk_buff *skb, const struct overl
 		return -1;
 	/* The type was that of the outer destination. */
 	if (inner.destination[0] & 1)
-		type = 2; /* PACKET_MULTICAST */
-	bpf_skb_change_type(skb, type);
+		type = TYPE_MULTICAST;
+	if (skb->pkt_type != type)
+		bpf_skb_change_type(skb, type);
 	return 0;
 }
 

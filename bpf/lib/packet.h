@@ -35,6 +35,10 @@
 #define PROTOCOL_DESTINATION_OPTIONS 60
 #define PROTOCOL_SCTP 132
 
+/* Packet types, as in linux/if_packet.h. */
+#define TYPE_HOST 0
+#define TYPE_MULTICAST 2
+
 #define ETHERNET_SIZE 14
 #define IPV4_SIZE 20
 #define IPV6_SIZE 40

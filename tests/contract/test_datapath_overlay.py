@@ -85,6 +85,19 @@ async def test_an_overlay_packet_with_an_unknown_key_is_dropped(
     assert harness.delivered(OUT) == []
 
 
+async def test_a_changed_delivery_holds_for_the_next_packet(harness: DatapathHarness) -> None:
+    endpoints = configure_overlay(harness, IpVersion.V4)
+    packet = outer_packet(TunnelKind.VXLAN, endpoints, 5, UDP_V4)
+    for port_ids, to_out, to_third in (((OUT,), 1, 0), ((THIRD,), 1, 1), ((OUT, THIRD), 2, 2)):
+        harness.datapath.set_delivery(5, port_ids)
+        harness.send_outer(packet)
+        await expect_delivered(harness, OUT, *[UDP_V4] * to_out)
+        await expect_delivered(harness, THIRD, *[UDP_V4] * to_third)
+    harness.datapath.set_delivery(5, ())
+    harness.send_outer(packet)
+    await expect_drops(harness, None, DropReason.UNKNOWN_TUNNEL_KEY)
+
+
 @both_kinds
 @both_versions
 async def test_an_overlay_packet_from_a_stranger_is_dropped(

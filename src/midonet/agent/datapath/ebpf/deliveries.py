@@ -13,11 +13,32 @@ from midonet.errors import DatapathError
 from midonet.model.ids import PortId
 
 
+class DeliveryGeneration:
+    """Tells the program that what it remembers of peers and deliveries is void."""
+
+    def __init__(self, table: BpfMap) -> None:
+        self._table = table
+        self._next = int.from_bytes(table.get(bytes(4)) or b"", abi.HOST_ORDER)
+        self.advance()  # an earlier process may have ended between a change and this
+
+    def advance(self) -> None:
+        """Call after each change, before anything that the old entries name is taken away."""
+        self._next += 1
+        self._table.update(bytes(4), self._next.to_bytes(8, abi.HOST_ORDER))
+
+
 class DeliveryTable:
     """The deliveries map. Several ports behind one key are outputs of the outputs map."""
 
-    def __init__(self, table: BpfMap, slots: PortSlots, outputs: OutputTable) -> None:
+    def __init__(
+        self,
+        table: BpfMap,
+        generation: DeliveryGeneration,
+        slots: PortSlots,
+        outputs: OutputTable,
+    ) -> None:
         self._table = table
+        self._generation = generation
         self._slots = slots
         self._outputs = outputs
 
@@ -34,6 +55,7 @@ class DeliveryTable:
                 raise DatapathError(
                     f"cannot deliver tunnel key {tunnel_key}: {error}", errno=error.errno or 0
                 ) from error
+        self._generation.advance()
         if before is not None:
             _, _, first, count, _ = abi.DELIVERY.struct.unpack(before)
             self._outputs.release(first, count)

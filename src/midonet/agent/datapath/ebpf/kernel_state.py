@@ -15,7 +15,7 @@ from pathlib import Path
 
 from midonet.agent.datapath.ebpf import abi, syscalls
 from midonet.agent.datapath.ebpf.abi import PortFlag
-from midonet.agent.datapath.ebpf.deliveries import DeliveryTable
+from midonet.agent.datapath.ebpf.deliveries import DeliveryGeneration, DeliveryTable
 from midonet.agent.datapath.ebpf.hooks import (
     INJECT_PROGRAM,
     PORT_PROGRAM,
@@ -164,8 +164,9 @@ class KernelState:
             boot_ns=boot_ns,
         )
         self.programs.load()
-        self.deliveries = DeliveryTable(maps["deliveries"], self.slots, self.outputs)
-        self.underlay = UnderlayTable(maps["peers"], self.hooks, self.netlink)
+        generation = DeliveryGeneration(maps["delivery_generation"])
+        self.deliveries = DeliveryTable(maps["deliveries"], generation, self.slots, self.outputs)
+        self.underlay = UnderlayTable(maps["peers"], generation, self.hooks, self.netlink)
         _, delivered = self.deliveries.references()
         self.outputs.sweep(self.programs.output_identifiers() | delivered)
         self.outputs.refresh_routes()

@@ -51,7 +51,7 @@ class OutputTable:
         self._slots = slots
         self._route = route
         self._boot_ns = boot_ns
-        self._used = {int.from_bytes(key, abi.HOST_ORDER) for key in outputs.keys()}  # noqa: SIM118
+        self._used = {int.from_bytes(key, abi.HOST_ORDER) for key, _ in outputs.items()}
         self._next = max(self._used, default=0) + 1
         self._released: deque[tuple[int, range]] = deque()
         self._emitted: OrderedDict[bytes, int] = OrderedDict()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from midonet.agent.datapath.ebpf import abi, codec
+from midonet.agent.datapath.ebpf.deliveries import DeliveryGeneration
 from midonet.agent.datapath.ebpf.hooks import UNDERLAY_PROGRAM, Hooks
 from midonet.agent.datapath.ebpf.rtnetlink import RouteNetlink
 from midonet.agent.datapath.ebpf.syscalls import BpfMap
@@ -23,8 +24,15 @@ def _peer_key(local: IpAddress, remote: IpAddress | None) -> bytes:
 class UnderlayTable:
     """The peers map and the hooks on underlay interfaces."""
 
-    def __init__(self, peers: BpfMap, hooks: Hooks, netlink: RouteNetlink) -> None:
+    def __init__(
+        self,
+        peers: BpfMap,
+        generation: DeliveryGeneration,
+        hooks: Hooks,
+        netlink: RouteNetlink,
+    ) -> None:
         self._peers = peers
+        self._generation = generation
         self._hooks = hooks
         self._netlink = netlink
 
@@ -40,6 +48,7 @@ class UnderlayTable:
         present = set(self._peers.keys())
         for key in present - wanted:
             self._peers.delete(key)
+        self._generation.advance()
         for key in wanted - present:
             self._peers.update(key, abi.PEER.pack())
 
