@@ -6,13 +6,13 @@ anything, and the machine may be busy.
 
 from __future__ import annotations
 
-import sys
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
-from bench.rows import Row, plain, table
+from bench.rows import Row, plain
 from midonet.agent.datapath.memory import InProcessUnderlay, MemoryDatapath
 from midonet.agent.datapath.protocol import PortAttachment
 from midonet.agent.flows.classification import EXACT_MASK
@@ -135,4 +135,5 @@ def measure() -> list[Row]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(table(measure()) + "\n")
+    for row in measure():
+        print(json.dumps({"name": row.name, "value": row.value, "unit": row.unit}))
