@@ -140,6 +140,7 @@ def pack_rewrite(rewrite: Rewrite, *, is_ipv6: bool) -> bytes:
     )
 
 
+@lru_cache(maxsize=1024)
 def unpack_rewrite(data: bytes, *, is_ipv6: bool) -> Rewrite:
     """Return a rewrite template read back. is_ipv6: as it was packed."""
     if data == NO_REWRITE_BYTES:
@@ -174,6 +175,7 @@ def pack_guards(guards: Guards) -> bytes:
     return abi.GUARDS.struct.pack(0 if limit is None else max(limit, 1), guards.ttl_above, 0, 0)
 
 
+@lru_cache(maxsize=64)
 def unpack_guards(data: bytes) -> Guards:
     """Return guards read back."""
     limit, ttl_above, _, _ = abi.GUARDS.struct.unpack(data)

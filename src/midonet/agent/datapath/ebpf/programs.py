@@ -8,8 +8,10 @@ one, or none.
 from __future__ import annotations
 
 import errno
+import gc
 import mmap
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from midonet.agent.datapath.ebpf import abi, codec
@@ -41,6 +43,19 @@ class _Held:
     entry: InstalledProgram
     first_output: int
     output_count: int
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep the collector from walking, again and again, over a table that only grows: it took more
+    than half of the time of reading one back."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class Counters:
@@ -127,13 +142,14 @@ class ProgramTable:
                     for mask_id in range(MASKS_PER_PORT)
                     if valid >> mask_id & 1
                 }
-        for key, value in self._programs.items():
-            held = self._read(key, value)
-            if held is None or held.entry.program_id in self._held:
-                self._programs.delete(key)
-            else:
-                self._held[held.entry.program_id] = held
-                self._by_key[key] = held.entry.program_id
+        with _collector_paused():
+            for key, value in self._programs.items():
+                held = self._read(key, value)
+                if held is None or held.entry.program_id in self._held:
+                    self._programs.delete(key)
+                else:
+                    self._held[held.entry.program_id] = held
+                    self._by_key[key] = held.entry.program_id
 
     def _read(self, key: bytes, value: bytes) -> _Held | None:
         (program_id, _, guards, drop_reason, count, first, installed_ns, expires_ns, _, _, inline,
