@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import statistics
 import subprocess
 import sys
@@ -43,7 +44,7 @@ asyncio.run(main())
 
 def row(name: str, value: float, unit: str) -> None:
     """Print one figure."""
-    sys.stdout.write(f"{name:<52} {value:>12,.1f} {unit}\n")
+    print(json.dumps({"name": f"nsdb: {name}", "value": round(value, 3), "unit": unit}))
 
 
 def bridge() -> Bridge:
