@@ -50,7 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         sys.stderr.write("midonet demo: needs root, to make network namespaces\n")
         return 2
-    signal.signal(signal.SIGTERM, _interrupt)
+    # Also where a shell has it ignored for background jobs: the lab must go whatever ends us.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     started = time.monotonic()
 
     def say(text: str) -> None:
@@ -79,6 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
         results.append(Check("lab", False, detail=str(error)))
     finally:
         if not keep:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
             lab.clean()
     if arguments.json:
         sys.stdout.write(json.dumps({"checks": [asdict(check) for check in results]}) + "\n")
