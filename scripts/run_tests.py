@@ -21,11 +21,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One pytest run. `workers` is the number of parallel processes (0: in this one)."""
+    """One pytest run. `workers` is the number of parallel processes (0: in this one).
+
+    distribution: what stays together on one worker; loadfile where a file's tests share a lab.
+    """
 
     name: str
     paths: tuple[str, ...]
     workers: int
+    distribution: str = "loadgroup"
 
 
 LANES = (
@@ -35,7 +39,7 @@ LANES = (
         2,
     ),
     Lane("product", ("tests/api", "tests/differential", "tests/multiagent", "tests/docs"), 2),
-    Lane("kernel", ("tests/bpf", "tests/netns"), 2),
+    Lane("kernel", ("tests/bpf", "tests/netns"), 2, "loadfile"),
     Lane("qemu", ("tests/qemu",), 0),
 )
 
@@ -66,7 +70,7 @@ def run_lane(lane: Lane, extra: list[str], tally: Tally) -> bool:
         return True
     command = [sys.executable, "-m", "pytest", "-q", *paths, *extra]
     if lane.workers:
-        command += ["-n", str(lane.workers), "--dist", "loadgroup"]
+        command += ["-n", str(lane.workers), "--dist", lane.distribution]
     started = time.monotonic()
     print(f"== lane {lane.name}: {' '.join(paths)}", flush=True)
     process = subprocess.Popen(

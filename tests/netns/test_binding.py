@@ -31,7 +31,7 @@ from tests.netns.labs import (
     until,
 )
 
-pytestmark = [pytest.mark.xdist_group("netns-binding"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 ONE = "10.0.1."
 

@@ -15,7 +15,7 @@ from tests.netns.entering import entered
 from tests.netns.labs import answers, require_pings, steady_ping, wait_ready
 from tests.netns.traffic_lab import ONE, REMOTE, ROUTED, TARGETS, Traffic, traffic_lab
 
-pytestmark = [pytest.mark.xdist_group("netns-clsact"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ from tests.netns.labs import (
 )
 from tests.netns.streams import steady_stream
 
-pytestmark = [pytest.mark.xdist_group("netns-hitless"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 BPF = Path(__file__).parents[2] / "bpf"
 REMOTE, REMOTE6, ROUTED = "10.0.1.12", "fd00:0:1::12", "10.0.2.13"

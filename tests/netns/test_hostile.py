@@ -43,7 +43,7 @@ from tests.netns.labs import (
     wait_ready,
 )
 
-pytestmark = [pytest.mark.xdist_group("netns-hostile"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 FLOODER = Path(__file__).with_name("flooder.py")
 SOL_PACKET, PACKET_VNET_HDR = 263, 15

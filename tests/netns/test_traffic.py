@@ -46,7 +46,7 @@ from tests.netns.traffic_lab import (
     traffic_lab,
 )
 
-pytestmark = [pytest.mark.xdist_group("netns-traffic"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.timeout(180)
 
 IPPROTO_GRE, VXLAN_PORT = 47, 6677
 SOL_PACKET, PACKET_AUXDATA, TP_STATUS_VLAN_VALID = 263, 8, 0x10

@@ -33,7 +33,7 @@ from tests.netns.labs import (
     wait_ready,
 )
 
-pytestmark = [pytest.mark.xdist_group("netns-state"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 SESSION_TIMEOUT_S = 3
 TARGET, TARGET6 = "10.0.1.12", "fd00:0:1::12"
