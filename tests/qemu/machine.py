@@ -1,5 +1,8 @@
 """A virtual machine with Debian 12's stock kernel whose root is this machine's, read-only.
 
+The checkout is mounted once more at its own path, because it may lie below /tmp or /run, which
+are empty in the guest.
+
 Software emulation: no KVM is needed, and it is slow; keep what runs inside small. The kernel
 package is downloaded once into build/qemu and unpacked there, never installed.
 """
@@ -32,10 +35,10 @@ exec $B switch_root /newroot {stage_2}
 _STAGE_2 = """#!/bin/dash
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 mount -t proc proc /proc; mount -t sysfs sys /sys
-mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /tmp; mount -t tmpfs tmpfs /mnt
-mkdir -p /dev/shm /dev/pts /mnt/share /run/netns
+mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /tmp
+mkdir -p /dev/shm /dev/pts /run/netns {root}
 mount -t tmpfs tmpfs /dev/shm; mount -t devpts devpts /dev/pts
-mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000 share /mnt/share
+mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=loose,ro checkout {root}
 for m in {modules}; do modprobe -d {kernel} $m || echo "module $m is missing"; done
 ip link set lo up
 cd {root}
@@ -134,8 +137,6 @@ def run_in_guest(command: str, *, timeout_s: float = 600) -> Outcome:
     )
     stage_2.chmod(0o755)
     initramfs = _initramfs(kernel, stage_2)
-    share = WORK / "share"
-    share.mkdir(exist_ok=True)
     image = next((kernel / "boot").glob("vmlinuz-*"))
     arguments = [
         "qemu-system-x86_64",
@@ -145,8 +146,8 @@ def run_in_guest(command: str, *, timeout_s: float = 600) -> Outcome:
         *["-append", "console=ttyS0 quiet panic=-1 reboot=t tsc=reliable"],
         *["-fsdev", "local,id=r,path=/,security_model=none,readonly=on,multidevs=remap"],
         *["-device", "virtio-9p-pci,fsdev=r,mount_tag=root"],
-        *["-fsdev", f"local,id=s,path={share},security_model=none,multidevs=remap"],
-        *["-device", "virtio-9p-pci,fsdev=s,mount_tag=share"],
+        *["-fsdev", f"local,id=s,path={ROOT},security_model=none,readonly=on,multidevs=remap"],
+        *["-device", "virtio-9p-pci,fsdev=s,mount_tag=checkout"],
     ]
     try:
         done = subprocess.run(
