@@ -13,8 +13,10 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure. `ratio` is value over baseline, both medians of interleaved rounds.
+    """One figure. `value` is the median of the rounds, `ratio` the median of the rounds' ratios.
 
+    A round runs value and baseline seconds apart, so that a machine that is slow for a while
+    is slow for both: ratios of medians taken over different moments would not be.
     baseline: name of the row's baseline ("" for none); low, high: quartiles of the per-round
     ratios (of the values, when there is no baseline); rounds: how many.
     """
@@ -54,7 +56,7 @@ def compared(
         statistics.median(values),
         unit,
         baseline,
-        statistics.median(values) / statistics.median(against),
+        statistics.median(ratios),
         low,
         high,
         len(values),
