@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -123,19 +122,14 @@ def check_gre(scene: Scene, source: VirtualMachine, target: str) -> Check:
     return check_carrier("GRE zone", scene.lab.fabric, source, target, "gre")
 
 
-def run_checks(
-    scene: Scene, report: Callable[[Check], None], clock: Callable[[], float] = time.monotonic
-) -> list[Check]:
+def run_checks(scene: Scene, report: Callable[[Check], None]) -> list[Check]:
     """Run all checks in order and report each; one that breaks is one that failed."""
     results = []
     for check in checks(scene):
-        started = clock()
         try:
             result = check()
         except MidoNetError as error:
             result = Check("check could not be carried out", False, None, "", str(error))
         results.append(result)
         report(result)
-        if clock() - started > 120:
-            break
     return results
