@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
+from midonet.agent.decisions.synthesis import synthesise_frame
 from midonet.agent.flows.apply import apply_rewrite
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.plans import InstallOutcome, InstallPlan
@@ -13,7 +14,6 @@ from midonet.agent.flows.program import FlowProgram, InstalledProgram, LocalOutp
 from midonet.agent.flows.table import FlowTable
 from midonet.agent.simulation.result import Drop, Forward, SimulationResult
 from midonet.agent.simulation.simulate import simulate
-from midonet.agent.synthesis import synthesise_frame
 from midonet.agent.topology.view import TopologyView
 from midonet.errors import DecodeError
 from midonet.model.hosts import TunnelKind

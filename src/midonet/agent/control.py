@@ -19,7 +19,7 @@ import msgspec
 from midonet.agent.control_socket import Request
 from midonet.agent.datapath.memory import MemoryDatapath
 from midonet.agent.datapath.protocol import Datapath
-from midonet.agent.decisions import Decisions
+from midonet.agent.decisions.decisions import Decisions
 from midonet.agent.deliveries import Delivery, DeliveryLog
 from midonet.agent.flow_text import describe_match, describe_output
 from midonet.agent.port_binding import bind_port, parse_port_id, unbind_port

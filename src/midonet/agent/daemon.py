@@ -21,10 +21,11 @@ from midonet.agent.binding import PortBinder
 from midonet.agent.control import Control
 from midonet.agent.datapath.memory import MemoryDatapath
 from midonet.agent.datapath.protocol import Datapath
-from midonet.agent.decisions import Decisions
+from midonet.agent.decisions.decisions import Decisions
+from midonet.agent.decisions.loading import Loader
+from midonet.agent.decisions.upcalls import PacketLoop
 from midonet.agent.flows.tags import TagKind, device_tag, location_tag
 from midonet.agent.hosting import DeclaredInterfaces, HostKeeper, InterfaceSource
-from midonet.agent.loading import Loader
 from midonet.agent.local_ports import LocalPorts
 from midonet.agent.outbox import Outbox, StateWrite
 from midonet.agent.overlay import OverlayKeeper
@@ -36,7 +37,6 @@ from midonet.agent.topology.watching import TopologyWatcher, WatchSettings
 from midonet.agent.underlay.host_network import HostNetwork
 from midonet.agent.underlay.probe_engine import ProbeEngine
 from midonet.agent.underlay.prober import Prober
-from midonet.agent.upcalls import PacketLoop
 from midonet.errors import UnavailableError
 from midonet.model.hosts import Host
 from midonet.model.ids import ObjectId, PortId

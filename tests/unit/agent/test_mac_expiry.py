@@ -6,7 +6,7 @@ from midonet.agent.flows.program import LocalOutput
 from midonet.agent.learning import MAC_EXPIRY_S
 from midonet.packets.addresses import parse_ip
 from midonet.packets.build import Envelope, udp_frame
-from tests.unit.agent.test_decisions import HERE, MAC_1, MAC_2, THERE, Shell, frame
+from tests.unit.agent.decisions.test_decisions import HERE, MAC_1, MAC_2, THERE, Shell, frame
 
 REPLY = udp_frame(Envelope(MAC_2, MAC_1, parse_ip("10.0.0.2"), parse_ip("10.0.0.1")), 2000, 1000)
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from midonet.agent.fair_queue import FairQueue
-from midonet.agent.neighbours import GIVE_UP_S, REFRESH_INTERVAL_S, NeighbourBroker
-from midonet.agent.parking import AWAIT_LIMIT_S, Parking
+from midonet.agent.decisions.fair_queue import FairQueue
+from midonet.agent.decisions.neighbours import GIVE_UP_S, REFRESH_INTERVAL_S, NeighbourBroker
+from midonet.agent.decisions.parking import AWAIT_LIMIT_S, Parking
 from midonet.agent.simulation.result import LoadDevices, ResolveNeighbour
 from midonet.model.ids import PortId, RouterId
 from midonet.packets.addresses import parse_ip

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midonet.agent.synthesis import synthesise_frame
+from midonet.agent.decisions.synthesis import synthesise_frame
 from midonet.packets.flowkey import VLAN_PRESENT, FlowKey
 from midonet.packets.frame import parse_frame
 

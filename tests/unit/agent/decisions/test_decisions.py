@@ -7,14 +7,14 @@ import pytest
 
 from midonet.agent.datapath.memory import InProcessUnderlay, MemoryDatapath
 from midonet.agent.datapath.protocol import PortAttachment
-from midonet.agent.decisions import Decisions
+from midonet.agent.decisions.decisions import Decisions
+from midonet.agent.decisions.parking import AWAIT_LIMIT_S
+from midonet.agent.decisions.upcalls import PacketLoop
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.tags import device_tag
 from midonet.agent.outbox import StateWrite
-from midonet.agent.parking import AWAIT_LIMIT_S
 from midonet.agent.soft_state import SoftStateReplica
 from midonet.agent.topology.view import BridgeView, Location, PortView, TopologyView
-from midonet.agent.upcalls import PacketLoop
 from midonet.model.ids import BridgeId, HostId, ObjectId, PortId
 from midonet.packets.addresses import parse_ip
 from midonet.packets.build import Envelope, udp_frame

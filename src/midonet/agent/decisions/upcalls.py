@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 
 from midonet.agent.datapath.protocol import Datapath
-from midonet.agent.decisions import Decisions
+from midonet.agent.decisions.decisions import Decisions
+from midonet.agent.decisions.questions import port_towards
 from midonet.agent.flows.tags import neighbour_tag
-from midonet.agent.questions import port_towards
 from midonet.agent.simulation.result import ResolveNeighbour
 from midonet.runtime.clock import Clock
 

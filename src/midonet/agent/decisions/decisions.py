@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from midonet.agent.datapath.protocol import Datapath, Upcall, UpcallReason
-from midonet.agent.fair_queue import FairQueue
+from midonet.agent.decisions.fair_queue import FairQueue
+from midonet.agent.decisions.flow_programs import FlowPrograms
+from midonet.agent.decisions.neighbours import NeighbourBroker
+from midonet.agent.decisions.parking import Awaited, Parking
+from midonet.agent.decisions.questions import question_packet
+from midonet.agent.decisions.synthesis import synthesise_frame
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.plans import InstallOutcome, Refusal
 from midonet.agent.flows.program import FlowProgram
 from midonet.agent.flows.tags import FlowTag
 from midonet.agent.learning import MacLearning
-from midonet.agent.neighbours import NeighbourBroker
-from midonet.agent.parking import Awaited, Parking
-from midonet.agent.programs import FlowPrograms
-from midonet.agent.questions import question_packet
 from midonet.agent.simulation.result import (
     Await,
     Consume,
@@ -38,7 +39,6 @@ from midonet.agent.simulation.result import (
 )
 from midonet.agent.simulation.simulate import simulate, simulate_generated
 from midonet.agent.soft_state import SoftStateReplica
-from midonet.agent.synthesis import synthesise_frame
 from midonet.agent.topology.view import Neighbour, NeighbourState, TopologyView
 from midonet.errors import DecodeError
 from midonet.model.ids import HostId, ObjectId, PortId
