@@ -27,10 +27,10 @@ from midonet.agent.decisions.upcalls import PacketLoop
 from midonet.agent.flows.tags import TagKind, device_tag, location_tag
 from midonet.agent.hosting import DeclaredInterfaces, HostKeeper, InterfaceSource
 from midonet.agent.local_ports import LocalPorts
-from midonet.agent.outbox import Outbox, StateWrite
 from midonet.agent.overlay import OverlayKeeper
 from midonet.agent.placement import StorePlacement
-from midonet.agent.soft_state import SoftStateReplica
+from midonet.agent.soft_state.outbox import Outbox, StateWrite
+from midonet.agent.soft_state.replica import SoftStateReplica
 from midonet.agent.state_directory import StateDirectory
 from midonet.agent.topology.view import TopologyView, ViewDelta
 from midonet.agent.topology.watching import TopologyWatcher, WatchSettings

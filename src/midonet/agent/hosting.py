@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from midonet.agent.outbox import Outbox
+from midonet.agent.soft_state.outbox import Outbox
 from midonet.agent.state_directory import StateDirectory
 from midonet.errors import ConflictError, UnavailableError
 from midonet.model.hosts import Host, HostState, Interface

@@ -21,7 +21,6 @@ from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.plans import InstallOutcome, Refusal
 from midonet.agent.flows.program import FlowProgram
 from midonet.agent.flows.tags import FlowTag
-from midonet.agent.learning import MacLearning
 from midonet.agent.simulation.result import (
     Await,
     Consume,
@@ -38,7 +37,8 @@ from midonet.agent.simulation.result import (
     SimulationResult,
 )
 from midonet.agent.simulation.simulate import simulate, simulate_generated
-from midonet.agent.soft_state import SoftStateReplica
+from midonet.agent.soft_state.learning import MacLearning
+from midonet.agent.soft_state.replica import SoftStateReplica
 from midonet.agent.topology.view import Neighbour, NeighbourState, TopologyView
 from midonet.errors import DecodeError
 from midonet.model.ids import HostId, ObjectId, PortId

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from midonet.agent.flows.program import LocalOutput
-from midonet.agent.learning import MAC_EXPIRY_S
+from midonet.agent.soft_state.learning import MAC_EXPIRY_S
 from midonet.packets.addresses import parse_ip
 from midonet.packets.build import Envelope, udp_frame
 from tests.unit.agent.decisions.test_decisions import HERE, MAC_1, MAC_2, THERE, Shell, frame

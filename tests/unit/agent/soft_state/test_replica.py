@@ -4,10 +4,10 @@ from uuid import UUID
 
 from midonet.agent.flows.program import LearnedMac
 from midonet.agent.flows.tags import mac_tag, neighbour_tag
-from midonet.agent.learning import MAC_EXPIRY_S, MacLearning
-from midonet.agent.outbox import StateWrite
 from midonet.agent.simulation.result import LearnNeighbour
-from midonet.agent.soft_state import (
+from midonet.agent.soft_state.learning import MAC_EXPIRY_S, MacLearning
+from midonet.agent.soft_state.outbox import StateWrite
+from midonet.agent.soft_state.replica import (
     NEIGHBOUR_EXPIRY_S,
     NEIGHBOUR_FAILED_S,
     NEIGHBOUR_STALE_S,

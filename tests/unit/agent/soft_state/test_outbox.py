@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from midonet.agent.outbox import Outbox, StateWrite
+from midonet.agent.soft_state.outbox import Outbox, StateWrite
 from midonet.model.hosts import Host
 from midonet.model.ids import HostId
 from midonet.nsdb.memory import MemoryBackend, MemoryStore

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from midonet.agent.flows.program import LearnedMac
 from midonet.agent.flows.tags import FlowTag
-from midonet.agent.soft_state import SoftStateReplica
+from midonet.agent.soft_state.replica import SoftStateReplica
 from midonet.model.ids import PortId
 from midonet.runtime.clock import Clock
 
