@@ -1,6 +1,6 @@
 """What the control socket answers: binding, and looking inside.
 
-PUT, DELETE /binding/PORT_ID      see `midonet.agent.port_binding`
+PUT, DELETE /binding/PORT_ID      see `midonet.agent.ports.bind_request`
 GET  /state                       host, ports, peers, counters
 GET  /flows                       installed programs
 GET  /drops                       dropped packets by port and reason
@@ -22,7 +22,7 @@ from midonet.agent.datapath.protocol import Datapath
 from midonet.agent.decisions.decisions import Decisions
 from midonet.agent.deliveries import Delivery, DeliveryLog
 from midonet.agent.flow_text import describe_match, describe_output
-from midonet.agent.port_binding import bind_port, parse_port_id, unbind_port
+from midonet.agent.ports.bind_request import bind_port, parse_port_id, unbind_port
 from midonet.errors import NotFoundError, UserError
 from midonet.model.hosts import Host
 from midonet.model.ids import PortId

@@ -17,7 +17,6 @@ from typing import Any
 
 import structlog
 
-from midonet.agent.binding import PortBinder
 from midonet.agent.control import Control
 from midonet.agent.datapath.memory import MemoryDatapath
 from midonet.agent.datapath.protocol import Datapath
@@ -26,9 +25,10 @@ from midonet.agent.decisions.loading import Loader
 from midonet.agent.decisions.upcalls import PacketLoop
 from midonet.agent.flows.tags import TagKind, device_tag, location_tag
 from midonet.agent.hosting import DeclaredInterfaces, HostKeeper, InterfaceSource
-from midonet.agent.local_ports import LocalPorts
 from midonet.agent.overlay import OverlayKeeper
-from midonet.agent.placement import StorePlacement
+from midonet.agent.ports.binder import PortBinder
+from midonet.agent.ports.bound_ports import LocalPorts
+from midonet.agent.ports.placement import StorePlacement
 from midonet.agent.soft_state.outbox import Outbox, StateWrite
 from midonet.agent.soft_state.replica import SoftStateReplica
 from midonet.agent.state_directory import StateDirectory

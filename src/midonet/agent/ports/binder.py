@@ -22,8 +22,8 @@ import structlog
 
 from midonet.agent.datapath.protocol import Datapath, PortAttachment
 from midonet.agent.hosting import InterfaceSource
-from midonet.agent.local_ports import LocalPorts
-from midonet.agent.placement import Placement
+from midonet.agent.ports.bound_ports import LocalPorts
+from midonet.agent.ports.placement import Placement
 from midonet.errors import ConflictError, DatapathError, UnavailableError, UserError
 from midonet.model.devices import Port
 from midonet.model.hosts import Interface
