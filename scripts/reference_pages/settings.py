@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from midonet.agent import settings as agent_settings
-from midonet.agent.settings import AgentSettings
+from midonet.agent.host import settings as agent_settings
+from midonet.agent.host.settings import AgentSettings
 from midonet.cluster import settings as cluster_settings
 from midonet.cluster.settings import ClusterSettings
 from midonet.runtime.config import SHARED_PREFIX

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from midonet.agent.settings import AgentSettings
+from midonet.agent.host.settings import AgentSettings
 from midonet.cluster.settings import ClusterSettings
 from midonet.demo.processes import free_port
 from tests.docs.shell_pages import ROOT, blocks, run_script

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from midonet.agent.settings import AgentSettings
-from midonet.agent.state_directory import StateDirectory
+from midonet.agent.host.settings import AgentSettings
+from midonet.agent.host.state_directory import StateDirectory
 from midonet.cluster.settings import ClusterSettings
 from midonet.model.references import KINDS
 from midonet.nsdb.store import StateTables

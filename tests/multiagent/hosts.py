@@ -14,8 +14,8 @@ import msgspec
 
 from midonet.agent.daemon import Agent
 from midonet.agent.datapath.memory import InProcessUnderlay, MemoryDatapath
-from midonet.agent.hosting import host_record
-from midonet.agent.state_directory import StateDirectory
+from midonet.agent.host.host_keeper import host_record
+from midonet.agent.host.state_directory import StateDirectory
 from midonet.model.chains import Chain, Rule, RuleAction
 from midonet.model.devices import Bridge, NextHopKind, Port, Route, Router
 from midonet.model.hosts import TunnelKind, TunnelZone, TunnelZoneHost, tunnel_zone_host_id

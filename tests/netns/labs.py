@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from midonet.agent.settings import CONTROL_SOCKET_NAME
+from midonet.agent.host.settings import CONTROL_SOCKET_NAME
 from midonet.commands.control_client import call
 from midonet.demo.checks import ping
 from midonet.demo.lab import Lab, LabHost, LabOptions, VirtualMachine

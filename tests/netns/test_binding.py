@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from midonet.agent.settings import CONTROL_SOCKET_NAME
+from midonet.agent.host.settings import CONTROL_SOCKET_NAME
 from midonet.demo.checks import ping
 from midonet.demo.lab import Lab, LabHost, VirtualMachine
 from midonet.demo.namespaces import wire

@@ -24,14 +24,14 @@ from midonet.agent.decisions.decisions import Decisions
 from midonet.agent.decisions.loading import Loader
 from midonet.agent.decisions.upcalls import PacketLoop
 from midonet.agent.flows.tags import TagKind, device_tag, location_tag
-from midonet.agent.hosting import DeclaredInterfaces, HostKeeper, InterfaceSource
+from midonet.agent.host.host_keeper import DeclaredInterfaces, HostKeeper, InterfaceSource
+from midonet.agent.host.state_directory import StateDirectory
 from midonet.agent.overlay import OverlayKeeper
 from midonet.agent.ports.binder import PortBinder
 from midonet.agent.ports.bound_ports import LocalPorts
 from midonet.agent.ports.placement import StorePlacement
 from midonet.agent.soft_state.outbox import Outbox, StateWrite
 from midonet.agent.soft_state.replica import SoftStateReplica
-from midonet.agent.state_directory import StateDirectory
 from midonet.agent.topology.view import TopologyView, ViewDelta
 from midonet.agent.topology.watching import TopologyWatcher, WatchSettings
 from midonet.agent.underlay.host_network import HostNetwork

@@ -13,15 +13,15 @@ import structlog
 
 from midonet.agent.control_socket import ControlSocket
 from midonet.agent.daemon import Agent
-from midonet.agent.hosting import host_record
-from midonet.agent.settings import (
+from midonet.agent.host.host_keeper import host_record
+from midonet.agent.host.settings import (
     CONTROL_SOCKET_NAME,
     ENVIRONMENT_PREFIX,
     AgentSettings,
     AttachModeName,
     DatapathKind,
 )
-from midonet.agent.state_directory import StateDirectory
+from midonet.agent.host.state_directory import StateDirectory
 from midonet.commands.datapaths import datapath_of, uninstall_datapath
 from midonet.errors import UnavailableError
 from midonet.nsdb.settings import cluster_settings

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from midonet.agent.settings import ENVIRONMENT_PREFIX, AgentSettings
+from midonet.agent.host.settings import ENVIRONMENT_PREFIX, AgentSettings
 from midonet.runtime.config import describe, load
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from midonet.agent.settings import CONTROL_SOCKET_NAME, AgentSettings
+from midonet.agent.host.settings import CONTROL_SOCKET_NAME, AgentSettings
 from midonet.errors import (
     ConflictError,
     MidoNetError,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from midonet.agent.datapath.memory import MemoryDatapath, UdpUnderlay
 from midonet.agent.datapath.protocol import Datapath
-from midonet.agent.hosting import InterfaceSource
-from midonet.agent.settings import AgentSettings, DatapathKind
+from midonet.agent.host.host_keeper import InterfaceSource
+from midonet.agent.host.settings import AgentSettings, DatapathKind
 from midonet.errors import UserError
 
 VXLAN_LINK = "mn-vxlan"

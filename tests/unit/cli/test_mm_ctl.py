@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from midonet.agent.settings import ENVIRONMENT_PREFIX, AgentSettings
+from midonet.agent.host.settings import ENVIRONMENT_PREFIX, AgentSettings
 from midonet.cli import mm_ctl
 from midonet.runtime.config import load
 

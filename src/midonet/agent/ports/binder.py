@@ -21,7 +21,7 @@ from typing import TypeVar
 import structlog
 
 from midonet.agent.datapath.protocol import Datapath, PortAttachment
-from midonet.agent.hosting import InterfaceSource
+from midonet.agent.host.host_keeper import InterfaceSource
 from midonet.agent.ports.bound_ports import LocalPorts
 from midonet.agent.ports.placement import Placement
 from midonet.errors import ConflictError, DatapathError, UnavailableError, UserError

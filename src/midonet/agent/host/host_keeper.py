@@ -14,8 +14,8 @@ from typing import Protocol
 import msgspec
 import structlog
 
+from midonet.agent.host.state_directory import StateDirectory
 from midonet.agent.soft_state.outbox import Outbox
-from midonet.agent.state_directory import StateDirectory
 from midonet.errors import ConflictError, UnavailableError
 from midonet.model.hosts import Host, HostState, Interface
 from midonet.model.ids import HostId

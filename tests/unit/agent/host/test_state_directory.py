@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from midonet.agent.state_directory import StateDirectory
+from midonet.agent.host.state_directory import StateDirectory
 from midonet.errors import UserError
 
 

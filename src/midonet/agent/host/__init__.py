@@ -1,0 +1,1 @@
+"""This host: its record and session, its state directory, its settings."""
