@@ -17,7 +17,6 @@ from typing import Any
 
 import structlog
 
-from midonet.agent.control import Control
 from midonet.agent.datapath.memory import MemoryDatapath
 from midonet.agent.datapath.protocol import Datapath
 from midonet.agent.decisions.decisions import Decisions
@@ -26,6 +25,7 @@ from midonet.agent.decisions.upcalls import PacketLoop
 from midonet.agent.flows.tags import TagKind, device_tag, location_tag
 from midonet.agent.host.host_keeper import DeclaredInterfaces, HostKeeper, InterfaceSource
 from midonet.agent.host.state_directory import StateDirectory
+from midonet.agent.operator.control import Control
 from midonet.agent.overlay import OverlayKeeper
 from midonet.agent.ports.binder import PortBinder
 from midonet.agent.ports.bound_ports import LocalPorts

@@ -11,7 +11,6 @@ from typing import get_args
 
 import structlog
 
-from midonet.agent.control_socket import ControlSocket
 from midonet.agent.daemon import Agent
 from midonet.agent.host.host_keeper import host_record
 from midonet.agent.host.settings import (
@@ -22,6 +21,7 @@ from midonet.agent.host.settings import (
     DatapathKind,
 )
 from midonet.agent.host.state_directory import StateDirectory
+from midonet.agent.operator.control_socket import ControlSocket
 from midonet.commands.datapaths import datapath_of, uninstall_datapath
 from midonet.errors import UnavailableError
 from midonet.nsdb.settings import cluster_settings

@@ -16,12 +16,12 @@ from typing import Any, Protocol
 
 import msgspec
 
-from midonet.agent.control_socket import Request
 from midonet.agent.datapath.memory import MemoryDatapath
 from midonet.agent.datapath.protocol import Datapath
 from midonet.agent.decisions.decisions import Decisions
-from midonet.agent.deliveries import Delivery, DeliveryLog
-from midonet.agent.flow_text import describe_match, describe_output
+from midonet.agent.operator.control_socket import Request
+from midonet.agent.operator.delivery_log import Delivery, DeliveryLog
+from midonet.agent.operator.flow_text import describe_match, describe_output
 from midonet.agent.ports.bind_request import bind_port, parse_port_id, unbind_port
 from midonet.errors import NotFoundError, UserError
 from midonet.model.hosts import Host

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from midonet.agent.control_socket import ControlSocket, Request
+from midonet.agent.operator.control_socket import ControlSocket, Request
 from midonet.errors import ConflictError, NotFoundError, UnavailableError, UserError
 
 

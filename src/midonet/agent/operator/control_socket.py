@@ -5,7 +5,7 @@ answers are JSON; each connection carries one request.
 
     PUT    /binding/PORT_ID   {"interfaceName": NAME}   bind a port to an interface here
     DELETE /binding/PORT_ID                             unbind it
-    and the routes of `midonet.agent.control`
+    and the routes of `midonet.agent.operator.control`
 """
 
 from __future__ import annotations

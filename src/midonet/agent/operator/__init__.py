@@ -1,0 +1,1 @@
+"""What the agent tells and does for an operator at its host."""
