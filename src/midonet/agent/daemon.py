@@ -26,7 +26,6 @@ from midonet.agent.flows.tags import TagKind, device_tag, location_tag
 from midonet.agent.host.host_keeper import DeclaredInterfaces, HostKeeper, InterfaceSource
 from midonet.agent.host.state_directory import StateDirectory
 from midonet.agent.operator.control import Control
-from midonet.agent.overlay import OverlayKeeper
 from midonet.agent.ports.binder import PortBinder
 from midonet.agent.ports.bound_ports import LocalPorts
 from midonet.agent.ports.placement import StorePlacement
@@ -35,6 +34,7 @@ from midonet.agent.soft_state.replica import SoftStateReplica
 from midonet.agent.topology.view import TopologyView, ViewDelta
 from midonet.agent.topology.watching import TopologyWatcher, WatchSettings
 from midonet.agent.underlay.host_network import HostNetwork
+from midonet.agent.underlay.overlay import OverlayKeeper
 from midonet.agent.underlay.probe_engine import ProbeEngine
 from midonet.agent.underlay.prober import Prober
 from midonet.errors import UnavailableError

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from midonet.agent.overlay import overlay_config, overlay_mtu, underlay_mtu
 from midonet.agent.topology.view import TopologyView, TunnelRoute
+from midonet.agent.underlay.overlay import overlay_config, overlay_mtu, underlay_mtu
 from midonet.model.hosts import Interface, TunnelKind
 from midonet.model.ids import HostId
 from midonet.packets.addresses import parse_ip
