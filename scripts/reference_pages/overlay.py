@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from midonet.agent.datapath.memory.underlay import UDP_UNDERLAY_PORT
+from midonet.agent.datapath.memory.carriers import UDP_UNDERLAY_PORT
 from midonet.agent.host.settings import AgentSettings
 from midonet.agent.underlay import probe_engine, prober
 from midonet.nsdb import locations

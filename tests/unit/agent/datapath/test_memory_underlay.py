@@ -16,7 +16,7 @@ from midonet.agent.datapath.memory import (
     UdpUnderlay,
     Underlay,
 )
-from midonet.agent.datapath.memory.underlay import outer_addresses
+from midonet.agent.datapath.memory.carriers import outer_addresses
 from midonet.agent.datapath.protocol import OverlayConfig, PortAttachment
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import LocalOutput, TunnelOutput

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from midonet.agent.datapath.ebpf import abi, syscalls
 from midonet.agent.datapath.ebpf.abi import PortFlag
-from midonet.agent.datapath.ebpf.deliveries import DeliveryGeneration, DeliveryTable
+from midonet.agent.datapath.ebpf.class_table import Counters, ProgramTable
+from midonet.agent.datapath.ebpf.delivery_table import DeliveryGeneration, DeliveryTable
 from midonet.agent.datapath.ebpf.hooks import (
     INJECT_PROGRAM,
     PORT_PROGRAM,
@@ -28,7 +29,6 @@ from midonet.agent.datapath.ebpf.injection import Injection
 from midonet.agent.datapath.ebpf.loader import load_object
 from midonet.agent.datapath.ebpf.outputs import OutputTable
 from midonet.agent.datapath.ebpf.pins import PinDirectory, TableSizes
-from midonet.agent.datapath.ebpf.programs import Counters, ProgramTable
 from midonet.agent.datapath.ebpf.ring import RingReader
 from midonet.agent.datapath.ebpf.rtnetlink import RouteNetlink
 from midonet.agent.datapath.ebpf.slots import PortSlot, PortSlots

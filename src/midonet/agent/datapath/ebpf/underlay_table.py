@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from midonet.agent.datapath.ebpf import abi, codec
-from midonet.agent.datapath.ebpf.deliveries import DeliveryGeneration
+from midonet.agent.datapath.ebpf.delivery_table import DeliveryGeneration
 from midonet.agent.datapath.ebpf.hooks import UNDERLAY_PROGRAM, Hooks
 from midonet.agent.datapath.ebpf.rtnetlink import RouteNetlink
 from midonet.agent.datapath.ebpf.syscalls import BpfMap

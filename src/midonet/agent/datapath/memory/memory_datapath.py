@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from midonet.agent.datapath.memory.carriers import Listener, Underlay, outer_addresses
 from midonet.agent.datapath.memory.classifier import Classifier, Slot
 from midonet.agent.datapath.memory.token_bucket import TokenBucket
-from midonet.agent.datapath.memory.underlay import Listener, Underlay, outer_addresses
 from midonet.agent.datapath.protocol import (
     Capabilities,
     OverlayConfig,
