@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+SOURCES = ("src", "bpf", "scripts", "tests", "bench")
 FRAGMENT = re.compile(r"^\d+(-[a-z0-9-]+)?\.(feature|fix|breaking|deprecation|security|doc)\.md$")
 
 
@@ -29,15 +30,39 @@ def test_index_lists_every_reference_and_design_page() -> None:
         assert page.name == "README.md" or f"({page.name})" in design
 
 
-def test_design_names_files_that_exist() -> None:
-    text = (DOCS / "design" / "README.md").read_text(encoding="utf-8")
-    stages = text[text.index("In the agent:") : text.index("## Pages")]
+def rooms_of_the_agent() -> set[str]:
     agent = ROOT / "src" / "midonet" / "agent"
-    folder = ""
-    for name in re.findall(r"`([\w/]+(?:\.py|/))`", stages):
-        folder = name.rpartition("/")[0] if "/" in name else folder
-        found = [agent / name, agent / folder / name, agent.parent / name, ROOT / name]
-        assert any(path.exists() for path in found), name
+    return {path.parent.name for path in agent.glob("*/__init__.py")}
+
+
+def test_design_names_files_in_the_rooms_where_they_are() -> None:
+    text = (DOCS / "design" / "README.md").read_text(encoding="utf-8")
+    stages = text[text.index("In the agent:") : text.index("Rooms import downwards")]
+    agent = ROOT / "src" / "midonet" / "agent"
+    rows = [row.split("|")[2:4] for row in stages.splitlines() if "`" in row]
+    assert len(rows) > len(rooms_of_the_agent())
+    for rooms, files in rows:
+        folders = [agent, *(agent / room for room in re.findall(r"`(\w+/)`", rooms))]
+        for name in re.findall(r"`([\w/]+(?:\.py|/))`", files):
+            assert any((folder / name).exists() for folder in folders), f"{rooms.strip()}: {name}"
+
+
+def test_design_shows_every_room_of_the_agent() -> None:
+    text = (DOCS / "design" / "README.md").read_text(encoding="utf-8")
+    stages = text[text.index("In the agent:") : text.index("Rooms import downwards")]
+    for room in rooms_of_the_agent():
+        assert f"`{room}/`" in stages, room
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_source_files_that_a_page_names_exist(page: Path) -> None:
+    sources = [path.as_posix() for root in SOURCES for path in (ROOT / root).rglob("*.*")]
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"`([\w/]+\.(?:py|c|h))`", text):
+        assert any(path.endswith(f"/{name}") for path in sources), name
+    for name in re.findall(r"`(midonet(?:\.[a-z]\w*)+)", text):
+        path = ROOT / "src" / name.replace(".", "/")
+        assert path.is_dir() or path.with_suffix(".py").exists(), name
 
 
 def test_every_package_is_in_the_design_index() -> None:
