@@ -8,7 +8,7 @@ that needs something unknown is parked and simulated again later, from the start
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from midonet.agent.datapath.protocol import Datapath, Upcall, UpcallReason
 from midonet.agent.decisions.fair_queue import FairQueue
@@ -17,6 +17,7 @@ from midonet.agent.decisions.neighbours import NeighbourBroker
 from midonet.agent.decisions.parking import Awaited, Parking
 from midonet.agent.decisions.questions import question_packet
 from midonet.agent.decisions.synthesis import synthesise_frame
+from midonet.agent.flows.classification import meets_guards
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.plans import InstallOutcome, Refusal
 from midonet.agent.flows.program import FlowProgram
@@ -126,12 +127,15 @@ class Decisions:
             return
         if upcall.reason is UpcallReason.MISS:
             held = self.programs.lookup(ingress, packet.key)
-            if held is not None:
+            if held is not None and meets_guards(held.program.guards, packet):
                 # A packet of the same class was decided on while this one was on its way up.
                 self.counters.duplicates += 1
                 self.programs.repair(held)
                 self._datapath.reinject(upcall)
                 return
+            if held is not None:
+                # The program is not for this packet: by now it would come up for its guard.
+                upcall = replace(upcall, reason=UpcallReason.GUARD, program_id=held.program_id)
         for _ in range(_MAX_ATTEMPTS):
             revision = self.programs.revision
             result = self._simulate(packet, ingress)

@@ -8,7 +8,9 @@ from __future__ import annotations
 from operator import and_
 
 from midonet.agent.flows.mask import FlowMask
+from midonet.agent.flows.program import Guards
 from midonet.packets.flowkey import FlowKey
+from midonet.packets.frame import ParsedFrame
 
 EXACT_MASK = FlowMask(
     eth_dst=(1 << 48) - 1,
@@ -40,3 +42,11 @@ def covers(mask: FlowMask, other: FlowMask) -> bool:
 def bit_count(mask: FlowMask) -> int:
     """Return the number of bits that matter."""
     return sum(map(int.bit_count, mask))
+
+
+def meets_guards(guards: Guards, packet: ParsedFrame) -> bool:
+    """Tell whether a packet of a program's class passes its guards. Frames other than IP do."""
+    if packet.ip_version is None:
+        return True
+    limit = guards.max_length
+    return packet.ttl > guards.ttl_above and (limit is None or packet.ip_length <= limit)

@@ -12,13 +12,17 @@ from midonet.agent.decisions.parking import AWAIT_LIMIT_S
 from midonet.agent.decisions.upcalls import PacketLoop
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.tags import device_tag
+from midonet.agent.simulation.result import LearnNeighbour
 from midonet.agent.soft_state.outbox import StateWrite
 from midonet.agent.soft_state.replica import SoftStateReplica
 from midonet.agent.topology.view import BridgeView, Location, PortView, TopologyView
-from midonet.model.ids import BridgeId, HostId, ObjectId, PortId
+from midonet.model.ids import BridgeId, HostId, ObjectId, PortId, RouterId
 from midonet.packets.addresses import parse_ip
 from midonet.packets.build import Envelope, udp_frame
+from midonet.packets.frame import parse_frame
 from midonet.runtime.clock import ManualClock
+from tests.scenario.frames import R1, V4, A, B, mac, udp
+from tests.scenario.routed_networks import edge
 
 ME = HostId(UUID(int=1))
 BRIDGE = BridgeId(UUID(int=2))
@@ -168,3 +172,42 @@ async def test_full_queue_is_a_named_drop(shell: Shell) -> None:
     await shell.send(*(frame(destination) for destination in range(2, 22, 2)))
     assert shell.drops(DropReason.UPCALL_RING_FULL) == 5
     assert len(shell.left) == 5
+
+
+class Routed(Shell):
+    """Router `r` between port `a`, where packets enter, and `far`, with both neighbours known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        world = edge().tunnel("h2", max_inner_length=1400)
+        self.a = world.port_id("a")
+        self.datapath.attach(PortAttachment(self.a, "tapa"))
+        self.decisions.view = world.view()
+        for address, its_mac in ((V4.host(1, 5), A), (V4.host(3, 5), B)):
+            self.decisions.soft_state.learn_neighbour(
+                LearnNeighbour(RouterId(world.id("r")), parse_ip(address), mac(its_mac))
+            )
+
+
+@pytest.mark.parametrize(
+    ("refused", "icmp_type"),
+    [
+        ({"ttl": 1}, 11),
+        ({"size": 1400, "df": True}, 3),
+    ],
+    ids=["ttl", "length"],
+)
+async def test_queued_packet_that_fails_the_guard_of_its_class_is_answered(
+    refused: dict[str, object], icmp_type: int
+) -> None:
+    shell = await Routed().open()
+    route = (V4.host(1, 5), V4.host(3, 5))
+    good, bad = udp(route, (A, R1)), udp(route, (A, R1), **refused)  # type: ignore[arg-type]
+    # Both wait in the queue before either is decided on.
+    await shell.send(good, bad, port_id=shell.a)
+    [(port_id, told)] = shell.left
+    assert port_id == shell.a
+    answer = parse_frame(told)
+    assert (answer.key.ip_proto, answer.key.l4_src) == (1, icmp_type)
+    assert len(shell.decisions.programs.table) == 1
+    assert not [reason for _, reason in shell.datapath.drops() if reason is DropReason.INTERNAL]

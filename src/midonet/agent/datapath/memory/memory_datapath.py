@@ -24,8 +24,9 @@ from midonet.agent.datapath.protocol import (
     UpcallReason,
 )
 from midonet.agent.flows.apply import apply_rewrite
+from midonet.agent.flows.classification import meets_guards
 from midonet.agent.flows.drop_reason import DropReason
-from midonet.agent.flows.program import Guards, InstalledProgram, LocalOutput, Output, TunnelOutput
+from midonet.agent.flows.program import InstalledProgram, LocalOutput, Output, TunnelOutput
 from midonet.errors import DatapathError, DecodeError, InternalError
 from midonet.model.hosts import TunnelKind
 from midonet.model.ids import PortId
@@ -274,7 +275,7 @@ class MemoryDatapath:
             self._drop(port_id, DropReason.MALFORMED)
             return
         slot = port.classifier.find(parsed.key)
-        if slot is not None and _passes(slot.installed.program.guards, parsed):
+        if slot is not None and meets_guards(slot.installed.program.guards, parsed):
             self._run(slot, parsed)
         elif is_reinjected:
             self._drop(port_id, DropReason.INTERNAL)
@@ -395,10 +396,3 @@ class MemoryDatapath:
 def _place(installed: InstalledProgram) -> tuple[object, ...]:
     """Return where a program is found: its class."""
     return installed.program.ingress, installed.mask_id, installed.key
-
-
-def _passes(guards: Guards, parsed: ParsedFrame) -> bool:
-    if parsed.ip_version is None:
-        return True
-    limit = guards.max_length
-    return parsed.ttl > guards.ttl_above and (limit is None or parsed.ip_length <= limit)
