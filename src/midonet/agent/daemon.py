@@ -8,48 +8,42 @@ bound ports + interfaces -> PortBinder -> attach, locations, deliveries
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Sequence
-from typing import Any
 
 import structlog
 
-from midonet.agent.datapath.memory import MemoryDatapath
 from midonet.agent.datapath.protocol import Datapath
 from midonet.agent.decisions.decisions import Decisions
 from midonet.agent.decisions.loading import Loader
 from midonet.agent.decisions.upcalls import PacketLoop
-from midonet.agent.flows.tags import TagKind, device_tag, location_tag
 from midonet.agent.host.host_keeper import DeclaredInterfaces, HostKeeper, InterfaceSource
 from midonet.agent.host.state_directory import StateDirectory
 from midonet.agent.operator.control import Control
+from midonet.agent.operator.overview import Overview
 from midonet.agent.ports.binder import PortBinder
 from midonet.agent.ports.bound_ports import LocalPorts
 from midonet.agent.ports.placement import StorePlacement
 from midonet.agent.soft_state.outbox import Outbox, StateWrite
 from midonet.agent.soft_state.replica import SoftStateReplica
+from midonet.agent.soft_state.table_follower import TableFollower
 from midonet.agent.topology.view import TopologyView, ViewDelta
 from midonet.agent.topology.watching import TopologyWatcher, WatchSettings
-from midonet.agent.underlay.host_network import HostNetwork
-from midonet.agent.underlay.overlay import OverlayKeeper
 from midonet.agent.underlay.probe_engine import ProbeEngine
 from midonet.agent.underlay.prober import Prober
+from midonet.agent.underlay.tunnel_follower import TunnelFollower
 from midonet.errors import UnavailableError
 from midonet.model.hosts import Host
-from midonet.model.ids import ObjectId, PortId
+from midonet.model.ids import PortId
 from midonet.nsdb.locations import KeySource
-from midonet.nsdb.store import Store, TableChange
+from midonet.nsdb.store import Store
 from midonet.runtime.clock import Clock
 from midonet.runtime.supervisor import OnFailure, Supervisor
 
 _LOADERS = 4
 """Batches of devices that are loaded at a time."""
 
-_LOADED_KINDS = frozenset((TagKind.DEVICE, TagKind.CHAIN))
-_RETRY_S = 1.0
 _COLLECT_KEYS_S = 600.0
 
 _log = structlog.get_logger("agent")
@@ -74,21 +68,26 @@ class Agent:
         """interfaces: None when every bound name counts as an interface that is up."""
         self.host = host
         self.datapath = datapath
-        self._store = store
-        self._interfaces = interfaces or DeclaredInterfaces(self._bound_names)
         self._clock = clock
-        self._overlay = OverlayKeeper(
-            datapath, clock, vxlan_port=vxlan_port, on_mtu=self._set_underlay_mtu
-        )
-        self._mtu_bytes = 0
-        self._mtu_changed = asyncio.Event()
-        self._is_in_sync = False
         epoch = state_directory.next_epoch()
+        self.local_ports = LocalPorts(store, host.id, clock)
+        self._interfaces = interfaces or DeclaredInterfaces(self.local_ports.interface_names)
+        self.topology = TopologyWatcher(
+            store,
+            host.id,
+            self._view_changed,
+            settings=WatchSettings(hash_seed=hash_seed),
+            now=clock.now_s,
+        )
+        self._loader = Loader(self.topology.request)
         self.outbox = Outbox(store, clock, self._written)
         self.soft_state = SoftStateReplica(host.id, clock, self.outbox.put, epoch)
-        self._loader = Loader(self._load)
         self.decisions = Decisions(host.id, datapath, clock, self.soft_state, self._loader.request)
-        self.loop = PacketLoop(datapath, self.decisions, clock, self._watch_new_tables)
+        self.topology.set_in_use(self.decisions.objects_in_use)
+        self._tables = TableFollower(
+            store, self.soft_state, clock, self.decisions.facts_changed, self._wake_decisions
+        )
+        self.loop = PacketLoop(datapath, self.decisions, clock, self._tables.watch_new)
         self.keeper = HostKeeper(
             store,
             clock,
@@ -98,11 +97,18 @@ class Agent:
             epoch=epoch,
             session_timeout_s=session_timeout_s,
         )
-        self.local_ports = LocalPorts(store, host.id, clock)
+        self._tunnels = TunnelFollower(
+            datapath,
+            clock,
+            vxlan_port=vxlan_port,
+            prober=None if interfaces is None else self._prober(epoch, hash_seed),
+            view=lambda: self.decisions.view,
+            interfaces=self._interfaces.snapshot,
+            on_mtu=self._underlay_mtu_changed,
+        )
         self._placement = StorePlacement(
             store, host.id, KeySource(random.SystemRandom(), time.time)
         )
-        self._network = None if interfaces is None else self._host_network(epoch, hash_seed)
         self.binder = PortBinder(
             datapath,
             self._interfaces,
@@ -110,26 +116,24 @@ class Agent:
             self.local_ports,
             clock,
             is_visible=self._is_visible,
-            on_detached=self._detached,
-            on_reconciled=self._reconciled,
+            on_detached=self.decisions.forget_port,
+            on_reconciled=self._publish,
         )
-        self.control = Control(host, store, datapath, self.decisions, overview=self)
-        self._tables = store.watcher()
-        self.topology = TopologyWatcher(
-            store,
-            host.id,
-            self._view_changed,
-            settings=WatchSettings(hash_seed=hash_seed),
-            now=clock.now_s,
+        overview = Overview(
+            host,
+            datapath,
+            self.keeper,
+            self.binder,
+            self.decisions,
+            self._tunnels.network,
+            self.outbox,
         )
-        self.topology.set_in_use(self._objects_in_use)
-        if isinstance(datapath, MemoryDatapath):
-            datapath.subscribe(self.control.deliveries.add)
+        self.control = Control(host, store, datapath, self.decisions, overview=overview)
 
-    def _host_network(self, epoch: int, hash_seed: int) -> HostNetwork:
+    def _prober(self, epoch: int, hash_seed: int) -> Prober:
         # Probes are keyed by what only this deployment's hosts share.
         engine = ProbeEngine(self.host.id, epoch, hash_seed.to_bytes(8, "big"))
-        return HostNetwork(Prober(engine, self._clock.now_s), self._paths_changed)
+        return Prober(engine, self._clock.now_s)
 
     async def start(self, supervisor: Supervisor) -> None:
         """Take the datapath into use and start all tasks.
@@ -144,13 +148,13 @@ class Agent:
         supervisor.start("host", self.keeper.run)
         supervisor.start("outbox", self.outbox.run)
         # These two own a store watcher for good; without them the agent would go blind.
-        supervisor.start("topology", self._follow_topology, OnFailure.STOP_ALL)
-        supervisor.start("tables", self._follow_tables, OnFailure.STOP_ALL)
-        supervisor.start("overlay", self._overlay.run)
-        if self._network is not None:
-            supervisor.start("underlay", self._network.run)
-        supervisor.start("mtu", self._follow_mtu)
-        supervisor.start("in_sync", self._wait_in_sync)
+        supervisor.start("topology", self.topology.run, OnFailure.STOP_ALL)
+        supervisor.start("tables", self._tables.run, OnFailure.STOP_ALL)
+        supervisor.start("overlay", self._tunnels.run)
+        if self._tunnels.network is not None:
+            supervisor.start("underlay", self._tunnels.network.run)
+        supervisor.start("mtu", self._tunnels.follow_mtu)
+        supervisor.start("in_sync", self._begin)
         for number in range(_LOADERS):
             supervisor.start(f"loader_{number}", self._loader.run)
         supervisor.start("local_ports", self.local_ports.run)
@@ -170,141 +174,38 @@ class Agent:
         await self._interfaces.close()
         await self.datapath.close()
 
-    def overview(self) -> dict[str, Any]:
-        """Return what `GET /state` answers."""
-        counters = self.decisions.counters
-        view = self.decisions.view
-        return {
-            "hostId": str(self.host.id),
-            "hostName": self.host.name,
-            "store": "connected" if self.keeper.is_live else "away",
-            "datapath": self.datapath.capabilities.name,
-            "ports": [
-                {
-                    "id": str(port.port_id),
-                    "interface": port.interface_name,
-                    "attached": port.is_attached,
-                    "active": port.is_active,
-                    "tunnelKey": port.tunnel_key,
-                }
-                for port in self.binder.ports.values()
-            ],
-            "peers": sorted({str(route.remote) for route in view.tunnels.values()}),
-            "paths": [] if self._network is None else self._network.overview(),
-            "counters": {
-                "upcalls": counters.upcalls,
-                "simulations": counters.simulations,
-                "duplicates": counters.duplicates,
-                "rejudged": counters.rejudged,
-                "slow_path": counters.slow_path,
-                "programs": len(self.decisions.programs.table),
-                "parked": len(self.decisions.parking),
-                "queued": len(self.decisions.queue),
-                "unwritten": len(self.outbox),
-            },
-        }
-
-    # Topology.
-
-    async def _follow_topology(self) -> None:
-        await self.topology.run()
-
-    async def _wait_in_sync(self) -> None:
+    async def _begin(self) -> None:
+        """Decide on packets once the ports bound here are attached and in the view."""
         await self.topology.wait_in_sync()
-        self._is_in_sync = True
-        self._update_overlay()
-        self._may_decide()
+        self._tunnels.begin()
+        await self.binder.reconciled.wait()
+        self.loop.may_decide.set()
 
-    async def _load(self, object_ids: Sequence[ObjectId]) -> None:
-        await self.topology.request(object_ids)
-
-    def _objects_in_use(self) -> set[ObjectId]:
-        return {
-            tag.owner
-            for installed in self.decisions.programs.table
-            for tag in installed.program.tags
-            if tag.kind in _LOADED_KINDS
-        }
+    # What a change in one room means for the others, in this order.
 
     def _view_changed(self, view: TopologyView, delta: ViewDelta) -> None:
-        before = self.decisions.view
+        tunnels = self.decisions.view.tunnels
         self.decisions.view = view
-        if view.tunnels != before.tunnels:
-            self._update_overlay()
-        self.soft_state.watch_devices(view.bridges, view.routers)
-        devices = frozenset((*view.bridges, *view.routers))
-        self._tables.remove(self.soft_state.retain_devices(devices))
-        self._watch_new_tables()
-        self.decisions.programs.change(delta.tags, delta.regions, delta.urgent)
-        self.decisions.release_parked()
-        self._may_decide()
+        if view.tunnels != tunnels:
+            self._tunnels.update()
+        self._tables.follow_view(view)
+        self.decisions.view_changed(delta)
         self.loop.wake()
         if self.binder.is_waiting:
             self.binder.wake()
 
-    def _is_visible(self, port_id: PortId) -> bool:
-        location = self.decisions.view.locations.get(port_id)
-        return location is not None and location.host_id == self.host.id and location.active
+    def _wake_decisions(self) -> None:
+        self.decisions.release_parked()
+        self.loop.wake()
 
-    def _update_overlay(self) -> None:
-        # Until all peers are known, a persistent datapath keeps those from before the restart.
-        if self._is_in_sync:
-            if self._network is not None:
-                self._network.follow(self.decisions.view.tunnels)
-            self._overlay.update(self.decisions.view, self._interfaces.snapshot())
-
-    def _paths_changed(self, interface_names: frozenset[str], mtu_bytes: int) -> None:
-        self._overlay.follow_paths(interface_names, mtu_bytes)
-        self._update_overlay()
-
-    def _set_underlay_mtu(self, mtu_bytes: int) -> None:
-        # The new MTU makes a new view, and this is called while one is taken into effect.
-        self._mtu_bytes = mtu_bytes
-        self._mtu_changed.set()
-
-    async def _follow_mtu(self) -> None:
-        while True:
-            await self._mtu_changed.wait()
-            self._mtu_changed.clear()
-            self.topology.set_underlay_mtu(self._mtu_bytes)
-            self._publish()
-
-    def _may_decide(self) -> None:
-        """Decide on packets once the ports bound here are attached and in the view."""
-        if self.binder.reconciled.is_set() and self._is_in_sync:
-            self.loop.may_decide.set()
-
-    # Soft state.
-
-    def _watch_new_tables(self) -> None:
-        tables = self.soft_state.take_unwatched()
-        if tables:
-            self._tables.add(tables)
-
-    async def _follow_tables(self) -> None:
-        while True:
-            try:
-                changes = await self._tables.changes()
-            except UnavailableError:
-                await self._clock.sleep(_RETRY_S)
-                continue
-            if not changes:
-                return
-            for change in changes:
-                if isinstance(change, TableChange):
-                    self.decisions.facts_changed(self.soft_state.apply(change))
-            self.decisions.release_parked()
-            self.loop.wake()
-
-    def _written(self, write: StateWrite) -> None:
-        self.soft_state.written(write)
-
-    # Ports.
+    def _underlay_mtu_changed(self, mtu_bytes: int) -> None:
+        self.topology.set_underlay_mtu(mtu_bytes)
+        self._publish()
 
     async def _follow_interfaces(self) -> None:
         while True:
             self.binder.wake()
-            self._update_overlay()
+            self._tunnels.update()
             self._publish()
             await self._interfaces.changes()
 
@@ -319,23 +220,14 @@ class Agent:
             with contextlib.suppress(UnavailableError):
                 await self._placement.collect_keys()
 
-    def _reconciled(self) -> None:
-        self._publish()
-        self._may_decide()
+    def _is_visible(self, port_id: PortId) -> bool:
+        location = self.decisions.view.locations.get(port_id)
+        return location is not None and location.host_id == self.host.id and location.active
 
     def _publish(self) -> None:
         self.keeper.publish(
-            self._interfaces.snapshot(), overlay_mtu_bytes=self._overlay.overlay_mtu_bytes
+            self._interfaces.snapshot(), overlay_mtu_bytes=self._tunnels.overlay_mtu_bytes
         )
 
-    def _bound_names(self) -> frozenset[str]:
-        bound = self.local_ports.bound or {}
-        return frozenset(port.interface_name for port in bound.values() if port.interface_name)
-
-    def _detached(self, port_id: PortId) -> None:
-        decisions = self.decisions
-        decisions.programs.forget_port(port_id)
-        decisions.queue.drop_port(port_id)
-        decisions.facts_changed(decisions.learning.forget_port(port_id))
-        urgent = frozenset({device_tag(port_id), location_tag(port_id)})
-        decisions.programs.change(frozenset(), urgent=urgent)
+    def _written(self, write: StateWrite) -> None:
+        self.soft_state.written(write)

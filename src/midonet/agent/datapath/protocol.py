@@ -9,7 +9,7 @@ Viewpoint: ingress is into the virtual network at a port of this host.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -23,6 +23,7 @@ __all__ = [
     "MASKS_PER_PORT",
     "Capabilities",
     "Datapath",
+    "FrameAccess",
     "InstalledProgram",
     "OverlayConfig",
     "PortAttachment",
@@ -113,12 +114,32 @@ class Capabilities:
     rewrites_tcp_segments: bool = True
 
 
+class FrameAccess(Protocol):
+    """Frames put in and seen by hand, for a datapath whose ports are no kernel interfaces."""
+
+    def receive(self, port_id: PortId, frame: bytes, gso_size: int = 0) -> None:
+        """Take a frame in at an attached port, as if it arrived at its interface.
+
+        gso_size: payload bytes of one segment of an offloaded super-packet, else 0.
+        """
+        ...
+
+    def subscribe(self, sink: Callable[[PortId, bytes], None]) -> Callable[[], None]:
+        """Hand every frame that leaves by a local port to `sink`, until the result is called."""
+        ...
+
+
 class Datapath(Protocol):
     """Moves packets by installed programs; hands up what has none."""
 
     @property
     def capabilities(self) -> Capabilities:
         """Return what this datapath can do."""
+        ...
+
+    @property
+    def frame_access(self) -> FrameAccess | None:
+        """Return how frames are put in and seen by hand; None where interfaces do that."""
         ...
 
     async def open(self) -> None:

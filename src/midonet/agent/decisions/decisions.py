@@ -21,7 +21,7 @@ from midonet.agent.flows.classification import meets_guards
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.plans import InstallOutcome, Refusal
 from midonet.agent.flows.program import FlowProgram
-from midonet.agent.flows.tags import FlowTag
+from midonet.agent.flows.tags import FlowTag, TagKind, device_tag, location_tag
 from midonet.agent.simulation.result import (
     Await,
     Consume,
@@ -40,7 +40,7 @@ from midonet.agent.simulation.result import (
 from midonet.agent.simulation.simulate import simulate, simulate_generated
 from midonet.agent.soft_state.learning import MacLearning
 from midonet.agent.soft_state.replica import SoftStateReplica
-from midonet.agent.topology.view import Neighbour, NeighbourState, TopologyView
+from midonet.agent.topology.view import Neighbour, NeighbourState, TopologyView, ViewDelta
 from midonet.errors import DecodeError
 from midonet.model.ids import HostId, ObjectId, PortId
 from midonet.packets.frame import ParsedFrame, parse_frame
@@ -48,6 +48,8 @@ from midonet.runtime.clock import Clock
 
 MAX_GENERATED_DEPTH = 4
 """How many times a generated packet may give rise to another."""
+
+_LOADED_KINDS = frozenset((TagKind.DEVICE, TagKind.CHAIN))
 
 _MAX_ATTEMPTS = 4
 """Simulations of one packet whose own effects change what it depends on."""
@@ -277,6 +279,28 @@ class Decisions:
         )
 
     # Facts.
+
+    def view_changed(self, delta: ViewDelta) -> None:
+        """Take note of what is different in `view`, which is the new one already."""
+        self.programs.change(delta.tags, delta.regions, delta.urgent)
+        self.release_parked()
+
+    def forget_port(self, port_id: PortId) -> None:
+        """Drop what is known of a port that was detached here, and what depends on it."""
+        self.programs.forget_port(port_id)
+        self.queue.drop_port(port_id)
+        self.facts_changed(self.learning.forget_port(port_id))
+        urgent = frozenset({device_tag(port_id), location_tag(port_id)})
+        self.programs.change(frozenset(), urgent=urgent)
+
+    def objects_in_use(self) -> set[ObjectId]:
+        """Return the devices and chains that installed programs depend on."""
+        return {
+            tag.owner
+            for installed in self.programs.table
+            for tag in installed.program.tags
+            if tag.kind in _LOADED_KINDS
+        }
 
     def facts_changed(self, tags: frozenset[FlowTag]) -> None:
         """Take note of changed soft state."""

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
-from midonet.agent.datapath.memory import MemoryDatapath
-from midonet.agent.datapath.protocol import Datapath
+from midonet.agent.datapath.protocol import Datapath, FrameAccess
 from midonet.agent.decisions.decisions import Decisions
 from midonet.agent.operator.control_socket import Request
 from midonet.agent.operator.delivery_log import Delivery, DeliveryLog
 from midonet.agent.operator.flow_text import describe_match, describe_output
+from midonet.agent.operator.overview import Overview
 from midonet.agent.ports.bind_request import bind_port, parse_port_id, unbind_port
 from midonet.errors import NotFoundError, UserError
 from midonet.model.hosts import Host
@@ -47,14 +47,6 @@ class InjectRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
     wait_seconds: float = 1.0
 
 
-class Overview(Protocol):
-    """What the agent tells of itself."""
-
-    def overview(self) -> Json:
-        """Return the answer to `GET /state`."""
-        ...
-
-
 class Control:
     """Answers requests."""
 
@@ -73,6 +65,9 @@ class Control:
         self._decisions = decisions
         self._overview = overview
         self.deliveries = DeliveryLog()
+        self._frames = datapath.frame_access
+        if self._frames is not None:
+            self._frames.subscribe(self.deliveries.add)
 
     async def respond(self, request: Request) -> object:
         """Return what is sent as JSON. Raises UserError for what there is not."""
@@ -119,9 +114,9 @@ class Control:
         return rows
 
     async def _inject(self, body: InjectRequest) -> Json:
-        datapath = self._memory_datapath()
+        frames = self._frame_access()
         port_id = parse_port_id(body.port_id)
-        if port_id not in datapath.attached():
+        if port_id not in self._datapath.attached():
             raise UserError(f"Port {port_id} is not attached at this agent.", field="portId")
         try:
             frame = bytes.fromhex(body.frame)
@@ -129,13 +124,13 @@ class Control:
             raise UserError("frame is not hexadecimal", field="frame") from None
         wait_s = _bounded(body.wait_seconds)
         first = self.deliveries.next_number
-        before = dict(datapath.drops())
-        datapath.receive(port_id, frame)
+        before = dict(self._datapath.drops())
+        frames.receive(port_id, frame)
         # Floods and answers leave one after the other: wait for all that come in time.
         await asyncio.sleep(wait_s)
         drops = {
             key: count - before.get(key, 0)
-            for key, count in datapath.drops().items()
+            for key, count in self._datapath.drops().items()
             if count > before.get(key, 0)
         }
         return {
@@ -144,7 +139,7 @@ class Control:
         }
 
     async def _watch(self, port_id: PortId, query: Mapping[str, str]) -> Json:
-        self._memory_datapath()
+        self._frame_access()
         try:
             after = int(query.get("after", self.deliveries.next_number - 1))
             wait_s = _bounded(float(query.get("wait", "0")))
@@ -154,10 +149,10 @@ class Control:
         following = found[-1].number + 1 if found else self.deliveries.next_number
         return {"deliveries": [_delivery_row(entry) for entry in found], "next": following}
 
-    def _memory_datapath(self) -> MemoryDatapath:
-        if not isinstance(self._datapath, MemoryDatapath):
+    def _frame_access(self) -> FrameAccess:
+        if self._frames is None:
             raise UserError("Frames are injected and watched with --datapath memory only.")
-        return self._datapath
+        return self._frames
 
 
 def _drop_rows(drops: Mapping[Any, int]) -> list[Json]:

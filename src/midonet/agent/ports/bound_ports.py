@@ -45,6 +45,11 @@ class LocalPorts:
             if port is not None and port.host_id == self._host_id and port.interface_name
         }
 
+    def interface_names(self) -> frozenset[str]:
+        """Return the interfaces that bound ports name; none until they have been read."""
+        ports = (self.bound or {}).values()
+        return frozenset(port.interface_name for port in ports if port.interface_name)
+
     async def run(self) -> None:
         """Follow changes until cancelled."""
         watcher = self._store.watcher()

@@ -88,6 +88,11 @@ class EbpfDatapath:
         return self._capabilities
 
     @property
+    def frame_access(self) -> None:
+        """See `Datapath.frame_access`: the interfaces of the host do that."""
+        return None
+
+    @property
     def attach_mode(self) -> AttachMode:
         """How programs are attached: TCX or CLSACT. Raises DatapathError when not open."""
         return self._opened().hooks.mode

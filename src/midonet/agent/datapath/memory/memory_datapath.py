@@ -17,6 +17,7 @@ from midonet.agent.datapath.memory.classifier import Classifier, Slot
 from midonet.agent.datapath.memory.token_bucket import TokenBucket
 from midonet.agent.datapath.protocol import (
     Capabilities,
+    FrameAccess,
     OverlayConfig,
     PortAttachment,
     ProgramStatistics,
@@ -90,6 +91,11 @@ class MemoryDatapath:
     def capabilities(self) -> Capabilities:
         """See `Datapath.capabilities`."""
         return self._capabilities
+
+    @property
+    def frame_access(self) -> FrameAccess:
+        """See `Datapath.frame_access`."""
+        return self
 
     async def open(self) -> None:
         """See `Datapath.open`."""

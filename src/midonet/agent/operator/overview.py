@@ -1,0 +1,62 @@
+"""What an agent tells of itself: the answer to `GET /state` of the control socket."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from dataclasses import dataclass
+from typing import Any
+
+from midonet.agent.datapath.protocol import Datapath
+from midonet.agent.decisions.decisions import Decisions
+from midonet.agent.host.host_keeper import HostKeeper
+from midonet.agent.ports.binder import PortBinder
+from midonet.agent.underlay.host_network import HostNetwork
+from midonet.model.hosts import Host
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Looks into the parts of an agent. network: None without paths to peers of its own.
+    unwritten: writes of soft state that the store has not taken yet."""
+
+    host: Host
+    datapath: Datapath
+    keeper: HostKeeper
+    binder: PortBinder
+    decisions: Decisions
+    network: HostNetwork | None
+    unwritten: Sized
+
+    def overview(self) -> dict[str, Any]:
+        """Return host, store, ports, peers, paths and counters."""
+        counters = self.decisions.counters
+        tunnels = self.decisions.view.tunnels.values()
+        return {
+            "hostId": str(self.host.id),
+            "hostName": self.host.name,
+            "store": "connected" if self.keeper.is_live else "away",
+            "datapath": self.datapath.capabilities.name,
+            "ports": [
+                {
+                    "id": str(port.port_id),
+                    "interface": port.interface_name,
+                    "attached": port.is_attached,
+                    "active": port.is_active,
+                    "tunnelKey": port.tunnel_key,
+                }
+                for port in self.binder.ports.values()
+            ],
+            "peers": sorted({str(route.remote) for route in tunnels}),
+            "paths": [] if self.network is None else self.network.overview(),
+            "counters": {
+                "upcalls": counters.upcalls,
+                "simulations": counters.simulations,
+                "duplicates": counters.duplicates,
+                "rejudged": counters.rejudged,
+                "slow_path": counters.slow_path,
+                "programs": len(self.decisions.programs.table),
+                "parked": len(self.decisions.parking),
+                "queued": len(self.decisions.queue),
+                "unwritten": len(self.unwritten),
+            },
+        }
