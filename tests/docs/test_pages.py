@@ -11,7 +11,9 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
 SOURCES = ("src", "bpf", "scripts", "tests", "bench")
-FRAGMENT = re.compile(r"^\d+(-[a-z0-9-]+)?\.(feature|fix|breaking|deprecation|security|doc)\.md$")
+FRAGMENT = re.compile(
+    r"^[a-z]?\d+(-[a-z0-9-]+)?\.(feature|fix|breaking|deprecation|security|doc)\.md$"
+)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
