@@ -60,7 +60,7 @@ def packet_socket(
         made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(eth_type))
         if interface is not None:
             made.bind((interface, eth_type))
-    made.settimeout(10)
+    made.settimeout(30)
     return made
 
 
@@ -69,8 +69,8 @@ def socket_inside(
     family: socket.AddressFamily,
     kind: socket.SocketKind = socket.SOCK_STREAM,
 ) -> socket.socket:
-    """Return an ordinary socket of a namespace, with a timeout of 10 s."""
+    """Return an ordinary socket of a namespace, with a timeout of 30 s."""
     with entered(namespace):
         made = socket.socket(family, kind)
-    made.settimeout(10)
+    made.settimeout(30)
     return made

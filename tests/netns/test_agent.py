@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from midonet.demo.namespaces import Namespace, wire
+from midonet.demo.steady_ping import SteadyPing, steady_ping
 from tests.multiagent.processes import Processes, wait_for
 
 NamespaceMaker = Callable[[str], Namespace]
@@ -59,16 +60,15 @@ class Lab:
             )
             assert process.wait(30) == 0
 
-    def ping(self, count: int, interval_s: float = 0.05) -> subprocess.Popen[str]:
-        command = ["ping", "-c", str(count), "-i", str(interval_s), "-W", "2", "10.0.0.2"]
-        return subprocess.Popen(self.vms["h1"].enter(command), stdout=subprocess.PIPE, text=True)
+    def ping(self) -> AbstractContextManager[SteadyPing]:
+        return steady_ping(Machine("vmh1", self.vms["h1"]), "10.0.0.2", 0.02)
 
 
-def received(ping: subprocess.Popen[str]) -> int:
-    output, _ = ping.communicate(timeout=60)
-    found = re.search(r"(\d+) received", output)
-    assert found is not None, output
-    return int(found[1])
+class Machine(NamedTuple):
+    """Who pings."""
+
+    name: str
+    namespace: Namespace
 
 
 @pytest.fixture
@@ -78,24 +78,23 @@ def lab(processes: Processes, namespace: NamespaceMaker) -> Iterator[Lab]:
     made.uninstall()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_ping_crosses_and_survives_agents(lab: Lab) -> None:
-    wait_for(lambda: received(lab.ping(1)) == 1, "the first ping")
-    assert received(lab.ping(5)) == 5
+    with lab.ping() as pinging:
+        # Restart one agent under traffic.
+        assert lab.processes.stop("h1") == 0
+        pinging.wait_answers(20)
+        lab.start_agent("h1")
+        pinging.wait_answers(20)
 
-    # Restart one agent under traffic.
-    ping = lab.ping(100)
-    assert lab.processes.stop("h1") == 0
-    lab.start_agent("h1")
-    assert received(ping) == 100
-
-    # Killed, not stopped.
-    ping = lab.ping(60)
-    for name in ("h1", "h2"):
-        process = lab.processes.running.pop(name)
-        process.kill()
-        process.wait()
-    assert received(ping) == 60
-    for name in ("h1", "h2"):
-        lab.start_agent(name)
-    assert received(lab.ping(20)) == 20
+        # Killed, not stopped.
+        for name in ("h1", "h2"):
+            process = lab.processes.running.pop(name)
+            process.kill()
+            process.wait()
+        pinging.wait_answers(20)
+        for name in ("h1", "h2"):
+            lab.start_agent(name)
+        wait_for(lambda: lab.processes.active_ports("h1"), "the port is active again")
+        _, lost = pinging.stop()
+    assert lost == []

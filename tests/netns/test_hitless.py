@@ -16,6 +16,7 @@ import pytest
 from midonet.agent.datapath.ebpf.syscalls import tcx_programs
 from midonet.demo.lab import Lab, LabHost, VirtualMachine
 from midonet.demo.namespaces import run
+from midonet.demo.steady_ping import steady_ping
 from midonet.errors import UnavailableError
 from midonet.model.hosts import TunnelKind
 from tests.netns.entering import entered, packet_socket
@@ -25,13 +26,12 @@ from tests.netns.labs import (
     lab,
     require_pings,
     show,
-    steady_ping,
     until,
     wait_ready,
 )
 from tests.netns.streams import steady_stream
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(400)
 
 BPF = Path(__file__).parents[2] / "bpf"
 REMOTE, REMOTE6, ROUTED = "10.0.1.12", "fd00:0:1::12", "10.0.2.13"
@@ -184,7 +184,7 @@ def other_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "#define OUTER_TTL 64" in text
     header.write_text(text.replace("#define OUTER_TTL 64", f"#define OUTER_TTL {OTHER_TTL}"))
     built = copy / "other.bpf.o"
-    run(["make", "-s", "-C", str(copy), f"OUTPUT={built}", str(built)], timeout_s=60)
+    run(["make", "-s", "-C", str(copy), f"OUTPUT={built}", str(built)], timeout_s=300)
     return built
 
 

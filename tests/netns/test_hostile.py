@@ -22,6 +22,7 @@ import pytest
 
 from midonet.commands.control_client import call
 from midonet.demo.lab import Lab, LabHost, VirtualMachine
+from midonet.demo.steady_ping import steady_ping
 from midonet.demo.topology import Tenant
 from midonet.model.hosts import TunnelKind
 from midonet.model.schema_ports import PortResource
@@ -37,13 +38,12 @@ from tests.netns.labs import (
     own_mac,
     require_pings,
     show,
-    steady_ping,
     until,
     wait_dropped,
     wait_ready,
 )
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(400)
 
 FLOODER = Path(__file__).with_name("flooder.py")
 SOL_PACKET, PACKET_VNET_HDR = 263, 15

@@ -20,7 +20,7 @@ from tests.netns.entering import packet_socket
 from tests.netns.labs import Network, lab, mac_bytes, show, until
 from tests.netns.taps import GSO_NONE, GSO_TCPV4, GSO_TCPV6, Tap
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(400)
 
 LEFT_MAC, RIGHT_MAC, NEAR_MAC = "02:00:00:00:0a:01", "02:00:00:00:0a:02", "02:00:00:00:0a:03"
 SEGMENT = 1300

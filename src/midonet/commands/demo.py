@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from midonet.demo.checks import Check
-from midonet.demo.lab import Lab, LabOptions
+from midonet.demo.lab import DEFAULT_PREFIX, Lab, LabOptions
 from midonet.demo.show import Scene, build, run_checks
 from midonet.errors import MidoNetError
 
@@ -42,7 +43,30 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default="auto",
         help="how programs are attached to interfaces (default: TCX where the kernel has it)",
     )
+    parser.add_argument(
+        "--prefix",
+        type=_prefix,
+        default=DEFAULT_PREFIX,
+        help="what names begin with, so that several run at once (default: %(default)s)",
+    )
     parser.set_defaults(run=run)
+
+
+def _prefix(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9]{0,31}", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: up to 32 letters and digits, a letter first")
+    return text
+
+
+def _options(arguments: argparse.Namespace) -> LabOptions:
+    prefix = arguments.prefix
+    name = "midonet-demo" if prefix == DEFAULT_PREFIX else f"midonet-demo-{prefix}"
+    attach_mode = arguments.attach_mode
+    return LabOptions(
+        prefix=prefix,
+        directory=Path("/run") / name,
+        agent_arguments=() if attach_mode == "auto" else ("--attach-mode", attach_mode),
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -60,8 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         stream.write(f"[{time.monotonic() - started:5.1f} s] {text}\n")
         stream.flush()
 
-    extra = () if arguments.attach_mode == "auto" else ("--attach-mode", arguments.attach_mode)
-    lab = Lab(LabOptions(agent_arguments=extra), say)
+    lab = Lab(_options(arguments), say)
     lab.clean()
     if arguments.clean:
         return 0
@@ -102,6 +125,8 @@ def how_to_poke(scene: Scene) -> str:
     lab = scene.lab
     vm = scene.machines["red1"]
     midonet = Path(sys.argv[0])
+    prefix = lab.options.prefix
+    chosen = "" if prefix == DEFAULT_PREFIX else f" --prefix {prefix}"
     return "\n".join(
         (
             "left up; try:",
@@ -110,7 +135,7 @@ def how_to_poke(scene: Scene) -> str:
             f"  flows        {midonet} flows --state-dir {vm.host.state_dir}",
             f"  drops        {midonet} drops --state-dir {vm.host.state_dir}",
             f"  agent's log  {vm.host.agent.log_path}",
-            f"  remove       {midonet} demo --clean",
+            f"  remove       {midonet} demo --clean{chosen}",
         )
     )
 

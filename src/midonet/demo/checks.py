@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from midonet.demo.lab import VirtualMachine
 from midonet.demo.namespaces import CommandError, Namespace
 from midonet.demo.processes import wait_until
+from midonet.demo.steady_ping import PATIENCE_S, steady_ping
 from midonet.errors import UnavailableError
 
 
@@ -67,13 +67,14 @@ def _summary(text: str) -> PingResult:
 
 def check_ping(name: str, source: VirtualMachine, target: str) -> Check:
     """All of five pings come back, the first one included."""
-    result = ping(source, target, count=5)
+    with steady_ping(source, target, 0.05, least=0) as pinging:
+        last, lost = pinging.stop(5)
     return Check(
         name,
-        result.received == result.sent,
-        result.average_ms,
+        not lost,
+        pinging.average_ms,
         "ms",
-        f"{source.name} to {target}: {result.received} of {result.sent} answered",
+        f"{source.name} to {target}: {last - len(lost)} of {last} answered",
     )
 
 
@@ -93,9 +94,9 @@ def check_traceroute(
     name: str, source: VirtualMachine, target: str, hops: tuple[str, ...]
 ) -> Check:
     """The way shows the router and then the target, nothing else."""
-    command = ["traceroute", "-n", "-q", "1", "-w", "2", "-m", "6", target]
+    command = ["traceroute", "-n", "-q", "1", "-w", "10", "-m", "6", target]
     try:
-        shown = source.namespace.run(*command, timeout_s=40)
+        shown = source.namespace.run(*command, timeout_s=100)
     except CommandError as error:
         return Check(name, False, detail=str(error))
     found = tuple(re.findall(r"^\s*\d+\s+(\S+)", shown, re.MULTILINE))
@@ -167,50 +168,43 @@ def check_identity(
 
 def check_restart(name: str, source: VirtualMachine, target: str) -> Check:
     """Kill the agent of the sender's host under traffic, start it again: nothing is lost."""
-    agent = source.host.agent
-    command = ["ping", "-n", "-q", "-c", "800", "-i", "0.01", "-W", "2", target]
-    pinging = subprocess.Popen(
-        source.namespace.enter(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        time.sleep(1.5)
-        agent.kill()
-        time.sleep(1.5)
-        agent.start()
-        output, _ = pinging.communicate(timeout=60)
-    finally:
-        pinging.kill()
-        pinging.wait()
-    agent.require_running()
-    result = _summary(output)
-    lost = result.sent - result.received
-    detail = f"agent of {source.host.name} killed and restarted; {result.sent} pings, 10 ms apart"
-    return Check(name, lost == 0, lost, "lost", detail)
+    host = source.host
+    with steady_ping(source, target) as pinging:
+        pinging.wait_answers(100)
+        host.agent.kill()
+        pinging.wait_answers(150)
+        host.agent.start()
+        host.wait_ready()
+        last, lost = pinging.stop(200)
+    host.agent.require_running()
+    detail = f"agent of {host.name} killed and restarted; {last} pings, 10 ms apart"
+    return Check(name, not lost, len(lost), "lost", detail)
 
 
-def seconds_until_answer(
-    source: VirtualMachine, target: str, *, wanted: bool, timeout_s: float = 10
-) -> float:
-    """Wait until a ping is answered (or is not any more); return the seconds it took."""
+def seconds_until_answer(source: VirtualMachine, target: str, *, wanted: bool) -> float:
+    """Wait until pings are answered (or not any more); return the seconds it took."""
 
     def reached() -> bool:
-        return (ping(source, target, count=1, wait_s=0.3).received == 1) is wanted
+        if wanted:
+            return ping(source, target, count=1, wait_s=0.3).received == 1
+        return ping(source, target, count=3, wait_s=1).received == 0
 
     state = "answered" if wanted else "silent"
-    return wait_until(reached, what=f"{target} {state}", timeout_s=timeout_s, interval_s=0.01)
+    return wait_until(reached, what=f"{target} {state}", timeout_s=PATIENCE_S, interval_s=0.01)
 
 
 def check_carrier(
     name: str, fabric: Namespace, source: VirtualMachine, target: str, carrier: str
 ) -> Check:
     """Pings between hosts are answered, and travel in this encapsulation and no other."""
-    seconds_until_answer(source, target, wanted=True, timeout_s=20)
+    seconds_until_answer(source, target, wanted=True)
     with program(fabric, "witness") as witness:
-        result = ping(source, target, count=10)
+        with steady_ping(source, target, 0.05, least=0) as pinging:
+            last, lost = pinging.stop(10)
         witness.terminate()
         assert witness.stdout is not None
         counts = json.loads(witness.stdout.readline())
     other = "gre" if carrier == "vxlan" else "vxlan"
-    ok = result.received == result.sent and counts[carrier] >= 20 and counts[other] == 0
-    detail = f"{result.received} of {result.sent} answered; outer packets: {counts}"
+    ok = not lost and counts[carrier] >= 20 and counts[other] == 0
+    detail = f"{last - len(lost)} of {last} answered; outer packets: {counts}"
     return Check(name, ok, counts[carrier], "outer packets", detail)

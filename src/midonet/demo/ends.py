@@ -83,7 +83,7 @@ def identify(port: str, name: str) -> None:
 
 def ask(host: str, port: str) -> None:
     """Print who answers."""
-    with socket.create_connection((host, int(port)), timeout=5) as stream:
+    with socket.create_connection((host, int(port)), timeout=60) as stream:
         _say(name=stream.recv(100).decode())
 
 
@@ -99,10 +99,13 @@ def witness() -> None:
     with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL)) as tap:
         tap.settimeout(0.1)
         _say(ready=True)
-        while not stopping:
+        while True:
             try:
                 packet, address = tap.recvfrom(64)
             except TimeoutError:
+                # Only now: what had arrived before the signal counts.
+                if stopping:
+                    break
                 continue
             if address[2] != 4:  # PACKET_OUTGOING would count everything twice
                 counts[_carrier(packet, address[1])] += 1

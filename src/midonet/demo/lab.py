@@ -10,6 +10,7 @@ Every name starts with the lab's prefix, so that leftovers of a crashed run are 
 from __future__ import annotations
 
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,10 +18,12 @@ from pathlib import Path
 
 import httpx
 
+from midonet.agent.host.settings import CONTROL_SOCKET_NAME
 from midonet.demo.namespaces import Namespace, existing, run, wire
 from midonet.demo.processes import Child, end_recorded, free_port, wait_until
 
 UNDERLAY_MTU = 1500
+DEFAULT_PREFIX = "mnd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class LabOptions:
     is_wired: two hosts joined by one wire (172.31.0.0/24) instead of a routed underlay.
     """
 
-    prefix: str = "mnd"
+    prefix: str = DEFAULT_PREFIX
     directory: Path = Path("/run/midonet-demo")
     hosts: int = 3
     datapath: str = "ebpf"
@@ -55,6 +58,34 @@ class LabHost:
     def name(self) -> str:
         """Return the host name the agent registers under."""
         return f"h{self.index}"
+
+    def is_ready(self) -> bool:
+        """Tell whether the agent answers and has attached the ports that are bound to it."""
+        path = str(self.state_dir / CONTROL_SOCKET_NAME)
+        # The HTTP library does not close a socket that could not be connected.
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(path)
+            except OSError:
+                return False
+        try:
+            with httpx.Client(transport=httpx.HTTPTransport(uds=path), timeout=10) as client:
+                answer = client.get("http://agent/state")
+        except httpx.TransportError:
+            return False
+        if answer.is_error:
+            return False
+        ports = answer.json()["ports"]
+        return bool(ports) and all(port["active"] for port in ports)
+
+    def wait_ready(self, timeout_s: float = 60) -> float:
+        """Wait until the agent serves its ports; return the seconds. Raises UnavailableError."""
+
+        def ready() -> bool:
+            self.agent.require_running()
+            return self.is_ready()
+
+        return wait_until(ready, what=f"agent on {self.name} ready", timeout_s=timeout_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +230,11 @@ class Lab:
         def answers() -> bool:
             self.cluster.require_running()
             try:
-                return httpx.get(self.api_url, timeout=2).status_code == 200
+                return httpx.get(self.api_url, timeout=10).status_code == 200
             except httpx.TransportError:
                 return False
 
-        wait_until(answers, what=f"REST API on {self.api_url}", timeout_s=30)
+        wait_until(answers, what=f"REST API on {self.api_url}", timeout_s=60)
 
     def wait_alive(self) -> None:
         """Wait until every agent is registered and alive; note the hosts' ids."""
@@ -212,7 +243,7 @@ class Lab:
             for host in self.hosts:
                 host.agent.require_running()
             listed = httpx.get(
-                f"{self.api_url}/hosts", headers={"Accept": "application/json"}, timeout=5
+                f"{self.api_url}/hosts", headers={"Accept": "application/json"}, timeout=30
             ).json()
             alive = {host["name"]: host["id"] for host in listed if host["alive"]}
             for host in self.hosts:
