@@ -23,7 +23,7 @@ from midonet.agent.datapath.protocol import Datapath, PortAttachment
 from midonet.model.ids import PortId
 from midonet.packets.addresses import IpAddress, IpVersion, parse_ip
 
-DEADLINE_S = 5.0
+DEADLINE_S = 60.0
 _POLL_S = 0.005
 
 

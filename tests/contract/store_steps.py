@@ -13,7 +13,7 @@ from midonet.model.hosts import Host
 from midonet.model.ids import BridgeId, HostId, PortId
 from midonet.nsdb.store import Change, Store, Watcher
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 OpenClient = Callable[[], Awaitable[Store]]
 
 

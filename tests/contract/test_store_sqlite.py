@@ -8,10 +8,8 @@ import asyncio
 import os
 import signal
 import sqlite3
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -28,7 +26,7 @@ from midonet.errors import (
 from midonet.model.devices import Bridge
 from midonet.model.ids import BridgeId
 from midonet.nsdb import codec
-from midonet.nsdb.sqlite import SqliteStore
+from midonet.nsdb.sqlite import SqliteStore, follower
 from midonet.nsdb.sqlite.schema import LAYOUT_VERSION
 from midonet.nsdb.store import (
     Change,
@@ -44,7 +42,7 @@ from midonet.nsdb.store import (
     WatchKey,
 )
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 WRITER = """
 import asyncio, sys
@@ -147,8 +145,11 @@ class TestDurability:
 
 
 class TestProcesses:
-    async def test_another_process_is_seen_without_delay(self, path: Path) -> None:
-        delays: list[float] = []
+    async def test_another_process_is_seen_by_its_notification(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """This client does not look by itself, however long the test takes."""
+        monkeypatch.setattr(follower, "LOOK_INTERVAL_S", 3600.0)
         async with opened(path) as store:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -168,17 +169,12 @@ class TestProcesses:
                         key = ObjectKey(Bridge, uuid4())
                         watcher.add([key])
                         assert await watcher.changes() == [ObjectChange(key, None)]
-                        begun = time.monotonic()
                         process.stdin.write(f"{key.object_id}\n".encode())
                         (change,) = await watcher.changes()
-                        delays.append(time.monotonic() - begun)
                         assert change.key == key
             finally:
                 process.stdin.close()
                 await process.wait()
-        # Well below the interval at which a store looks without being notified.
-        assert statistics.median(delays) < 1.0
-        print(f"median {statistics.median(delays) * 1000:.1f} ms")  # noqa: T201 - for the log
 
     async def test_changes_are_found_without_notification(self, path: Path, tmp_path: Path) -> None:
         blue = bridge()

@@ -172,8 +172,9 @@ class TestSessions:
         self, store: Store, other: Store
     ) -> None:
         owner = uuid4()
-        session = await store.open_session(owner, timeout_s=0.1)
+        session = await store.open_session(owner)
         await store.transact([PutState("t", "k", "v", owner)])
+        await store.open_session(owner, timeout_s=0.1, secret=session.info.secret)
         watcher = other.watcher()
         watcher.add([Table("t")])
 
@@ -186,8 +187,8 @@ class TestSessions:
 
     async def test_keeping_alive_extends_the_session(self, store: Store, other: Store) -> None:
         kept, left = uuid4(), uuid4()
-        session = await store.open_session(kept, timeout_s=1.0)
-        await store.open_session(left, timeout_s=1.0)
+        session = await store.open_session(kept, timeout_s=3.0)
+        await store.open_session(left, timeout_s=3.0)
 
         async def is_left_dead() -> bool:
             assert await session.keep_alive()
@@ -218,8 +219,9 @@ class TestSessions:
         self, store: Store, other: Store
     ) -> None:
         owner = uuid4()
-        dead = await store.open_session(owner, timeout_s=0.1)
+        dead = await store.open_session(owner)
         await store.transact([PutState("t", "k", "v", owner)])
+        await store.open_session(owner, timeout_s=0.1, secret=dead.info.secret)
 
         async def is_dead() -> bool:
             return owner not in await store.live_sessions()

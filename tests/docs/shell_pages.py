@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 100
+DEADLINE_S = 400
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -36,7 +36,7 @@ from midonet.packets.build import Envelope, udp_frame
 from midonet.runtime.clock import SystemClock
 from midonet.runtime.supervisor import Supervisor
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 
 async def eventually(condition: Callable[[], object], deadline_s: float = DEADLINE_S) -> None:

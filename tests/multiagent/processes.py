@@ -17,7 +17,7 @@ import httpx
 
 from midonet.demo.processes import free_port
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 def wait_for(condition: Callable[[], Any], what: str) -> Any:

@@ -6,6 +6,8 @@ import asyncio
 import errno
 import shutil
 import socket
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -137,7 +139,7 @@ async def test_upcalls_nobody_read_wait_for_the_next_process(harness: EbpfHarnes
     await harness.datapath.close()
     harness.send(IN, FRAME)
     await harness.datapath.open()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         (upcall,) = await harness.datapath.upcalls()
     assert upcall.frame == FRAME
 
@@ -153,14 +155,42 @@ def has_mounts(directory: Path) -> bool:
     return str(directory) in Path("/proc/self/mountinfo").read_text()
 
 
-async def send_steadily(harness: EbpfHarness, stop: asyncio.Event) -> int:
-    """Send until told to stop; return how many frames were sent."""
-    count = 0
-    while not stop.is_set():
-        harness.send(IN, FRAME)
-        count += 1
-        await asyncio.sleep(0)
-    return count
+class SteadySender:
+    """Sends one frame after the other, each when the one before has arrived.
+
+    In a thread, because a datapath that opens or closes does not let the loop run meanwhile.
+    """
+
+    def __init__(self, harness: EbpfHarness) -> None:
+        self._harness = harness
+        self._is_stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.arrived = 0
+        self.is_lost = False
+
+    async def __aenter__(self) -> SteadySender:
+        self._thread.start()
+        await self.more()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        self._is_stopping.set()
+        await asyncio.to_thread(self._thread.join)
+
+    async def more(self) -> None:
+        """Wait until some more have arrived, or one is lost."""
+        wanted = self.arrived + 20
+        await eventually(lambda: self.arrived >= wanted or self.is_lost)
+
+    def _run(self) -> None:
+        while not self._is_stopping.is_set():
+            self._harness.send(IN, FRAME)
+            deadline_s = time.monotonic() + 10
+            while len(self._harness.delivered(OUT)) <= self.arrived:
+                if time.monotonic() > deadline_s:
+                    self.is_lost = True
+                    return
+            self.arrived += 1
 
 
 @pytest.mark.parametrize("change", ["same", "build", "sizes"])
@@ -172,22 +202,20 @@ async def test_no_packet_is_lost_when_another_process_takes_over(
     path = OBJECT_PATH
     if change == "build":
         path = other_build(tmp_path)
-    stop = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        sender = tasks.create_task(send_steadily(harness, stop))
+    async with SteadySender(harness) as sender:
         for _ in range(3):
             await harness.datapath.close()
-            await asyncio.sleep(0)
+            await sender.more()
             successor = another(
                 harness, object_path=path, max_programs=2048 if change == "sizes" else 1024
             )
             await successor.open()
-            await asyncio.sleep(0)
+            await sender.more()
             await successor.close()
             await harness.datapath.open()
-        stop.set()
-    await eventually(lambda: len(harness.delivered(OUT)) >= sender.result())
-    assert len(harness.delivered(OUT)) == sender.result()
+        await sender.more()
+    assert not sender.is_lost
+    assert len(harness.delivered(OUT)) == sender.arrived
     assert [found.program_id for found in harness.datapath.installed()] == [1]
     ifindex = socket.if_nametoindex(harness.interface_name(IN))
     assert len(tcx_programs(ifindex)) == 1, "programs must not stack"

@@ -27,7 +27,7 @@ LEFT, RIGHT = HostId(UUID(int=1)), HostId(UUID(int=2))
 
 
 async def _until(interfaces: KernelInterfaces, wanted: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not wanted():
             await interfaces.changes()
 
@@ -161,7 +161,7 @@ def test_narrow_path_behind_a_router_is_probed(
 
         look()
         try:
-            async with asyncio.timeout(40):
+            async with asyncio.timeout(100):
                 await proven.wait()
             return prober.state(RIGHT)
         finally:
@@ -185,7 +185,7 @@ def test_narrow_path_behind_a_router_is_probed(
         state = run_inside(left, probe)
         loop, end = ended[0]
         loop.call_soon_threadsafe(end.set)
-        answering.result(timeout=10)
+        answering.result(timeout=60)
     assert state is not None
     assert state.is_reachable
     assert state.epoch == 5

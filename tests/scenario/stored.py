@@ -36,7 +36,7 @@ from midonet.nsdb.store import Create, Delete, Operation, PutState, StateTables,
 from midonet.packets.addresses import format_mac
 from tests.worlds import World
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 UNDERLAY_MTU = 1500
 
 Objects = dict[tuple[type[msgspec.Struct], ObjectId], msgspec.Struct]

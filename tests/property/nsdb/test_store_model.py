@@ -223,10 +223,10 @@ async def run(stores: list[Store], transactions: list[list[Operation]]) -> None:
                 is_done = False
             assert is_done == is_expected
             if number == len(transactions) // 2 and not told.state:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     await told.follow()
         await compare(stores[-1], model)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while any(key not in told.state for key in WATCHED) or any(
                 told.state[key] != model.state_of(key) for key in WATCHED
             ):

@@ -28,7 +28,7 @@ class TestMacTable:
         here = mac_table(store, bridge_id, 0, mine, lambda: 0.0)
         there = mac_table(store, bridge_id, 0, other, lambda: 0.0)
         left, right = PortId(uuid4()), PortId(uuid4())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await here.changes() == []
             await there.put(MAC, left)
             assert await here.changes() == [EntryChange(MAC, None, left)]

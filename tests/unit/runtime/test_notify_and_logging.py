@@ -25,7 +25,7 @@ def test_service_manager_hears_readiness(tmp_path: Path) -> None:
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(path))
-        manager.settimeout(5)
+        manager.settimeout(60)
         assert notify("READY=1", "STATUS=up", environment={"NOTIFY_SOCKET": str(path)})
         assert manager.recv(100) == b"READY=1\nSTATUS=up"
 

@@ -34,7 +34,7 @@ async def test_fatal_failure_wakes_the_waiter() -> None:
 
     async with Supervisor() as supervisor:
         supervisor.start("broken", broken, OnFailure.STOP_ALL)
-        await asyncio.wait_for(supervisor.wait(), 5)
+        await asyncio.wait_for(supervisor.wait(), 60)
         assert isinstance(supervisor.fatal, ValueError)
 
 

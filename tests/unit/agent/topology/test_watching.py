@@ -54,7 +54,7 @@ class Following:
         return self.watcher.view
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not condition():
                 self._changed.clear()
                 await self._changed.wait()
@@ -96,7 +96,7 @@ async def following() -> AsyncIterator[Following]:
     following = Following(store, collect_s=60.0, retention_s=600.0)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(following.watcher.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await following.watcher.wait_in_sync()
         yield following
         running.cancel()
