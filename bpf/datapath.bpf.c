@@ -25,7 +25,7 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *packet,
 	if (is_reinjected &&
 	    (!program || !meets_guards(skb, packet, &program->guards) ||
 	     (program->flags & MIDONET_PROGRAM_UPCALL)))
-		return drop(way.slot, MIDONET_DROP_INTERNAL);
+		return drop(way.slot, MIDONET_DROP_NOT_REINJECTED);
 	if (!program)
 		return upcall(skb, packet, MIDONET_UPCALL_MISS, 0);
 	if (!meets_guards(skb, packet, &program->guards))
@@ -165,7 +165,7 @@ static __always_inline int emit(struct __sk_buff *skb, __u32 mark)
 	struct midonet_output *output = bpf_map_lookup_elem(&outputs, &way.id);
 
 	if (!output)
-		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_INTERNAL);
+		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_OUTPUT_GONE);
 	if (!(mark & MIDONET_MARK_REWRITTEN)) {
 		int is_malformed = parse_packet(skb, &packet);
 

@@ -425,7 +425,7 @@ class World:
                 delivered.append(Delivery(place, apply_rewrite(frame, output.rewrite)))
         for generated in result.generated:
             again = simulate_generated(
-                self.view(), self._soft, generated.frame, generated.egress, NOW
+                self.view(), self._soft, parse_frame(generated.frame), generated.egress, NOW
             )
             delivered += self.settle(again, generated.frame)
         return delivered

@@ -135,7 +135,7 @@ static int walk_one(__u32 index, struct walk *walk)
 	struct midonet_output *output = bpf_map_lookup_elem(&outputs, &way.id);
 
 	if (!output) { /* taken away while the packet was on its way */
-		walk->verdict = drop(way.slot, MIDONET_DROP_INTERNAL);
+		walk->verdict = drop(way.slot, MIDONET_DROP_OUTPUT_GONE);
 		return 0;
 	}
 	if (walk->packet && rewrite_packet(walk->skb, walk->packet, &output->rewrite)) {

@@ -74,13 +74,23 @@ ADVICE: dict[DropReason, str] = {
     " a port, 4096 in all).",
     DropReason.INTERFACE_GONE: "Passes by itself when an interface is removed under traffic. The"
     " port is attached again when an interface of that name comes back.",
-    DropReason.INTERNAL: "The agent's log says more. Report it with that log.",
+    DropReason.INTERNAL: "A fault of the product. The agent's log has a line `packet_failed` with"
+    " the error and the bytes of the packet: report it with that line.",
     DropReason.ENCAP_FAILED: "There is no route to the peer in the underlay, or the outer packet"
     " is larger than its interface takes: check both on this host.",
     DropReason.PORT_NOT_ATTACHED: "Passes by itself while a port is attached or moves away. If it"
     " stays, the interface of the port is missing: `midonet state`.",
     DropReason.REWRITE_FAILED: "The frame is too short or cut where a header must be changed;"
     " capture it at the ingress interface and report it.",
+    DropReason.UNSETTLED: "Passes by itself while the topology or learnt entries change quickly. If"
+    " it goes on, look for a MAC or an address that two machines claim.",
+    DropReason.PACKET_CUT: "A packet of more than 2048 bytes met a decision that holds for it alone"
+    " (its hop limit, its length, an answer). Its sender repeats it; if it goes on, report it.",
+    DropReason.NOT_REINJECTED: "Passes by itself while programs are replaced quickly, or the port"
+    " is being detached. If it goes on, look for `install_refused` in the agent's log.",
+    DropReason.OUTPUT_GONE: "Passes by itself: ports were moved or unbound under traffic.",
+    DropReason.INJECTION_FAILED: "The host is out of socket memory, or the agent's own device is"
+    " gone: see `dmesg` and the agent's log, then restart the agent.",
 }
 """What an operator does about each reason."""
 

@@ -45,10 +45,10 @@ async def test_a_reinjected_packet_never_comes_up_again(harness: DatapathHarness
     harness.send(IN, UDP_V4)
     (upcall,) = await take_upcalls(harness.datapath, 1)
     harness.datapath.reinject(upcall)
-    await expect_drops(harness, IN, DropReason.INTERNAL)
+    await expect_drops(harness, IN, DropReason.NOT_REINJECTED)
     harness.datapath.install([program_for(harness, UDP_V4, guards=Guards(ttl_above=200))])
     harness.datapath.reinject(upcall)
-    await expect_drops(harness, IN, DropReason.INTERNAL, 2)
+    await expect_drops(harness, IN, DropReason.NOT_REINJECTED, 2)
     harness.send(IN, TCP_V6)
     (next_upcall,) = await take_upcalls(harness.datapath, 1)
     assert next_upcall.frame == TCP_V6
@@ -58,7 +58,7 @@ async def test_a_cut_packet_is_not_reinjected(harness: DatapathHarness) -> None:
     harness.datapath.install([program_for(harness, UDP_V4)])
     cut = Upcall(IN, UDP_V4, len(UDP_V4) + 1, UpcallReason.MISS)
     harness.datapath.reinject(cut)
-    await expect_drops(harness, IN, DropReason.INTERNAL)
+    await expect_drops(harness, IN, DropReason.PACKET_CUT)
     assert harness.delivered(OUT) == []
 
 

@@ -19,7 +19,9 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 from midonet.agent.datapath.ebpf import AttachMode, EbpfDatapath
+from midonet.agent.datapath.ebpf.injection import output_mark
 from midonet.agent.datapath.ebpf.loader import OBJECT_PATH
+from midonet.agent.datapath.ebpf.offload import NO_OFFLOAD
 from midonet.agent.datapath.ebpf.rtnetlink import NO_ROUTE, Route, RouteNetlink
 from midonet.agent.datapath.ebpf.syscalls import tcx_programs
 from midonet.agent.datapath.protocol import OverlayConfig, PortAttachment
@@ -240,6 +242,17 @@ async def test_one_namespace_serves_one_agent(harness: EbpfHarness, tmp_path: Pa
     harness.datapath.install([entry(LocalOutput(OUT))])
     harness.send(IN, FRAME)
     await delivered(harness, 1)
+
+
+async def test_a_packet_that_cannot_be_sent_is_counted_by_its_cause(harness: EbpfHarness) -> None:
+    datapath = harness.datapath
+    datapath.emit(FRAME + bytes(70_000), [LocalOutput(OUT)])
+    assert datapath.drops()[None, DropReason.INJECTION_FAILED] == 1
+    # As if the output had been taken away after the agent sent the packet by it.
+    kernel = datapath._opened()
+    assert kernel.injection.send(FRAME, output_mark(4321), NO_OFFLOAD)
+    await eventually(lambda: datapath.drops().get((None, DropReason.OUTPUT_GONE), 0) == 1)
+    assert harness.delivered(OUT) == []
 
 
 async def test_an_interface_that_disappears_is_detached(harness: EbpfHarness) -> None:

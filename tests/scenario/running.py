@@ -204,7 +204,8 @@ class Network:
         return leaving
 
     def _sent_on(self, packet: GeneratedPacket, view: TopologyView) -> SimulationResult:
-        return simulate_generated(view, self.soft_state, packet.frame, packet.egress, NOW)
+        sent = parse_frame(packet.frame)
+        return simulate_generated(view, self.soft_state, sent, packet.egress, NOW)
 
 
 async def settled(

@@ -47,6 +47,11 @@ DATAPATH_ONLY = {
     DropReason.ENCAP_FAILED: "headers are written by the datapath",
     DropReason.PORT_NOT_ATTACHED: "interfaces are the datapath's",
     DropReason.REWRITE_FAILED: "headers are written by the datapath",
+    DropReason.UNSETTLED: "the agent simulates again, simulation never does",
+    DropReason.PACKET_CUT: "simulation sees headers only",
+    DropReason.NOT_REINJECTED: "packets go back into the datapath",
+    DropReason.OUTPUT_GONE: "outputs are the datapath's",
+    DropReason.INJECTION_FAILED: "packets go back into the datapath",
 }
 """Reasons that simulation never gives, and why."""
 

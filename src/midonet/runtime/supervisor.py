@@ -1,15 +1,17 @@
 """Supervision of the long-running tasks of a process.
 
 Every task belongs to one TaskGroup. A task that fails is logged, counted and started again
-after a growing pause; one whose failure cannot be survived ends the process. This is the only
-place that catches arbitrary exceptions.
+after a growing pause; one whose failure cannot be survived ends the process. Where the items of
+a queue come from outside, `contained` keeps the failure of one from ending the task. This is the
+only place that catches arbitrary exceptions.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
@@ -21,6 +23,15 @@ from midonet.runtime.clock import Clock, SystemClock
 _log = structlog.get_logger("supervisor")
 
 Factory = Callable[[], Awaitable[None]]
+
+
+@contextmanager
+def contained(on_failure: Callable[[Exception], None]) -> Iterator[None]:
+    """Keep a failure of the body inside: `on_failure` is told of it, and the caller goes on."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - one bad item must not end the task for the others
+        on_failure(error)
 
 
 class OnFailure(Enum):

@@ -218,8 +218,8 @@ class Datapath(Protocol):
     def reinject(self, upcall: Upcall) -> None:
         """Send the packet of an upcall through classification again, after an install.
 
-        A packet that still finds no program, fails a guard or was cut is dropped (INTERNAL)
-        and never comes up a second time.
+        A packet that still finds no program or fails a guard is dropped (NOT_REINJECTED), and
+        so is one that was cut (PACKET_CUT); none comes up a second time.
         """
         ...
 

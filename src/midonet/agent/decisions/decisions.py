@@ -3,12 +3,18 @@
 Everything here runs to its end without waiting, so that the view, the soft state and the
 revision of facts are the same for one packet from its simulation to its installation. A packet
 that needs something unknown is parked and simulated again later, from the start.
+
+Whatever a packet holds, it costs no other packet anything: one on which the agent fails is
+dropped as INTERNAL, and its bytes are in the log.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
+
+import structlog
 
 from midonet.agent.datapath.protocol import Datapath, Upcall, UpcallReason
 from midonet.agent.decisions.fair_queue import FairQueue
@@ -20,7 +26,7 @@ from midonet.agent.decisions.synthesis import synthesise_frame
 from midonet.agent.flows.classification import meets_guards
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.plans import InstallOutcome, Refusal
-from midonet.agent.flows.program import FlowProgram
+from midonet.agent.flows.program import FlowProgram, InstalledProgram
 from midonet.agent.flows.tags import FlowTag, TagKind, device_tag, location_tag
 from midonet.agent.simulation.result import (
     Await,
@@ -45,6 +51,10 @@ from midonet.errors import DecodeError
 from midonet.model.ids import HostId, ObjectId, PortId
 from midonet.packets.frame import ParsedFrame, parse_frame
 from midonet.runtime.clock import Clock
+from midonet.runtime.logging import Throttle
+from midonet.runtime.supervisor import contained
+
+_log = structlog.get_logger("decisions")
 
 MAX_GENERATED_DEPTH = 4
 """How many times a generated packet may give rise to another."""
@@ -100,6 +110,7 @@ class Decisions:
         self._datapath = datapath
         self._clock = clock
         self._request_load = request_load
+        self._throttle = Throttle(clock)
 
     # Packets.
 
@@ -117,10 +128,25 @@ class Decisions:
         if work is None:
             return False
         if isinstance(work, Upcall):
-            self._decide(work)
+            with contained(partial(self._failed, work.ingress, work.frame)):
+                self._decide(work)
         else:
             self._send_generated(work)
         return True
+
+    def _failed(self, port_id: PortId, frame: bytes, error: Exception) -> None:
+        """Take note of a packet on which the agent failed."""
+        self._datapath.count_drop(port_id, DropReason.INTERNAL)
+        held_back = self._throttle.allow(type(error).__name__)
+        if held_back is not None:
+            _log.error(
+                "packet_failed",
+                port=str(port_id),
+                frame=frame.hex(),
+                error=str(error) or type(error).__name__,
+                held_back=held_back,
+                exc_info=error,
+            )
 
     def _decide(self, upcall: Upcall) -> None:
         ingress = upcall.ingress
@@ -143,7 +169,7 @@ class Decisions:
             result = self._simulate(packet, ingress)
             if self._carry_out(result, upcall, packet, revision):
                 return
-        self._datapath.count_drop(ingress, DropReason.INTERNAL)
+        self._datapath.count_drop(ingress, DropReason.UNSETTLED)
 
     def _carry_out(
         self, result: SimulationResult, upcall: Upcall, packet: ParsedFrame, revision: int
@@ -192,7 +218,7 @@ class Decisions:
     def _emit(self, program: FlowProgram, upcall: Upcall, packet: ParsedFrame) -> None:
         self.counters.slow_path += 1
         if packet.is_cut:
-            self._datapath.count_drop(upcall.ingress, DropReason.INTERNAL)
+            self._datapath.count_drop(upcall.ingress, DropReason.PACKET_CUT)
             return
         self._datapath.emit(upcall.frame, program.outputs, gso_size=upcall.gso_size)
 
@@ -203,16 +229,17 @@ class Decisions:
             self._send_generated(Generated(packet, depth))
 
     def _send_generated(self, work: Generated) -> None:
+        with contained(partial(self._failed, work.packet.egress, work.packet.frame)):
+            self._walk_generated(work)
+
+    def _walk_generated(self, work: Generated) -> None:
         egress = work.packet.egress
         frame = work.packet.frame
-        self.counters.simulations += 1
-        try:
-            result = simulate_generated(
-                self.view, self.soft_state, frame, egress, self._clock.now_s()
-            )
-        except DecodeError:
-            self._datapath.count_drop(egress, DropReason.MALFORMED)
+        packet = self._parse(egress, frame)
+        if packet is None:
             return
+        self.counters.simulations += 1
+        result = simulate_generated(self.view, self.soft_state, packet, egress, self._clock.now_s())
         match result:
             case Await(what):
                 self._park(egress, work, what)
@@ -332,10 +359,22 @@ class Decisions:
             return False
         self.counters.rejudged += 1
         ingress = installed.program.ingress
-        packet = self._parse(ingress, synthesise_frame(installed.program.key))
+        frame = synthesise_frame(installed.program.key)
+
+        def on_failure(error: Exception) -> None:
+            self._failed(ingress, frame, error)
+            self.programs.remove((installed.program_id,))
+
+        with contained(on_failure):
+            self._rejudge(installed, frame)
+        return True
+
+    def _rejudge(self, installed: InstalledProgram, frame: bytes) -> None:
+        ingress = installed.program.ingress
+        packet = self._parse(ingress, frame)
         if packet is None:
             self.programs.remove((installed.program_id,))
-            return True
+            return
         revision = self.programs.revision
         result = self._simulate(packet, ingress)
         match result:
@@ -346,7 +385,6 @@ class Decisions:
                 self.programs.install(program, revision, in_place_of=installed.program_id)
             case _:
                 self.programs.remove((installed.program_id,))
-        return True
 
     def _simulate(self, packet: ParsedFrame, ingress: PortId) -> SimulationResult:
         self.counters.simulations += 1

@@ -53,7 +53,13 @@ class DropReason(IntEnum):
     AWAIT_TIMEOUT = 62  # what the simulation waited for did not come in 5 s
     AWAIT_QUEUE_FULL = 63  # too many packets wait already
     INTERFACE_GONE = 64  # the egress interface disappeared
-    INTERNAL = 65  # the agent failed while it handled the packet
+    INTERNAL = 65  # the agent failed while it decided on the packet; its log holds the bytes
     ENCAP_FAILED = 66  # the kernel refused to add or remove the outer headers
     PORT_NOT_ATTACHED = 67  # the egress port is local but not attached to the datapath
     REWRITE_FAILED = 68  # the kernel refused a header rewrite
+    # What the agent cannot finish.
+    UNSETTLED = 80  # the facts it depends on changed at each attempt to decide on it
+    PACKET_CUT = 81  # it must be handled whole, and only its beginning came up
+    NOT_REINJECTED = 82  # it was put back after a decision and found no program there
+    OUTPUT_GONE = 83  # the output was taken away while the packet was on its way
+    INJECTION_FAILED = 84  # the kernel refused a packet that the agent sent

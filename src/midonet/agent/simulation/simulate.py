@@ -26,7 +26,7 @@ from midonet.agent.simulation.walk import (
 )
 from midonet.agent.topology.view import PortView, SoftState, TopologyView
 from midonet.model.ids import PortId
-from midonet.packets.frame import ParsedFrame, key_flow_hash, parse_frame
+from midonet.packets.frame import ParsedFrame, key_flow_hash
 
 LIFETIME_S = 60.0
 """Hard lifetime of a program."""
@@ -81,7 +81,7 @@ def simulate(
 def simulate_generated(
     view: TopologyView,
     soft_state: SoftState,
-    frame: bytes,
+    packet: ParsedFrame,
     egress: PortId,
     now: float,
     *,
@@ -89,10 +89,9 @@ def simulate_generated(
 ) -> SimulationResult:
     """Return where a frame goes that a device sends out by its port `egress`.
 
-    The result is for this one frame and must not be installed. Raises DecodeError when the
-    frame is malformed.
+    The result is for this one frame and must not be installed.
     """
-    packet = _with_hash(view, parse_frame(frame))
+    packet = _with_hash(view, packet)
     walk = Walk(view, soft_state, packet, egress, now, is_generated=True, trace=trace)
     walk.slow_path = SlowPathReason.GENERATED
     port = walk.port(egress)

@@ -9,7 +9,6 @@ from midonet.agent.flows.program import SlowPathReason
 from midonet.agent.flows.tags import device_tag, location_tag, tunnel_tag
 from midonet.agent.simulation.result import Await, Drop, Forward, LoadDevices
 from midonet.agent.simulation.simulate import simulate_generated
-from midonet.errors import DecodeError
 from midonet.packets.addresses import parse_ip
 from midonet.packets.frame import key_flow_hash, parse_frame
 from tests.unit.agent.simulation.frames import M1, M2, M3, udp
@@ -156,22 +155,22 @@ def test_key_carries_the_flow_hash_of_the_deployment() -> None:
 def test_generated_packet_starts_at_the_egress_side_and_is_never_installed() -> None:
     world = chained_world()
     frame = udp(eth_src=R1, eth_dst=M1)
-    result = simulate_generated(world.view(), world.soft_state(), frame, world.port_id("p1"), NOW)
+    result = simulate_generated(
+        world.view(), world.soft_state(), parse_frame(frame), world.port_id("p1"), NOW
+    )
     assert isinstance(result, Forward)
     assert result.program.slow_path is SlowPathReason.GENERATED
     assert [delivery.place for delivery in world.settle(result, frame)] == ["p1"]
-    result = simulate_generated(world.view(), world.soft_state(), frame, world.port_id("rp1"), NOW)
+    result = simulate_generated(
+        world.view(), world.soft_state(), parse_frame(frame), world.port_id("rp1"), NOW
+    )
     assert [delivery.place for delivery in world.settle(result, frame)] == ["p1"]
 
 
 def test_generated_packet_out_of_a_port_that_is_gone_is_dropped() -> None:
     world = World().absent("p")
-    result = simulate_generated(world.view(), world.soft_state(), udp(), world.port_id("p"), NOW)
+    result = simulate_generated(
+        world.view(), world.soft_state(), parse_frame(udp()), world.port_id("p"), NOW
+    )
     assert isinstance(result, Drop)
     assert result.reason is DropReason.MISSING_DEVICE
-
-
-def test_malformed_generated_frame_is_an_error() -> None:
-    world = World()
-    with pytest.raises(DecodeError):
-        simulate_generated(world.view(), world.soft_state(), b"", world.port_id("p"), NOW)

@@ -262,11 +262,11 @@ class EbpfDatapath:
             self.count_drop(upcall.ingress, DropReason.UNKNOWN_INGRESS_PORT)
             return
         if upcall.length > len(upcall.frame):
-            self.count_drop(upcall.ingress, DropReason.INTERNAL)
+            self.count_drop(upcall.ingress, DropReason.PACKET_CUT)
             return
         mark = classification_mark(slot.slot, slot.incarnation)
         if not self._send(kernel, upcall.frame, mark, upcall.gso_size):
-            self.count_drop(upcall.ingress, DropReason.INTERNAL)
+            self.count_drop(upcall.ingress, DropReason.INJECTION_FAILED)
 
     def emit(self, frame: bytes, outputs: Iterable[Output], *, gso_size: int = 0) -> None:
         """See `Datapath.emit`."""
@@ -276,7 +276,7 @@ class EbpfDatapath:
             entry = kernel.outputs.pack(output, is_ipv6=is_ipv6)
             mark = output_mark(kernel.outputs.emit_identifier(entry))
             if not self._send(kernel, frame, mark, gso_size):
-                self.count_drop(None, DropReason.INTERNAL)
+                self.count_drop(None, DropReason.INJECTION_FAILED)
 
     def _send(self, kernel: KernelState, frame: bytes, mark: int, gso_size: int) -> bool:
         offload = NO_OFFLOAD

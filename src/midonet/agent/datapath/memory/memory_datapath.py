@@ -243,7 +243,7 @@ class MemoryDatapath:
     def reinject(self, upcall: Upcall) -> None:
         """See `Datapath.reinject`."""
         if upcall.length > len(upcall.frame):
-            self._drop(upcall.ingress, DropReason.INTERNAL)
+            self._drop(upcall.ingress, DropReason.PACKET_CUT)
             return
         self._process(upcall.ingress, upcall.frame, upcall.gso_size, is_reinjected=True)
 
@@ -284,7 +284,7 @@ class MemoryDatapath:
         if slot is not None and meets_guards(slot.installed.program.guards, parsed):
             self._run(slot, parsed)
         elif is_reinjected:
-            self._drop(port_id, DropReason.INTERNAL)
+            self._drop(port_id, DropReason.NOT_REINJECTED)
         elif slot is None:
             self._raise_upcall(port, parsed, UpcallReason.MISS, 0)
         else:
