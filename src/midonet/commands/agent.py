@@ -29,7 +29,7 @@ from midonet.nsdb.store import Store
 from midonet.nsdb.url import open_store
 from midonet.runtime.clock import SystemClock
 from midonet.runtime.config import load
-from midonet.runtime.logging import LogFormat, configure_logging
+from midonet.runtime.logging import LogFormat, capture_foreign_messages, configure_logging
 from midonet.runtime.notify import notify
 from midonet.runtime.supervisor import Supervisor
 
@@ -90,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
         AgentSettings, own_prefix=ENVIRONMENT_PREFIX, file=args.config, flags=flags
     ).value
     configure_logging(settings.log_level, settings.log_format)
+    capture_foreign_messages(settings.log_level)
     # The standard event loop: uvloop has no datagram transport for netlink sockets.
     return asyncio.run(uninstall(settings) if args.uninstall else serve(settings))
 

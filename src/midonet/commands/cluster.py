@@ -17,7 +17,7 @@ from midonet.cluster.settings import ENVIRONMENT_PREFIX, ClusterSettings
 from midonet.nsdb.url import open_store
 from midonet.runtime.clock import SystemClock
 from midonet.runtime.config import load
-from midonet.runtime.logging import LogFormat, configure_logging
+from midonet.runtime.logging import LogFormat, capture_foreign_messages, configure_logging
 from midonet.runtime.notify import notify
 from midonet.runtime.supervisor import OnFailure, Supervisor
 
@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
         ClusterSettings, own_prefix=ENVIRONMENT_PREFIX, file=args.config, flags=flags
     ).value
     configure_logging(settings.log_level, settings.log_format)
+    capture_foreign_messages(settings.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve(settings))
 

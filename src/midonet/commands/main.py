@@ -7,12 +7,16 @@ Each subcommand is a module with `add_parser(subparsers)` and `run(args) -> int`
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module, metadata
 from types import ModuleType
 
 from midonet.errors import MidoNetError, UserError
+from midonet.runtime.log_sink import open_standard_streams
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "agent": ("agent",),
@@ -28,25 +32,51 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 is imported: the daemons bring much that a quick question does not need."""
 
 
+DAEMONS = frozenset(("agent", "cluster"))
+"""The commands that run until they are told to stop."""
+
+_OUTPUT_ERRORS = frozenset((errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit code."""
+    open_standard_streams()
     given = sys.argv[1:] if arguments is None else arguments
-    args = build_parser(given[0] if given else None).parse_args(given)
     try:
+        args = build_parser(given[0] if given else None).parse_args(given)
         code: int = args.run(args)
+        sys.stdout.flush()
     except UserError as error:
-        print(f"midonet: {error}", file=sys.stderr)
+        _complain(str(error))
         return 2
     except MidoNetError as error:
-        print(f"midonet: {error}", file=sys.stderr)
+        _complain(str(error))
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has seen enough.
-        sys.stderr.close()
-        return 0
+    except OSError as error:
+        # Daemons print nothing: theirs is a fault to be seen whole.
+        if error.errno not in _OUTPUT_ERRORS or given[0] in DAEMONS:
+            raise
+        _forget_output()
+        # Whoever read our output and went has seen enough.
+        if error.errno == errno.EPIPE:
+            return 0
+        _complain(f"cannot write the output: {error.strerror}")
+        return 1
     return code
+
+
+def _complain(message: str) -> None:
+    with contextlib.suppress(OSError):
+        print(f"midonet: {message}", file=sys.stderr, flush=True)
+
+
+def _forget_output() -> None:
+    """Give up what waits to be written: at its end the interpreter would try again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
 
 
 def midolman(arguments: Sequence[str] | None = None) -> int:

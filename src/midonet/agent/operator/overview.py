@@ -12,6 +12,7 @@ from midonet.agent.host.host_keeper import HostKeeper
 from midonet.agent.ports.binder import PortBinder
 from midonet.agent.underlay.host_network import HostNetwork
 from midonet.model.hosts import Host
+from midonet.runtime.logging import lost_log_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,5 +59,6 @@ class Overview:
                 "parked": len(self.decisions.parking),
                 "queued": len(self.decisions.queue),
                 "unwritten": len(self.unwritten),
+                "log_lines_lost": lost_log_lines(),
             },
         }

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from midonet.errors import RevisionTooOldError
+import structlog
+
+from midonet.errors import DecodeError, RevisionTooOldError
 from midonet.nsdb import sessions
 from midonet.nsdb.sqlite.boot_clock import boot_time
 from midonet.nsdb.sqlite.notification import Listener
@@ -20,7 +21,7 @@ from midonet.nsdb.sqlite.writer import Writer
 from midonet.nsdb.transaction import Mark, Transaction
 from midonet.nsdb.watching import WatchIndex
 
-_LOG = logging.getLogger(__name__)
+_log = structlog.get_logger("nsdb")
 
 LOOK_INTERVAL_S = 2.0
 """How long changes go unnoticed at most when notifications do not work."""
@@ -62,12 +63,13 @@ class Follower:
         wait_s = 0.0
         while self._listener.wait(wait_s):
             wait_s = LOOK_INTERVAL_S
-            self._listener.follow_file()
             try:
+                self._listener.follow_file()
                 self._follow()
                 wait_s = min(wait_s, self._end_dead_sessions())
-            except sqlite3.Error as error:
-                _LOG.warning("%s cannot be followed: %s", self._path, error)
+            except (sqlite3.Error, DecodeError, OSError) as error:
+                # Whatever it is, look again: a follower that ended would leave the process blind.
+                _log.warning("store_cannot_be_followed", path=str(self._path), error=str(error))
             if not self._listener.pause(_PAUSE_S):
                 return
 

@@ -7,13 +7,15 @@ systems), followers find changes at their next look.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import logging
 import os
 import select
 from pathlib import Path
 
-_LOG = logging.getLogger(__name__)
+import structlog
+
+_log = structlog.get_logger("nsdb")
 
 # linux/inotify.h
 _IN_MODIFY = 0x0000_0002
@@ -27,8 +29,9 @@ class Notifier:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
     def notify(self) -> None:
-        """Wake all listeners."""
-        os.pwrite(self._file, b"\n", 0)
+        """Wake all listeners; on a full disk they find out by themselves, a little later."""
+        with contextlib.suppress(OSError):
+            os.pwrite(self._file, b"\n", 0)
 
     def close(self) -> None:
         """Release the file."""
@@ -63,7 +66,7 @@ class Listener:
         )
         if watch < 0:
             reason = os.strerror(ctypes.get_errno())
-            _LOG.warning("changes by other processes are seen late: inotify: %s", reason)
+            _log.warning("changes_are_seen_late", path=str(self._path), error=reason)
             return
         self._inode = inode
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import TypeVar, assert_never
 from uuid import UUID
 
 import msgspec
+import structlog
 
 from midonet.errors import DecodeError
 from midonet.model.ids import ObjectId
@@ -22,7 +22,7 @@ from midonet.nsdb.watching import Marked, WatchState
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-_LOG = logging.getLogger(__name__)
+_log = structlog.get_logger("nsdb")
 _IDS_PER_QUERY = 500
 
 
@@ -136,7 +136,12 @@ def _read_watched_objects(
         try:
             value = codec.decode(kind, body)
         except DecodeError as error:
-            _LOG.warning("%s %s is treated as absent: %s", kind.__name__, object_id, error)
+            _log.warning(
+                "object_treated_as_absent",
+                kind=kind.__name__,
+                object_id=str(object_id),
+                error=str(error),
+            )
             continue
         state.objects[ObjectKey(kind, object_id)] = (revision, Versioned(value, version))
 
