@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from midonet.runtime.logging import LogFormat
 
@@ -13,12 +16,16 @@ class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     nsdb: URL of the network state database.
     listen: ADDRESS:PORT of the REST API, `[ADDRESS]:PORT` for IPv6; port 0 takes a free one.
     collect_interval_s: pause between two rounds of garbage collection.
+    mac_ageing_s: time until a bridge forgets a MAC that no traffic uses, of all bridges of the
+        deployment that do not set `macAgeingSeconds`; kept in the network state database. 0
+        leaves what is stored there, at first 300.
     log_level: debug, info, warning or error. log_format: text or json.
     """
 
     nsdb: str
     listen: str = "127.0.0.1:8181"
     collect_interval_s: float = 60.0
+    mac_ageing_s: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     log_level: str = "info"
     log_format: LogFormat = LogFormat.TEXT
 

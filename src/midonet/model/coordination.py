@@ -63,11 +63,20 @@ class Leadership(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     fencing_token: int
 
 
+MAC_AGEING_S = 300
+"""Default time (s) after its last use until a bridge forgets a MAC: IEEE 802.1Q, table 8-6."""
+
+
 class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Values all hosts must agree on. hash_seed: 64 bits, random, set once and never changed."""
+    """Values all hosts must agree on.
+
+    hash_seed: 64 bits, random, set once and never changed.
+    mac_ageing_s: time (s) until an unused MAC is forgotten, of bridges that say nothing else.
+    """
 
     id: ObjectId
     hash_seed: int
+    mac_ageing_s: int = MAC_AGEING_S
 
 
 def tunnel_key_use_id(host_id: HostId, tunnel_key: int) -> ObjectId:

@@ -14,7 +14,10 @@ from midonet.model.ids import BridgeId, ChainId, HostId, PortId, RouteId, Router
 
 
 class Bridge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A virtual L2 segment (learning switch)."""
+    """A virtual L2 segment (learning switch).
+
+    mac_ageing_s: time (s) until an unused MAC is forgotten; None is the cluster's.
+    """
 
     id: BridgeId
     project_id: str | None = None
@@ -22,6 +25,7 @@ class Bridge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     admin_state_up: bool = True
     inbound_filter_id: ChainId | None = None
     outbound_filter_id: ChainId | None = None
+    mac_ageing_s: int | None = None
 
 
 class Router(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

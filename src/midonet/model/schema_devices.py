@@ -36,6 +36,7 @@ class BridgeResource(Struct, frozen=True, kw_only=True, rename="camel"):
     admin_state_up: a bridge that is down drops everything.
     inbound_filter_id: chain run on frames entering the bridge.
     outbound_filter_id: chain run on frames leaving the bridge.
+    mac_ageing_s: time in seconds until an unused MAC is forgotten; null is the cluster's setting.
     """
 
     id: Annotated[UUID | None, CREATE_ONLY] = None
@@ -45,6 +46,9 @@ class BridgeResource(Struct, frozen=True, kw_only=True, rename="camel"):
     admin_state_up: bool = True
     inbound_filter_id: UUID | None = None
     outbound_filter_id: UUID | None = None
+    mac_ageing_s: Annotated[int, Meta(ge=1, le=1_000_000)] | None = field(
+        default=None, name="macAgeingSeconds"
+    )
     vxlan_port_ids: Annotated[tuple[UUID, ...], UNSUPPORTED] = field(
         default=(), name="vxLanPortIds"
     )

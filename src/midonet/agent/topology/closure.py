@@ -1,6 +1,7 @@
 """What must be watched for the devices that matter here. Pure.
 
-    root     -> ports bound here, requested objects, tunnel zones with their hosts
+    root     -> ports bound here, requested objects, tunnel zones with their hosts, the
+                cluster's settings
     port     -> its device, filter chains, location; at a bridge also the peer port's record
     bridge   -> its ports, filter chains, flood groups; when a port of it is bound here,
                 also the routers attached to it
@@ -25,6 +26,7 @@ from midonet.agent.topology.facts import (
     ports_of_host,
 )
 from midonet.model.chains import Chain, Rule
+from midonet.model.coordination import CLUSTER_SETTINGS_ID, ClusterSettings
 from midonet.model.devices import Bridge, Port, Route, Router
 from midonet.model.hosts import FloodGroup, PortLocation, TunnelZone, TunnelZoneHost
 from midonet.model.ids import BridgeId, HostId, ObjectId, PortId, RouterId
@@ -98,6 +100,7 @@ def expand_root(facts: Facts, host_id: HostId, sink: Sink) -> None:
         sink.want_list(key)
         for object_id in facts.ids(key) or ():
             sink.want(kind, object_id)
+    sink.want(ClusterSettings, CLUSTER_SETTINGS_ID)
     local = ports_of_host(host_id)
     sink.want_list(local)
     for object_id in facts.ids(local) or ():

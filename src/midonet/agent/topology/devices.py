@@ -89,6 +89,7 @@ class BridgeAssembly:
             linked_port_ids=self._linked.frozen(),
             attachments=self._by_mac,
             attachment_by_address=self._by_address,
+            mac_ageing_s=bridge.mac_ageing_s,
         )
 
 

@@ -33,6 +33,7 @@ from midonet.agent.topology.view import (
     TunnelRoute,
     ViewDelta,
 )
+from midonet.model.coordination import MAC_AGEING_S
 from midonet.model.ids import (
     BridgeId,
     ChainId,
@@ -105,11 +106,13 @@ class ViewDraft:
         self.tunnels: Layer[HostId, TunnelRoute] = Layer()
         self.flood_groups: Layer[tuple[HostId, BridgeId], int] = Layer()
         self.absent: Layer[ObjectId, bool] = Layer()
+        self.mac_ageing_s = MAC_AGEING_S
 
     def publish(self, last: TopologyView | None) -> tuple[TopologyView, ViewDelta] | None:
         """Return the next view and its delta, or None when nothing differs from `last`."""
         delta = _DeltaBuilder(self)
-        if not delta.tags and not delta.regions and last is not None:
+        is_same = last is not None and last.mac_ageing_s == self.mac_ageing_s
+        if not delta.tags and not delta.regions and not delta.is_silent and is_same:
             return None
         self._revision += 1
         absent = last.absent if last is not None else frozenset()
@@ -128,6 +131,7 @@ class ViewDraft:
             flood_groups=self.flood_groups.publish(),
             absent=absent,
             hash_seed=self._hash_seed,
+            mac_ageing_s=self.mac_ageing_s,
         )
         return view, ViewDelta(
             self._revision,
@@ -138,7 +142,7 @@ class ViewDraft:
 
 
 class _DeltaBuilder:
-    """Tags of every fact that differs."""
+    """Tags of every fact that differs. is_silent: something does that no program depends on."""
 
     def __init__(self, draft: ViewDraft) -> None:
         self._chains = draft.chains.current
@@ -146,6 +150,7 @@ class _DeltaBuilder:
         self.tags: set[FlowTag] = set()
         self.regions: set[RouteRegion] = set()
         self.urgent: set[FlowTag] = set()
+        self.is_silent = False
         self._devices(draft)
         self._places(draft)
 
@@ -232,6 +237,8 @@ class _DeltaBuilder:
                 self._add(device_tag(bridge_id), new is None)
         elif _configuration(old) != _configuration(new):
             self._add(device_tag(bridge_id), self._is_configuration_urgent(old, new))
+        elif old.mac_ageing_s != new.mac_ageing_s:
+            self.is_silent = True
         old = old or BridgeView(bridge_id)
         new = new or BridgeView(bridge_id)
         if old.flood_port_ids != new.flood_port_ids or old.linked_port_ids != new.linked_port_ids:

@@ -19,6 +19,7 @@ from midonet.agent.topology.closure import (
 )
 from midonet.agent.topology.facts import ALL_ZONE_HOSTS, ALL_ZONES, Facts
 from midonet.model.chains import Chain, Rule
+from midonet.model.coordination import ClusterSettings
 from midonet.model.devices import Bridge, Port, Route, Router
 from midonet.model.hosts import FloodGroup, HostState, PortLocation, TunnelZone, TunnelZoneHost
 from midonet.model.ids import BridgeId, ChainId, HostId, ObjectId, PortId, RouteId, RouterId
@@ -47,6 +48,7 @@ class Dirty:
     groups: set[ObjectId] = field(default_factory=set)
     hosts: set[HostId] = field(default_factory=set)
     tunnels: bool = False
+    settings: bool = False
     requested: set[ObjectId] = field(default_factory=set)
 
 
@@ -154,6 +156,8 @@ class Tracker:
             self.dirty.groups.add(object_id)
         elif kind in {TunnelZone, TunnelZoneHost}:
             self.dirty.tunnels = True
+        elif kind is ClusterSettings:
+            self.dirty.settings = True
 
     def _port(
         self, port_id: PortId, old: msgspec.Struct | None, new: msgspec.Struct | None

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from midonet.agent.flows.tags import FlowTag, RouteRegion
 from midonet.model.chains import Condition, RuleAction
+from midonet.model.coordination import MAC_AGEING_S
 from midonet.model.devices import NextHopKind
 from midonet.model.hosts import TunnelKind
 from midonet.model.ids import (
@@ -74,6 +75,7 @@ class BridgeView:
     flood_port_ids: bound (exterior) ports in ascending order of id.
     linked_port_ids: ports linked to another device, in ascending order of id.
     attachments: router ports by their MAC. attachment_by_address: the same by address.
+    mac_ageing_s: see `midonet.model.devices.Bridge`.
     """
 
     id: BridgeId
@@ -84,6 +86,7 @@ class BridgeView:
     linked_port_ids: tuple[PortId, ...] = ()
     attachments: Mapping[int, RouterAttachment] = field(default_factory=dict)
     attachment_by_address: Mapping[IpAddress, RouterAttachment] = field(default_factory=dict)
+    mac_ageing_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +182,7 @@ class TopologyView:
     absent: identifiers known not to exist (fail closed), as opposed to not loaded.
     flood_groups: key of a bridge's flood group at a host.
     hash_seed: 64-bit deployment-wide key of the flow hash.
+    mac_ageing_s: time (s) until an unused MAC is forgotten, of bridges that say nothing else.
     """
 
     revision: int
@@ -192,6 +196,7 @@ class TopologyView:
     flood_groups: Mapping[tuple[HostId, BridgeId], int] = field(default_factory=dict)
     absent: frozenset[ObjectId] = frozenset()
     hash_seed: int = 0
+    mac_ageing_s: int = MAC_AGEING_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from midonet.agent.topology.view import (
 )
 from midonet.errors import DecodeError
 from midonet.model.chains import Chain, Rule
+from midonet.model.coordination import CLUSTER_SETTINGS_ID, MAC_AGEING_S, ClusterSettings
 from midonet.model.devices import Bridge, Port, Route, Router
 from midonet.model.hosts import FloodGroup, PortLocation, TunnelZone, TunnelZoneHost
 from midonet.model.ids import BridgeId, ChainId, HostId, ObjectId, PortId, RouterId
@@ -99,6 +100,9 @@ class Visibility:
             self._flood_group(object_id)
         if dirty.tunnels:
             self._tunnels()
+        if dirty.settings:
+            settings = self._facts.get(ClusterSettings, CLUSTER_SETTINGS_ID)
+            self._draft.mac_ageing_s = settings.mac_ageing_s if settings else MAC_AGEING_S
         for object_id in dirty.requested:
             self._requested(object_id)
 

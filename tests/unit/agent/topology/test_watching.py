@@ -18,6 +18,7 @@ from midonet.model.devices import Bridge, Port, Route, Router
 from midonet.model.hosts import Host, PortLocation
 from midonet.model.ids import BridgeId, ChainId, HostId, ObjectId, PortId, RouteId, RouterId, RuleId
 from midonet.nsdb.memory import MemoryStore
+from midonet.nsdb.settings import set_mac_ageing
 from midonet.nsdb.store import Create, Delete, Update
 
 HERE = HostId(UUID(int=1))
@@ -212,3 +213,15 @@ async def test_request_fails_with_a_clear_error_when_nothing_answers() -> None:
     with pytest.raises(UnavailableError):
         await following.watcher.request([FAR_PORT], timeout_s=0.01)
     await store.close()
+
+
+async def test_ageing_times_of_cluster_and_bridge_come_with_the_view(following: Following) -> None:
+    store = following.store
+    assert following.view.mac_ageing_s == 300
+    await set_mac_ageing(store, 40)
+    await following.until(lambda: following.view.mac_ageing_s == 40)
+    found = await store.get(Bridge, BRIDGE)
+    assert found is not None
+    await store.transact([Update(msgspec.structs.replace(found.value, mac_ageing_s=20))])
+    await following.until(lambda: following.view.bridges[BRIDGE].mac_ageing_s == 20)
+    assert not following.deltas[-1].tags  # no program depends on it
