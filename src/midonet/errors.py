@@ -6,6 +6,7 @@
     |   +-- ValidationError  properties of the request break their rules
     +-- ConflictError        the state moved or forbids it; retry on new state
     |   +-- ReferencedError  an object cannot go while others refer to it
+    |   +-- NoSessionError   an entry that ends with a session has none to live by
     |   +-- RevisionTooOldError  a watch asked for history that is gone
     +-- UnavailableError     something outside is away; wait and retry
     |   +-- SchemaTooNewError    the store was written by a newer MidoNet
@@ -75,6 +76,10 @@ class ConflictError(MidoNetError):
 
 class ReferencedError(ConflictError):
     """An object cannot be deleted while `referrer` still refers to it."""
+
+
+class NoSessionError(ConflictError):
+    """A state entry that ends with its owner's session, whose owner has no live session."""
 
 
 class RevisionTooOldError(ConflictError):

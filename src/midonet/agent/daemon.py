@@ -25,6 +25,7 @@ from midonet.agent.operator.overview import Overview
 from midonet.agent.ports.binder import PortBinder
 from midonet.agent.ports.bound_ports import LocalPorts
 from midonet.agent.ports.placement import StorePlacement
+from midonet.agent.soft_state.holdings import DEFAULT_LIMITS, HoldingLimits
 from midonet.agent.soft_state.outbox import Outbox, StateWrite
 from midonet.agent.soft_state.replica import SoftStateReplica
 from midonet.agent.soft_state.table_follower import TableFollower
@@ -64,8 +65,12 @@ class Agent:
         hash_seed: int,
         session_timeout_s: float = 30.0,
         vxlan_port: int = 6677,
+        limits: HoldingLimits = DEFAULT_LIMITS,
     ) -> None:
-        """interfaces: None when every bound name counts as an interface that is up."""
+        """interfaces: None when every bound name counts as an interface that is up.
+
+        limits: of what ports teach.
+        """
         self.host = host
         self.datapath = datapath
         self._clock = clock
@@ -81,8 +86,12 @@ class Agent:
         )
         self._loader = Loader(self.topology.request)
         self.outbox = Outbox(store, clock, self._written)
-        self.soft_state = SoftStateReplica(host.id, clock, self.outbox.put, epoch)
-        self.decisions = Decisions(host.id, datapath, clock, self.soft_state, self._loader.request)
+        self.soft_state = SoftStateReplica(
+            host.id, clock, self.outbox.put, epoch, withdraw=self.outbox.withdraw, limits=limits
+        )
+        self.decisions = Decisions(
+            host.id, datapath, clock, self.soft_state, self._loader.request, mac_limits=limits
+        )
         self.topology.set_in_use(self.decisions.objects_in_use)
         self._tables = TableFollower(
             store, self.soft_state, clock, self.decisions.facts_changed, self._wake_decisions

@@ -22,6 +22,7 @@ from midonet.agent.host.settings import (
 )
 from midonet.agent.host.state_directory import StateDirectory
 from midonet.agent.operator.control_socket import ControlSocket
+from midonet.agent.soft_state.holdings import HoldingLimits
 from midonet.commands.datapaths import datapath_of, uninstall_datapath
 from midonet.errors import UnavailableError
 from midonet.nsdb.settings import cluster_settings
@@ -162,6 +163,7 @@ async def _serve(
             hash_seed=hash_seed,
             session_timeout_s=settings.session_timeout_s,
             vxlan_port=settings.vxlan_port,
+            limits=HoldingLimits(port=settings.max_macs_per_port),
         )
         run_dir = Path(settings.run_dir or settings.state_dir)
         control = ControlSocket(run_dir / CONTROL_SOCKET_NAME, agent.control.respond)

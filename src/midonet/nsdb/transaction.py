@@ -15,6 +15,7 @@ import msgspec
 
 from midonet.errors import (
     ConflictError,
+    NoSessionError,
     NotFoundError,
     ReferencedError,
     SchemaTooNewError,
@@ -398,7 +399,7 @@ class Transaction:
         if not operation.is_persistent:
             session = self._tables.session(operation.owner)
             if session is None or not session.is_live(self._now):
-                raise ConflictError(f"{operation.owner} has no live session.")
+                raise NoSessionError(f"{operation.owner} has no live session.")
         self.write_state(operation)
 
     def _drop_state(self, operation: DropState) -> None:

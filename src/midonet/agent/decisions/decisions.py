@@ -44,11 +44,12 @@ from midonet.agent.simulation.result import (
     SimulationResult,
 )
 from midonet.agent.simulation.simulate import simulate, simulate_generated
+from midonet.agent.soft_state.holdings import DEFAULT_LIMITS, HoldingLimits
 from midonet.agent.soft_state.learning import MacLearning
 from midonet.agent.soft_state.replica import SoftStateReplica
 from midonet.agent.topology.view import Neighbour, NeighbourState, TopologyView, ViewDelta
 from midonet.errors import DecodeError
-from midonet.model.ids import HostId, ObjectId, PortId
+from midonet.model.ids import BridgeId, HostId, ObjectId, PortId
 from midonet.packets.frame import ParsedFrame, parse_frame
 from midonet.runtime.clock import Clock
 from midonet.runtime.logging import Throttle
@@ -97,6 +98,8 @@ class Decisions:
         clock: Clock,
         soft_state: SoftStateReplica,
         request_load: Callable[[tuple[ObjectId, ...]], None],
+        *,
+        mac_limits: HoldingLimits = DEFAULT_LIMITS,
     ) -> None:
         """`request_load` asks the topology for objects that the view lacks."""
         self.view = TopologyView(revision=0, host_id=host_id)
@@ -104,7 +107,13 @@ class Decisions:
         self.programs = FlowPrograms(datapath, clock)
         self.queue: FairQueue[Work] = FairQueue()
         self.parking: Parking[Work] = Parking(clock)
-        self.learning = MacLearning(soft_state, clock)
+        self.learning = MacLearning(
+            soft_state,
+            clock,
+            limits=mac_limits,
+            ageing_s=self._mac_ageing_s,
+            needed=self._macs_of_neighbours,
+        )
         self.broker = NeighbourBroker(clock, self._ask, self._is_resolved)
         self.soft_state = soft_state
         self._datapath = datapath
@@ -180,17 +189,17 @@ class Decisions:
                 self._park(upcall.ingress, upcall, what)
                 return True
             case Consume():
-                self._apply(result.effects)
+                self._apply(result.effects, upcall.ingress)
                 self._generate(result.generated, 0)
                 return True
             case Forward():
-                self._apply(result.effects)
+                self._apply(result.effects, upcall.ingress)
                 if not self._forward(result.program, upcall, packet, revision):
                     return False
                 self._generate(result.generated, 0)
                 return True
             case Drop():
-                self._apply(result.effects)
+                self._apply(result.effects, upcall.ingress)
                 if result.program.slow_path is None and _is_stale(
                     self.programs.install(result.program, revision)
                 ):
@@ -250,7 +259,7 @@ class Decisions:
                 self._datapath.count_drop(egress, result.reason)
             case Consume():
                 pass
-        self._apply(result.effects)
+        self._apply(result.effects, egress)
         if work.depth < MAX_GENERATED_DEPTH:
             self._generate(result.generated, work.depth + 1)
 
@@ -334,13 +343,16 @@ class Decisions:
         self.programs.change(tags)
         self.release_parked()
 
-    def _apply(self, effects: Iterable[Effect]) -> None:
+    def _apply(self, effects: Iterable[Effect], source: PortId) -> None:
+        """Carry effects out. source: the port to which what is learnt counts."""
         for effect in effects:
             match effect:
                 case LearnMac(entry):
-                    self.facts_changed(self.learning.learn(entry))
+                    learnt = self.learning.learn(entry, source)
+                    self.programs.change(frozenset(), urgent=learnt.evicted)
+                    self.facts_changed(learnt.tags)
                 case LearnNeighbour():
-                    tags = self.soft_state.learn_neighbour(effect)
+                    tags = self.soft_state.learn_neighbour(effect, source)
                     self.broker.answered(effect.router_id, effect.address)
                     self.facts_changed(tags)
                 case MoveBridgeNeighbour():
@@ -349,6 +361,17 @@ class Decisions:
                     self.broker.refresh(
                         ResolveNeighbour(effect.router_id, effect.port_id, effect.address)
                     )
+
+    def _mac_ageing_s(self, bridge_id: BridgeId) -> float:
+        bridge = self.view.bridges.get(bridge_id)
+        own_s = bridge.mac_ageing_s if bridge is not None else None
+        return float(self.view.mac_ageing_s if own_s is None else own_s)
+
+    def _macs_of_neighbours(self, bridge_id: BridgeId) -> frozenset[int]:
+        """Return the MACs behind a bridge that the routers attached to it send to."""
+        bridge = self.view.bridges.get(bridge_id)
+        routers = {one.router_id for one in bridge.attachments.values()} if bridge else set()
+        return frozenset().union(*(self.soft_state.neighbour_macs(one) for one in routers))
 
     # Programs that have to be judged again.
 

@@ -27,6 +27,9 @@ _log = structlog.get_logger("hosting")
 
 _RETRY_S = 1.0
 
+_KEEP_RETRY_S = 0.2
+"""Pause between attempts to extend a session that the store did not take."""
+
 
 class InterfaceSource(Protocol):
     """The network interfaces of this host."""
@@ -188,9 +191,14 @@ class HostKeeper:
             await self._store.transact([Update(renamed, found.version)])
 
     async def _keep(self, session: Session) -> None:
-        """Extend the session until it is lost."""
+        """Extend the session until it is lost.
+
+        While the store is away this is tried without a pause worth the name: the first write
+        after an outage is to be the one that keeps what lives by the session.
+        """
         while True:
-            await self._clock.sleep(self._timeout_s / 3)
+            pause_s = self._timeout_s / 3
+            await self._pause(pause_s if self.is_live else min(_KEEP_RETRY_S, pause_s))
             try:
                 if not await session.keep_alive():
                     self.is_live = False
@@ -199,6 +207,20 @@ class HostKeeper:
             except UnavailableError as error:
                 self.is_live = False
                 self._complain("store_away", error)
+
+    async def _pause(self, duration_s: float) -> None:
+        """Wait, but not when a write was refused because there is no session."""
+        missed = self._outbox.session_missed
+        waits = {
+            asyncio.ensure_future(self._clock.sleep(duration_s)),
+            asyncio.ensure_future(missed.wait()),
+        }
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+        missed.clear()
 
     def _complain(self, event: str, error: Exception) -> None:
         held_back = self._throttle.allow(event)

@@ -36,6 +36,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     datapath_object: built BPF object to load; the one that came with the agent when empty.
     vxlan_port: UDP port of overlay packets.
     underlay_port: UDP port of the memory datapath's substitute for the physical network.
+    max_macs_per_port: most MACs, and most neighbours of routers, that one port teaches; beyond it
+        a port's own least recently used entry makes room.
     session_timeout_s: time without contact after which this host counts as gone.
     log_level: debug, info, warning or error. log_format: text or json.
     """
@@ -50,6 +52,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     datapath_object: str = ""
     vxlan_port: int = 6677
     underlay_port: int = 16677
+    max_macs_per_port: Annotated[int, Meta(ge=1, le=65_536)] = 1024
     session_timeout_s: float = 30.0
     log_level: str = "info"
     log_format: LogFormat = LogFormat.TEXT

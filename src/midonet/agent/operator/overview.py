@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ from midonet.agent.datapath.protocol import Datapath
 from midonet.agent.decisions.decisions import Decisions
 from midonet.agent.host.host_keeper import HostKeeper
 from midonet.agent.ports.binder import PortBinder
+from midonet.agent.soft_state.outbox import Outbox
 from midonet.agent.underlay.host_network import HostNetwork
 from midonet.model.hosts import Host
 from midonet.runtime.logging import lost_log_lines
@@ -18,7 +18,7 @@ from midonet.runtime.logging import lost_log_lines
 @dataclass(frozen=True, slots=True)
 class Overview:
     """Looks into the parts of an agent. network: None without paths to peers of its own.
-    unwritten: writes of soft state that the store has not taken yet."""
+    outbox: writes of soft state that the store has not taken yet."""
 
     host: Host
     datapath: Datapath
@@ -26,7 +26,7 @@ class Overview:
     binder: PortBinder
     decisions: Decisions
     network: HostNetwork | None
-    unwritten: Sized
+    outbox: Outbox
 
     def overview(self) -> dict[str, Any]:
         """Return host, store, ports, peers, paths and counters."""
@@ -58,7 +58,23 @@ class Overview:
                 "programs": len(self.decisions.programs.table),
                 "parked": len(self.decisions.parking),
                 "queued": len(self.decisions.queue),
-                "unwritten": len(self.unwritten),
+                "unwritten": len(self.outbox),
+                **self._learning_counters(),
                 "log_lines_lost": lost_log_lines(),
             },
+        }
+
+    def _learning_counters(self) -> dict[str, int]:
+        macs = self.decisions.learning.holdings
+        neighbours = self.decisions.soft_state.neighbours_held
+        written = self.outbox.counters
+        return {
+            "macs": len(macs),
+            "macs_evicted": macs.evictions.total(),
+            "neighbours": len(neighbours),
+            "neighbours_evicted": neighbours.evictions.total(),
+            "writes_refused": written.refused,
+            "writes_withdrawn": written.withdrawn,
+            "write_rate_waits": written.rate_waits,
+            "state_entries_malformed": self.decisions.soft_state.malformed,
         }

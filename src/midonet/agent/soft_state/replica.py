@@ -8,6 +8,8 @@ come back as flow tags, each effective change once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
@@ -20,6 +22,7 @@ from midonet.agent.flows.tags import (
     neighbour_tag,
 )
 from midonet.agent.simulation.result import LearnNeighbour, MoveBridgeNeighbour
+from midonet.agent.soft_state.holdings import DEFAULT_LIMITS, HoldingLimits, Holdings
 from midonet.agent.soft_state.outbox import StateWrite
 from midonet.agent.soft_state.shared_table import SharedTable
 from midonet.agent.topology.view import Neighbour, NeighbourState
@@ -35,6 +38,9 @@ from midonet.nsdb.store import DropState, PutState, StateTables, Table, TableCha
 from midonet.packets.addresses import IpAddress, format_mac, parse_ip, parse_mac
 from midonet.runtime.clock import Clock
 
+K = TypeVar("K")
+V = TypeVar("V")
+
 _log = structlog.get_logger("soft_state")
 
 NEIGHBOUR_STALE_S = 60.0
@@ -49,15 +55,52 @@ NEIGHBOUR_FAILED_S = 5.0
 
 MacTable = SharedTable[int, PortId]
 AddressTable = SharedTable[IpAddress, int]
+MacPlace = tuple[BridgeId, int, int]
+"""Bridge, VLAN and MAC."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A table with what is done about its keys: name the fact, write it again, give it up."""
+
+    table: SharedTable[Any, Any]
+    tag: Callable[[Any], FlowTag]
+    write_again: Callable[[Any], None]
+    give_up: Callable[[Any], None]
+    find: Callable[[Any], None]
+
+
+def _leave(_: object) -> None:
+    """Do nothing about a key."""
 
 
 class SoftStateReplica:
-    """The tables that this agent watches, with its own entries ahead of the store."""
+    """The tables that this agent watches, with its own entries ahead of the store.
+
+    neighbours_held: the neighbour entries that ports of this host taught.
+    malformed: how many entries of the store could not be understood.
+    """
 
     def __init__(
-        self, host_id: HostId, clock: Clock, send: Callable[[StateWrite], None], epoch: int = 0
+        self,
+        host_id: HostId,
+        clock: Clock,
+        send: Callable[[StateWrite], None],
+        epoch: int = 0,
+        *,
+        withdraw: Callable[[str, str], bool] = lambda _table, _key: False,
+        limits: HoldingLimits = DEFAULT_LIMITS,
     ) -> None:
-        """`send` queues a write for the store; `epoch` is the host's."""
+        """`send` queues a write for the store; `epoch` is the host's.
+
+        `withdraw` takes back a queued write of (table, key) and tells whether the store was
+        never asked for it.
+        """
+        self.neighbours_held: Holdings[tuple[RouterId, IpAddress]] = Holdings(limits)
+        self.malformed = 0
+        self._withdraw = withdraw
+        self._found_macs: list[LearnedMac] = []
+        self._displaced_macs: list[MacPlace] = []
         self._host_id = host_id
         self._clock = clock
         self._send = send
@@ -65,7 +108,7 @@ class SoftStateReplica:
         self._macs: dict[tuple[BridgeId, int], MacTable] = {}
         self._bridge_neighbours: dict[BridgeId, AddressTable] = {}
         self._neighbours: dict[RouterId, AddressTable] = {}
-        self._by_name: dict[str, tuple[MacTable | AddressTable, Callable[..., FlowTag]]] = {}
+        self._by_name: dict[str, _Known] = {}
         self._unwatched: dict[str, None] = {}
         self._failed: dict[tuple[RouterId, IpAddress], float] = {}
 
@@ -116,6 +159,8 @@ class SoftStateReplica:
         for bridge_id in [key for key in self._bridge_neighbours if key not in devices]:
             del self._bridge_neighbours[bridge_id]
         for router_id in [key for key in self._neighbours if key not in devices]:
+            for held in self.neighbours_held.of_device(router_id):
+                self._give_up_neighbour(*held)
             del self._neighbours[router_id]
         return [Table(name) for name in gone]
 
@@ -124,25 +169,47 @@ class SoftStateReplica:
         known = self._by_name.get(change.key.table)
         if known is None:
             return frozenset()
-        table, tag = known
+        table = known.table
         tags: set[FlowTag] = set()
         now_s = self._clock.now_s()
+        malformed = table.malformed
         for key_text, entry in change.entries:
             try:
                 key = table.apply(key_text, entry, now_s)
-            except DecodeError as error:
-                _log.warning("state_entry_malformed", table=table.name, error=str(error))
+            except DecodeError:
+                table.malformed += 1
                 continue
             if key is not None:
-                tags.add(tag(key))
-        self._write_again()
+                tags.add(known.tag(key))
+        if table.malformed > malformed:
+            self.malformed += table.malformed - malformed
+            _log.warning(
+                "state_entries_malformed", table=table.name, count=table.malformed - malformed
+            )
+        _settle_ownership(known)
         return frozenset(tags)
 
     def written(self, write: StateWrite) -> None:
         """Note that the store has accepted a write."""
         known = self._by_name.get(write.table)
         if known is not None:
-            known[0].written(write.key, self._clock.now_s())
+            known.table.written(write.key, self._clock.now_s())
+
+    def take_found_macs(self) -> list[LearnedMac]:
+        """Return the MAC entries that the store has in this host's name from before its start,
+        each once."""
+        found, self._found_macs = self._found_macs, []
+        return found
+
+    def take_displaced_macs(self) -> list[MacPlace]:
+        """Return the MACs that another host's entry took over since the last call."""
+        displaced, self._displaced_macs = self._displaced_macs, []
+        return displaced
+
+    def neighbour_macs(self, router_id: RouterId) -> set[int]:
+        """Return the MACs that a router's table leads to, as far as it is known here."""
+        table = self._neighbours.get(router_id)
+        return set() if table is None else table.values()
 
     # What this agent learns.
 
@@ -157,13 +224,16 @@ class SoftStateReplica:
 
     def forget_mac(self, bridge_id: BridgeId, vlan: int, mac: int) -> frozenset[FlowTag]:
         """Remove our own entry of a MAC."""
-        table = self._mac_table(bridge_id, vlan)
-        erased = table.erase(mac, self._clock.now_s())
-        self._send(DropState(table.name, format_mac(mac), self._host_id))
+        erased = self._erase(self._mac_table(bridge_id, vlan), mac, format_mac(mac))
         return frozenset({mac_tag(bridge_id, vlan, mac)}) if erased else frozenset()
 
-    def learn_neighbour(self, learnt: LearnNeighbour) -> frozenset[FlowTag]:
-        """Put a neighbour into a router's table, unless a fresh entry says the same."""
+    def learn_neighbour(
+        self, learnt: LearnNeighbour, source: PortId | None = None
+    ) -> frozenset[FlowTag]:
+        """Put a neighbour into a router's table, unless a fresh entry says the same.
+
+        source: the port of this host where the packet came in, to which the entry counts.
+        """
         table = self._neighbour_table(learnt.router_id)
         address = learnt.address
         was_failed = self._failed.pop((learnt.router_id, address), None) is not None
@@ -172,9 +242,15 @@ class SoftStateReplica:
             return frozenset()
         changed = table.write(address, learnt.mac, self._clock.now_s())
         self._put_neighbour(table.name, address, learnt.mac)
+        tags = set()
         if changed or was_failed:
-            return frozenset({neighbour_tag(learnt.router_id, *address)})
-        return frozenset()
+            tags.add(neighbour_tag(learnt.router_id, *address))
+        place = (source or PortId(learnt.router_id), learnt.router_id)
+        held = (learnt.router_id, address)
+        for router_id, gone in self.neighbours_held.hold(held, place, self._clock.now_s()):
+            if self._erase(self._neighbour_table(router_id), gone, str(gone)):
+                tags.add(neighbour_tag(router_id, *gone))
+        return frozenset(tags)
 
     def move_bridge_neighbour(self, moved: MoveBridgeNeighbour) -> frozenset[FlowTag]:
         """Put an announced MAC into a bridge's ARP table."""
@@ -206,11 +282,12 @@ class SoftStateReplica:
         for router_id, table in self._neighbours.items():
             for address in list(table.keys()):
                 is_old = self._age_s(table, address) >= NEIGHBOUR_EXPIRY_S
-                if is_old and table.erase(address, now_s):
-                    self._send(DropState(table.name, str(address), self._host_id))
+                if is_old and table.is_mine(address):
+                    self.neighbours_held.discard((router_id, address))
+                    self._erase(table, address, str(address))
                     tags.add(neighbour_tag(router_id, *address))
-        for shared, tag in self._by_name.values():
-            tags.update(tag(key) for key in shared.settle(now_s))
+        for known in self._by_name.values():
+            tags.update(known.tag(key) for key in known.table.settle(now_s))
         return frozenset(tags)
 
     def stale_neighbours(self) -> list[tuple[RouterId, IpAddress]]:
@@ -222,35 +299,21 @@ class SoftStateReplica:
             if self._age_s(table, address) >= NEIGHBOUR_STALE_S
         ]
 
-    def own_macs(self) -> list[LearnedMac]:
-        """Return the MAC entries in effect that are this host's own."""
-        return [
-            LearnedMac(bridge_id, vlan, mac, port_id)
-            for (bridge_id, vlan), table in self._macs.items()
-            for mac in table.keys()  # noqa: SIM118 - not a mapping
-            if table.is_mine(mac) and (port_id := table.get(mac)) is not None
-        ]
+    def _erase(self, table: SharedTable[K, V], key: K, key_text: str) -> bool:
+        """Take our own entry out of effect and out of the store; tell whether that changed the
+        effective value. What the store never had leaves no write behind."""
+        if not table.has_ours(key) and self._withdraw(table.name, key_text):
+            return table.forget(key)
+        erased = table.erase(key, self._clock.now_s())
+        self._send(DropState(table.name, key_text, self._host_id))
+        return erased
 
-    def _write_again(self) -> None:
-        """Put back what the store lost together with our session."""
-        for table in self._macs.values():
-            for mac in table.lost:
-                port_id = table.get(mac)
-                if port_id is not None:
-                    self._put(table.name, format_mac(mac), str(port_id))
-            table.lost.clear()
-        for neighbours in self._neighbours.values():
-            for address in neighbours.lost:
-                found = neighbours.get(address)
-                if found is not None:
-                    self._put_neighbour(neighbours.name, address, found)
-            neighbours.lost.clear()
-        for addresses in self._bridge_neighbours.values():
-            for address in addresses.lost:
-                announced = addresses.get(address)
-                if announced is not None:
-                    self._put(addresses.name, str(address), format_mac(announced))
-            addresses.lost.clear()
+    def _give_up_neighbour(self, router_id: RouterId, address: IpAddress) -> None:
+        """Take an entry out of the store that is not ours to keep any more."""
+        if (router_id, address) in self.neighbours_held:
+            self.neighbours_held.discard((router_id, address))
+            table = self._neighbour_table(router_id)
+            self._send(DropState(table.name, str(address), self._host_id))
 
     def _put_neighbour(self, table: str, address: IpAddress, mac: int) -> None:
         record = NeighbourRecord(mac=format_mac(mac))
@@ -268,8 +331,27 @@ class SoftStateReplica:
         if table is None:
             name = StateTables.mac(bridge_id, vlan)
             table = SharedTable(name, self._host_id, _decode_mac_entry, parse_mac)
-            self._macs[(bridge_id, vlan)] = table
-            self._add(table, lambda mac: mac_tag(bridge_id, vlan, mac))
+            self._macs[bridge_id, vlan] = shared = table
+
+            def write_again(mac: int) -> None:
+                port_id = shared.get(mac)
+                if port_id is not None:
+                    self._put(name, format_mac(mac), str(port_id))
+
+            def find(mac: int) -> None:
+                port_id = shared.get(mac)
+                if port_id is not None:
+                    self._found_macs.append(LearnedMac(bridge_id, vlan, mac, port_id))
+
+            self._add(
+                _Known(
+                    table,
+                    tag=lambda mac: mac_tag(bridge_id, vlan, mac),
+                    write_again=write_again,
+                    give_up=lambda mac: self._displaced_macs.append((bridge_id, vlan, mac)),
+                    find=find,
+                )
+            )
         return table
 
     def _bridge_table(self, bridge_id: BridgeId) -> AddressTable:
@@ -277,8 +359,22 @@ class SoftStateReplica:
         if table is None:
             name = StateTables.bridge_arp(bridge_id)
             table = SharedTable(name, self._host_id, _decode_bridge_neighbour, parse_ip)
-            self._bridge_neighbours[bridge_id] = table
-            self._add(table, lambda address: bridge_neighbour_tag(bridge_id, *address))
+            self._bridge_neighbours[bridge_id] = shared = table
+
+            def write_again(address: IpAddress) -> None:
+                mac = shared.get(address)
+                if mac is not None:
+                    self._put(name, str(address), format_mac(mac))
+
+            self._add(
+                _Known(
+                    table,
+                    tag=lambda address: bridge_neighbour_tag(bridge_id, *address),
+                    write_again=write_again,
+                    give_up=_leave,
+                    find=_leave,
+                )
+            )
         return table
 
     def _neighbour_table(self, router_id: RouterId) -> AddressTable:
@@ -286,13 +382,43 @@ class SoftStateReplica:
         if table is None:
             name = StateTables.router_arp(router_id)
             table = SharedTable(name, self._host_id, _decode_neighbour, parse_ip)
-            self._neighbours[router_id] = table
-            self._add(table, lambda address: neighbour_tag(router_id, *address))
+            self._neighbours[router_id] = shared = table
+
+            def write_again(address: IpAddress) -> None:
+                mac = shared.get(address)
+                if mac is not None:
+                    self._put_neighbour(name, address, mac)
+
+            self._add(
+                _Known(
+                    table,
+                    tag=lambda address: neighbour_tag(router_id, *address),
+                    write_again=write_again,
+                    give_up=lambda address: self._give_up_neighbour(router_id, address),
+                    find=_leave,
+                )
+            )
         return table
 
-    def _add(self, table: MacTable | AddressTable, tag: Callable[..., FlowTag]) -> None:
-        self._by_name[table.name] = (table, tag)
-        self._unwatched[table.name] = None
+    def _add(self, known: _Known) -> None:
+        self._by_name[known.table.name] = known
+        self._unwatched[known.table.name] = None
+
+
+def _settle_ownership(known: _Known) -> None:
+    """Put back what the store lost together with our session, give up what others took over,
+    and take note of what is ours from before."""
+    table = known.table
+    for key in table.lost:
+        known.write_again(key)
+    for key in table.displaced:
+        if not table.is_mine(key):
+            known.give_up(key)
+    for key in table.found:
+        known.find(key)
+    table.lost.clear()
+    table.displaced.clear()
+    table.found.clear()
 
 
 def _decode_mac_entry(key: str, value: str) -> tuple[int, PortId]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from midonet.errors import DecodeError
 from midonet.model.ids import ObjectId
 from midonet.nsdb.store import StateEntry
 
@@ -40,7 +41,12 @@ class _Pending(Generic[V]):
 
 
 class SharedTable(Generic[K, V]):
-    """Entries of one table, by decoded key."""
+    """Entries of one table, by decoded key.
+
+    lost: keys of ours that ended without our doing. found: keys that the store has in our name
+    and that are news to us. displaced: keys that another owner's entry took over. The reader
+    empties these lists. malformed: how many entries could not be understood.
+    """
 
     def __init__(
         self,
@@ -52,6 +58,9 @@ class SharedTable(Generic[K, V]):
         """`decode` turns (key, value) text into typed form; both raise DecodeError."""
         self.name = name
         self.lost: list[K] = []
+        self.found: list[K] = []
+        self.displaced: list[K] = []
+        self.malformed = 0
         self._owner = owner
         self._decode = decode
         self._decode_key = decode_key
@@ -101,6 +110,23 @@ class SharedTable(Generic[K, V]):
         self._pending[key] = _Pending(None, now_s)
         return True
 
+    def values(self) -> set[V]:
+        """Return the effective values."""
+        return {value for key in self.keys() if (value := self.get(key)) is not None}
+
+    def has_ours(self, key: K) -> bool:
+        """Tell whether the store holds, or may hold, an entry of ours."""
+        held = self._held.get(key)
+        if held is not None and self._is_ours(held):
+            return True
+        pending = self._pending.get(key)
+        return pending is not None and pending.written_s is not None
+
+    def forget(self, key: K) -> bool:
+        """Drop a value of our own that the store never had; tell whether the effective value
+        changed."""
+        return key in self._pending and self._reveal(key)
+
     def written(self, key_text: str, now_s: float) -> None:
         """Note that the store has accepted the write of a key."""
         pending = self._pending.get(self._decode_key(key_text))
@@ -120,8 +146,8 @@ class SharedTable(Generic[K, V]):
         """Take the store's entry; return the key when its effective value changed.
 
         An entry of ours that ends without our doing (the session was lost) stays in effect, as
-        a value that the store does not have yet. Raises DecodeError when the entry is
-        malformed; the key then has no entry.
+        a value that the store does not have yet. One whose value is malformed is counted and is
+        like none. Raises DecodeError when the key is malformed; no entry can be under it.
         """
         key = self._decode_key(key_text)
         before = self.get(key)
@@ -130,12 +156,23 @@ class SharedTable(Generic[K, V]):
             self._pending[key] = _Pending(held.value, now_s)
             self.lost.append(key)
         if entry is not None:
-            value = self._decode(entry.key, entry.value)[1]
-            self._held[key] = Held(value, entry.owner, entry.is_persistent, now_s)
+            self._hold(key, held, entry, now_s)
         pending = self._pending.get(key)
         if pending is not None and self._is_answered(pending, self._held.get(key)):
             del self._pending[key]
         return key if self.get(key) != before else None
+
+    def _hold(self, key: K, before: Held[V] | None, entry: StateEntry, now_s: float) -> None:
+        try:
+            value = self._decode(entry.key, entry.value)[1]
+        except DecodeError:
+            self.malformed += 1
+            return
+        held = self._held[key] = Held(value, entry.owner, entry.is_persistent, now_s)
+        if not self._is_ours(held):
+            self.displaced.append(key)
+        elif key not in self._pending and (before is None or not self._is_ours(before)):
+            self.found.append(key)
 
     def _is_answered(self, pending: _Pending[V], held: Held[V] | None) -> bool:
         is_ours = held is not None and self._is_ours(held)

@@ -13,6 +13,7 @@ from midonet.agent.decisions.upcalls import PacketLoop
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.tags import device_tag
 from midonet.agent.simulation.result import LearnNeighbour
+from midonet.agent.soft_state.holdings import DEFAULT_LIMITS, HoldingLimits
 from midonet.agent.soft_state.outbox import StateWrite
 from midonet.agent.soft_state.replica import SoftStateReplica
 from midonet.agent.topology.view import BridgeView, Location, PortView, TopologyView
@@ -33,14 +34,21 @@ MAC_1, MAC_2 = 0x020000000001, 0x020000000002
 class Shell:
     """Decisions and their loop on a memory datapath, with time in the test's hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, mac_limits: HoldingLimits = DEFAULT_LIMITS) -> None:
         self.clock = ManualClock()
         self.datapath = MemoryDatapath(InProcessUnderlay(), clock=self.clock)
         self.requested: list[ObjectId] = []
         self.written: list[StateWrite] = []
         self.left: list[tuple[PortId, bytes]] = []
         soft_state = SoftStateReplica(ME, self.clock, self.written.append)
-        self.decisions = Decisions(ME, self.datapath, self.clock, soft_state, self.requested.extend)
+        self.decisions = Decisions(
+            ME,
+            self.datapath,
+            self.clock,
+            soft_state,
+            self.requested.extend,
+            mac_limits=mac_limits,
+        )
         self.loop = PacketLoop(self.datapath, self.decisions, self.clock, lambda: None)
         self.datapath.subscribe(lambda port_id, frame: self.left.append((port_id, frame)))
         for port_id, name in ((HERE, "tap1"), (THERE, "tap2")):
@@ -150,7 +158,7 @@ async def test_urgent_change_removes_at_once(shell: Shell) -> None:
 
 
 async def test_traffic_in_the_datapath_keeps_a_mac_learnt(shell: Shell) -> None:
-    shell.show_bridge()
+    shell.show_bridge(mac_ageing_s=15)
     await shell.send(frame())
     soft_state = shell.decisions.soft_state
     for _ in range(15):

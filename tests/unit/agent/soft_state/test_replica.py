@@ -3,9 +3,9 @@ from __future__ import annotations
 from uuid import UUID
 
 from midonet.agent.flows.program import LearnedMac
-from midonet.agent.flows.tags import mac_tag, neighbour_tag
+from midonet.agent.flows.tags import bridge_neighbour_tag, mac_tag, neighbour_tag
 from midonet.agent.simulation.result import LearnNeighbour
-from midonet.agent.soft_state.learning import MAC_EXPIRY_S, MacLearning
+from midonet.agent.soft_state.learning import Learnt, MacLearning
 from midonet.agent.soft_state.outbox import StateWrite
 from midonet.agent.soft_state.replica import (
     NEIGHBOUR_EXPIRY_S,
@@ -14,6 +14,7 @@ from midonet.agent.soft_state.replica import (
     SoftStateReplica,
 )
 from midonet.agent.topology.view import Neighbour, NeighbourState
+from midonet.model.coordination import MAC_AGEING_S
 from midonet.model.ids import BridgeId, HostId, PortId, RouterId
 from midonet.nsdb.store import DropState, PutState, StateEntry, StateTables, Table, TableChange
 from midonet.packets.addresses import parse_ip
@@ -92,19 +93,41 @@ def test_malformed_entries_of_others_are_ignored() -> None:
     assert replica.apply(change("not a port", OTHER)) == frozenset()
     assert replica.apply(change(str(THERE), OTHER, key="nonsense")) == frozenset()
     assert replica.mac_port(BRIDGE, 0, MAC) is None
+    assert replica.malformed == 2
+
+
+def test_malformed_entry_in_place_of_a_good_one_is_a_change_of_the_fact() -> None:
+    replica = Replica()
+    replica.mac_port(BRIDGE, 0, MAC)
+    replica.neighbour(ROUTER, ADDRESS)
+    replica.bridge_neighbour(BRIDGE, ADDRESS)
+    arp, router_arp = StateTables.bridge_arp(BRIDGE), StateTables.router_arp(ROUTER)
+    key = str(ADDRESS)
+    replica.apply(change(str(THERE), OTHER))
+    replica.apply(change(MAC_TEXT, OTHER, key=key, table=arp))
+    replica.apply(change(f'{{"mac":"{MAC_TEXT}"}}', OTHER, key=key, table=router_arp))
+
+    assert replica.apply(change("not a port", OTHER, seq=2)) == {TAG}
+    assert replica.apply(change("?", OTHER, key=key, table=arp, seq=2)) == {
+        bridge_neighbour_tag(BRIDGE, *ADDRESS)
+    }
+    assert replica.apply(change("{", OTHER, key=key, table=router_arp, seq=2)) == {NEIGHBOUR_TAG}
+    assert replica.mac_port(BRIDGE, 0, MAC) is None
+    assert replica.bridge_neighbour(BRIDGE, ADDRESS) is None
+    assert replica.neighbour(ROUTER, ADDRESS) is NeighbourState.UNKNOWN
 
 
 def test_mac_is_forgotten_after_its_last_use_and_kept_by_traffic() -> None:
     replica = Replica()
     learning = MacLearning(replica, replica.clock)
     seen = LearnedMac(BRIDGE, 0, MAC, HERE)
-    assert learning.learn(seen) == {TAG}
-    assert learning.learn(seen) == frozenset()
+    assert learning.learn(seen) == Learnt(frozenset({TAG}))
+    assert learning.learn(seen) == Learnt(frozenset())
     assert len(replica.sent) == 1
 
-    replica.clock.advance(MAC_EXPIRY_S - 1)
+    replica.clock.advance(MAC_AGEING_S - 1)
     learning.keep_alive(seen, replica.clock.now_s())
-    replica.clock.advance(MAC_EXPIRY_S - 1)
+    replica.clock.advance(MAC_AGEING_S - 1)
     assert learning.expire() == frozenset()
     replica.clock.advance(1)
     assert learning.expire() == {TAG}
@@ -118,7 +141,7 @@ def test_own_macs_of_an_earlier_run_expire_too() -> None:
     replica.mac_port(BRIDGE, 0, MAC)
     replica.apply(change(str(HERE), ME))
     assert learning.expire() == frozenset()
-    replica.clock.advance(MAC_EXPIRY_S)
+    replica.clock.advance(MAC_AGEING_S)
     assert learning.expire() == {TAG}
 
 
@@ -168,3 +191,38 @@ def test_tables_of_devices_that_left_the_view_are_forgotten() -> None:
     gone = replica.retain_devices(frozenset({ROUTER}))
     assert {table.table for table in gone} == {TABLE, StateTables.bridge_arp(BRIDGE)}
     assert replica.apply(change(str(THERE), OTHER)) == frozenset()
+
+
+def test_mac_that_moved_to_another_host_is_given_up_here() -> None:
+    replica = Replica()
+    learning = MacLearning(replica, replica.clock)
+    learning.learn(LearnedMac(BRIDGE, 0, MAC, HERE))
+    replica.apply(change(str(HERE), ME))
+    assert replica.apply(change(str(THERE), OTHER, seq=2)) == {TAG}
+    # Else our entry would win again as soon as the other host's ends.
+    assert learning.expire() == frozenset()
+    assert replica.sent[-1] == DropState(TABLE, MAC_TEXT, ME)
+    assert len(learning) == 0
+
+
+def test_mac_that_moves_between_ports_here_is_held_once() -> None:
+    replica = Replica()
+    learning = MacLearning(replica, replica.clock)
+    for port_id in (HERE, THERE, HERE):
+        assert learning.learn(LearnedMac(BRIDGE, 0, MAC, port_id)).tags == {TAG}
+    assert len(learning) == 1
+    assert learning.forget_port(THERE) == frozenset()
+    assert replica.mac_port(BRIDGE, 0, MAC) == HERE
+
+
+def test_neighbour_that_moved_to_another_host_is_given_up_here() -> None:
+    replica = Replica()
+    replica.learn_neighbour(LearnNeighbour(ROUTER, ADDRESS, MAC), HERE)
+    table = StateTables.router_arp(ROUTER)
+    [write] = replica.sent
+    replica.written(write)
+    record = f'{{"mac":"{MAC_TEXT}"}}'
+    replica.apply(change(record, OTHER, key=str(ADDRESS), table=table, seq=2))
+    assert replica.sent[-1] == DropState(table, str(ADDRESS), ME)
+    assert len(replica.neighbours_held) == 0
+    assert replica.neighbour(ROUTER, ADDRESS) == Neighbour(MAC)
