@@ -34,6 +34,7 @@ async def build_world(api: Api) -> World:
     bridge = await api.create("/bridges", name="b")
     router = await api.create("/routers", name="r")
     chain = await api.create("/chains", name="c")
+    target = await api.create("/chains", name="target")
     bridge_port = await api.create(bridge["ports"], type="Bridge")
     free_port = await api.create(bridge["ports"], type="Bridge")
     router_port = await api.create(router["ports"], type="Router", portSubnet=["10.0.0.1/24"])
@@ -42,6 +43,7 @@ async def build_world(api: Api) -> World:
             "bridges": bridge["id"],
             "routers": router["id"],
             "chains": chain["id"],
+            "target_chain": target["id"],
             "ports": bridge_port["id"],
             "free_port": free_port["id"],
             "router_port": router_port["id"],
@@ -70,7 +72,7 @@ BODIES: dict[str, Callable[[World], Body]] = {
     },
     "Rule": lambda world: {
         "type": "jump",
-        "jumpChainId": world.ids["chains"],
+        "jumpChainId": world.ids["target_chain"],
         "condInvert": True,
         "inPorts": [world.ids["ports"]],
         "dlType": 0x86DD,

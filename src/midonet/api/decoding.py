@@ -12,19 +12,24 @@ import msgspec
 
 from midonet.errors import ValidationError, Violation
 from midonet.model.schema import ResourceSchema
+from midonet.model.validation import broken
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 """Largest request body, before and after decompression."""
 
+_raw = msgspec.json.Decoder()
 _PLACE = re.compile(r"^(?P<rule>.*?)(?: - at `(?:key in )?\$\.?(?P<property>[^`]*)`)?$", re.DOTALL)
 
 
 def decode_body(schema: ResourceSchema[msgspec.Struct], body: bytes) -> msgspec.Struct:
-    """Decode the body of a resource. An empty body counts as `{}`. Raises ValidationError."""
+    """Decode the body of a resource. Raises ValidationError, for an empty body too: in a PUT
+    it would reset every field."""
+    if not body:
+        raise ValidationError((Violation("body", "must not be empty"),))
     try:
-        return _decoder(schema.body_type).decode(body or b"{}")
+        return _decoder(schema.body_type).decode(body)
     except msgspec.ValidationError as error:
-        raise ValidationError((_violation(str(error)),)) from None
+        raise ValidationError((_violation(str(error), body),)) from None
     except msgspec.DecodeError as error:
         raise ValidationError((Violation("body", f"is not valid JSON: {error}"),)) from None
     except UnicodeDecodeError:
@@ -38,9 +43,28 @@ def _decoder(body_type: type[msgspec.Struct]) -> msgspec.json.Decoder[msgspec.St
     return msgspec.json.Decoder(body_type, strict=False)
 
 
-def _violation(message: str) -> Violation:
+def _violation(message: str, body: bytes) -> Violation:
     """Split a decoder's message, `rule - at `$.property``, into property and rule."""
     match = _PLACE.match(message)
     assert match is not None
     rule = match["rule"].replace("`", "")
-    return Violation(match["property"] or "body", rule[:1].lower() + rule[1:])
+    rule = rule[:1].lower() + rule[1:]
+    place = match["property"] or ""
+    value = _value_at(place, body)
+    if isinstance(value, str | int | float):
+        return broken(place, rule, value)
+    return Violation(place or "body", rule)
+
+
+def _value_at(place: str, body: bytes) -> object:
+    """Return the value at `name.name` of a document; None when it is deeper or not there, or
+    when what follows it in the document is malformed."""
+    try:
+        value = _raw.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    for name in place.split("."):
+        if not isinstance(value, dict):
+            return None
+        value = value.get(name)
+    return value

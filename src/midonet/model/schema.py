@@ -24,7 +24,7 @@ import msgspec
 
 from midonet.errors import DecodeError, ValidationError, Violation
 from midonet.model.references import Reference, references_from
-from midonet.model.validation import TextFormat
+from midonet.model.validation import TextFormat, broken
 
 R = TypeVar("R", bound=msgspec.Struct)
 VENDOR = "application/vnd.org.midonet."
@@ -284,13 +284,18 @@ def _canonical(field: FieldSchema, given: Any, violations: list[Violation]) -> A
     """Return text (or each text of a list) in the canonical form of its format."""
     text_format = field.facts.text_format
     assert text_format is not None
-    try:
-        if isinstance(given, str):
-            return text_format.canonical(given)
-        return type(given)(text_format.canonical(item) for item in given)
-    except DecodeError:
-        violations.append(Violation(field.external, text_format.rule))
-        return given
+    items = [given] if isinstance(given, str) else given
+    canonical = []
+    for item in items:
+        try:
+            canonical.append(text_format.canonical(item))
+        except DecodeError:
+            violations.append(broken(field.external, text_format.rule, item))
+            continue
+        rule = None if text_format.unusable is None else text_format.unusable(canonical[-1])
+        if rule is not None:
+            violations.append(broken(field.external, rule, item))
+    return canonical[0] if isinstance(given, str) and canonical else type(given)(canonical)
 
 
 def copy_fields(

@@ -9,6 +9,7 @@ from msgspec import Meta, Struct, field
 
 from midonet.errors import ValidationError, Violation
 from midonet.model.chains import Chain, Condition, FragmentPolicy, PortRange, Rule, RuleAction
+from midonet.model.condition_rules import contradictions
 from midonet.model.ids import ChainId, RuleId
 from midonet.model.schema import (
     CREATE_ONLY,
@@ -20,7 +21,16 @@ from midonet.model.schema import (
     link_to,
     text,
 )
-from midonet.model.validation import IP, MAC, MAC_MASK, format_mac_mask, invalid, parse_mac_mask
+from midonet.model.schema_devices import Name, ProjectName
+from midonet.model.validation import (
+    IP,
+    MAC,
+    MAC_MASK,
+    broken,
+    format_mac_mask,
+    invalid,
+    parse_mac_mask,
+)
 from midonet.packets.addresses import parse_ip, parse_prefix
 
 MAC_MASK_ALL = 0xFFFF_FFFF_FFFF
@@ -31,8 +41,8 @@ class ChainResource(Struct, frozen=True, kw_only=True, rename="camel"):
 
     id: Annotated[UUID | None, CREATE_ONLY] = None
     uri: Annotated[str | None, link_to("/chains/{id}")] = None
-    project_id: Annotated[str, Meta(max_length=1024)] | None = field(default=None, name="tenantId")
-    name: Annotated[str, Meta(max_length=255)] | None = None
+    project_id: ProjectName | None = field(default=None, name="tenantId")
+    name: Name | None = None
     rules: Annotated[str | None, link_to("/chains/{id}/rules")] = None
 
 
@@ -51,7 +61,20 @@ class RuleResource(Struct, frozen=True, kw_only=True, rename="camel"):
 
     kind: accept, drop, reject, return or jump.
     position: place in the chain, from 1; the rules behind it move by one.
-    jump_chain_id: required for jump.
+    jump_chain_id: required for jump, and only for it; another chain than the rule's own.
+    in_ports_inverted: like every inversion, needs the property that it inverts.
+    traversed_device_id: bridge, router or port that the packet has passed.
+    vlan: 0 matches any; another value excludes `noVlan`.
+    eth_src_mask: needs `dlSrc`.
+    eth_dst_mask: needs `dlDst`.
+    ip_tos: of IPv4 and IPv6 packets, so of no other dlType.
+    ip_proto: of IPv4 and IPv6 packets, so of no other dlType.
+    ip_src_address: of IPv4, IPv6 or ARP; must be able to occur in frames of `dlType`.
+    ip_src_length: needs `nwSrcAddress`.
+    ip_dst_address: of IPv4, IPv6 or ARP; must be able to occur in frames of `dlType`.
+    ip_dst_length: needs `nwDstAddress`.
+    l4_src: port of TCP, UDP or SCTP, or ICMP type (up to 255), so of no other nwProto.
+    l4_dst: port of TCP, UDP or SCTP, or ICMP code (up to 255), so of no other nwProto.
     fragment_policy: any, nonheader, header or unfragmented; null means header when the rule
         matches on transport ports, else any.
     """
@@ -169,8 +192,7 @@ def rule_to_model(resource: RuleResource, current: Rule | None) -> Rule:
         raise invalid(
             "type", f"{resource.kind!r} is not supported; supported types are {supported}"
         ) from None
-    if action is RuleAction.JUMP and resource.jump_chain_id is None:
-        raise invalid("jumpChainId", "is required for a jump rule")
+    _check_jump(action, resource)
     assert resource.id is not None
     assert resource.chain_id is not None
     return Rule(
@@ -178,15 +200,23 @@ def rule_to_model(resource: RuleResource, current: Rule | None) -> Rule:
         chain_id=ChainId(resource.chain_id),
         action=action,
         condition=condition_to_model(resource),
-        jump_chain_id=ChainId(resource.jump_chain_id)
-        if action is RuleAction.JUMP and resource.jump_chain_id is not None
-        else None,
+        jump_chain_id=None if resource.jump_chain_id is None else ChainId(resource.jump_chain_id),
     )
+
+
+def _check_jump(action: RuleAction, resource: RuleResource) -> None:
+    target = resource.jump_chain_id
+    if action is RuleAction.JUMP and target is None:
+        raise invalid("jumpChainId", "is required for a jump rule")
+    if action is not RuleAction.JUMP and target is not None:
+        raise ValidationError([broken("jumpChainId", f"must be null for type {action}", target)])
+    if target is not None and target == resource.chain_id:
+        raise ValidationError([broken("jumpChainId", "must not be the rule's own chain", target)])
 
 
 def condition_to_model(resource: RuleResource) -> Condition:
     """Return the condition of a rule. Raises ValidationError."""
-    violations: list[Violation] = []
+    violations = list(contradictions(resource))
     condition = Condition(
         **{name: getattr(resource, name) for name in _ALIKE},
         eth_src_mask=_mac_mask(resource.eth_src_mask),
@@ -219,7 +249,7 @@ def _prefix(
         return None
     bits = parse_ip(address).version.bits
     if length is not None and length > bits:
-        violations.append(Violation(f"{name}Length", f"must be at most {bits}"))
+        violations.append(broken(f"{name}Length", f"must be at most {bits}", length))
     return f"{address}/{bits if length is None else min(length, bits)}"
 
 
@@ -229,7 +259,7 @@ def _range(
     if given is None:
         return None
     if given.start > given.end:
-        violations.append(Violation(name, "start must not be above end"))
+        violations.append(broken(name, "start must not be above end", given))
     return PortRange(given.start, given.end)
 
 

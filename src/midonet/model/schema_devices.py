@@ -8,6 +8,7 @@ from uuid import UUID
 from msgspec import Meta, Struct, field
 
 from midonet.errors import ValidationError, Violation
+from midonet.model.address_rules import unusable_host
 from midonet.model.devices import Bridge, NextHopKind, Route, Router
 from midonet.model.ids import PortId, RouteId, RouterId
 from midonet.model.schema import (
@@ -20,11 +21,17 @@ from midonet.model.schema import (
     link_to,
     text,
 )
-from midonet.model.validation import IP, invalid
-from midonet.packets.addresses import IpAddress, IpPrefix, parse_ip, parse_prefix
+from midonet.model.validation import IP, PRINTABLE, broken, invalid
+from midonet.packets.addresses import (
+    IpAddress,
+    IpPrefix,
+    IpVersion,
+    parse_ip,
+    parse_prefix,
+)
 
-Name = Annotated[str, Meta(max_length=255)]
-ProjectName = Annotated[str, Meta(max_length=1024)]
+Name = Annotated[str, Meta(max_length=255, pattern=PRINTABLE)]
+ProjectName = Annotated[str, Meta(max_length=1024, pattern=PRINTABLE)]
 
 
 class BridgeResource(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -126,7 +133,10 @@ class RouteResource(Struct, frozen=True, kw_only=True, rename="camel"):
     destination_address: network that the route is for, with `dstNetworkLength`.
     source_address: the route is only for packets from this network.
     next_hop_port_id: port of this router; required for Normal and Local.
-    gateway: next hop behind the port; null when the destination is directly connected.
+    gateway: next hop behind the port of a Normal route: the unicast address of a neighbour, not
+        an address of the port itself nor the network or broadcast address of its subnets. Null
+        when the destination is directly connected; 0.0.0.0, 255.255.255.255 and :: are taken
+        for null.
     weight: the lowest wins among routes of equal destination length.
     learned: true for a route learned by a routing protocol.
     """
@@ -144,7 +154,7 @@ class RouteResource(Struct, frozen=True, kw_only=True, rename="camel"):
     next_hop_port_id: UUID | None = field(default=None, name="nextHopPort")
     gateway: Annotated[str | None, text(IP)] = field(default=None, name="nextHopGateway")
     weight: Annotated[int, Meta(ge=0, le=0x7FFF_FFFF)] = 0
-    attributes: Annotated[str, Meta(max_length=4096)] | None = None
+    attributes: Annotated[str, Meta(max_length=4096, pattern=PRINTABLE)] | None = None
     learned: Annotated[bool, READ_ONLY] = False
     router: Annotated[str | None, link_to("/routers/{router_id}")] = None
 
@@ -159,17 +169,14 @@ def route_to_model(resource: RouteResource, current: Route | None) -> Route:
         resource.destination_address, resource.destination_length, "dstNetworkLength"
     )
     source = _prefix(resource.source_address, resource.source_length, "srcNetworkLength")
+    gateway = _gateway(resource.gateway)
     violations = []
     if source.version is not destination.version:
         violations.append(
             Violation("srcNetworkAddr", "must be of the same IP version as dstNetworkAddr")
         )
-    if resource.gateway is not None and parse_ip(resource.gateway).version is not (
-        destination.version
-    ):
-        violations.append(
-            Violation("nextHopGateway", "must be of the same IP version as dstNetworkAddr")
-        )
+    if gateway is not None:
+        violations += _gateway_violations(kind, gateway, destination.version)
     if kind in (NextHopKind.NORMAL, NextHopKind.LOCAL) and resource.next_hop_port_id is None:
         violations.append(Violation("nextHopPort", f"is required for a {kind} route"))
     if violations:
@@ -185,10 +192,34 @@ def route_to_model(resource: RouteResource, current: Route | None) -> Route:
         next_hop_port_id=None
         if resource.next_hop_port_id is None
         else PortId(resource.next_hop_port_id),
-        gateway=resource.gateway,
+        gateway=None if gateway is None else str(gateway),
         weight=resource.weight,
         attributes=resource.attributes,
     )
+
+
+_V4_BROADCAST = IpAddress(IpVersion.V4, 0xFFFF_FFFF)
+
+
+def _gateway(text_form: str | None) -> IpAddress | None:
+    """Return the next hop, None also for the addresses by which old clients say so."""
+    if text_form is None:
+        return None
+    address = parse_ip(text_form)
+    return None if address.value == 0 or address == _V4_BROADCAST else address
+
+
+def _gateway_violations(
+    kind: NextHopKind, gateway: IpAddress, version: IpVersion
+) -> list[Violation]:
+    name = "nextHopGateway"
+    if kind is not NextHopKind.NORMAL:
+        return [broken(name, f"must be null for a {kind} route", str(gateway))]
+    if gateway.version is not version:
+        rule = "must be of the same IP version as dstNetworkAddr"
+        return [broken(name, rule, str(gateway))]
+    unusable = unusable_host(gateway)
+    return [] if unusable is None else [broken(name, unusable, str(gateway))]
 
 
 def _prefix(address: str, length: int, field_name: str) -> IpPrefix:

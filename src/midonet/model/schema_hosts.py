@@ -25,7 +25,13 @@ from midonet.model.schema import (
     link_to,
     text,
 )
-from midonet.model.validation import INTERFACE_NAME, IP, MAC
+from midonet.model.validation import (
+    HOST_IP,
+    INTERFACE_NAME,
+    PRINTABLE,
+    UNDERLAY_IP,
+    UNICAST_MAC,
+)
 
 _STATUS_UP = 1
 _STATUS_LINK = 2
@@ -108,18 +114,22 @@ class TunnelZoneResource(Struct, frozen=True, kw_only=True, rename="camel"):
 
     id: Annotated[UUID | None, CREATE_ONLY] = None
     uri: Annotated[str | None, link_to("/tunnel_zones/{id}")] = None
-    name: Annotated[str, Meta(min_length=1, max_length=255), REQUIRED] = ""
+    name: Annotated[str, Meta(min_length=1, max_length=255, pattern=PRINTABLE), REQUIRED] = ""
     kind: Annotated[TunnelKind, REQUIRED] = field(default=TunnelKind.VXLAN, name="type")
     hosts: Annotated[str | None, link_to("/tunnel_zones/{id}/hosts")] = None
 
 
 class TunnelZoneHostResource(Struct, frozen=True, kw_only=True, rename="camel"):
-    """Membership of a host in a tunnel zone, with its underlay address."""
+    """Membership of a host in a tunnel zone, with its underlay address.
+
+    address: unicast address of this host, not link-local; no two members of a zone have the
+        same.
+    """
 
     uri: Annotated[str | None, link_to("/tunnel_zones/{tunnel_zone_id}/hosts/{host_id}")] = None
     tunnel_zone_id: Annotated[UUID | None, READ_ONLY] = None
     host_id: Annotated[UUID | None, REQUIRED] = None
-    address: Annotated[str, REQUIRED, text(IP)] = field(default="", name="ipAddress")
+    address: Annotated[str, REQUIRED, text(UNDERLAY_IP)] = field(default="", name="ipAddress")
     tunnel_zone: Annotated[str | None, link_to("/tunnel_zones/{tunnel_zone_id}")] = None
     host: Annotated[str | None, link_to("/hosts/{host_id}")] = None
 
@@ -142,11 +152,13 @@ def tunnel_zone_host_to_model(
 class MacEntryResource(Struct, frozen=True, kw_only=True, rename="camel"):
     """A MAC address and the bridge port behind which it is, learned or posted.
 
+    mac: of one interface, neither a group address nor zero.
+    port_id: port of this bridge, untagged or in the table's VLAN.
     vlan_id: VLAN of the table; the one in the URI wins over the one in a body.
     """
 
     uri: Annotated[str | None, link_to("")] = None
-    mac: Annotated[str, REQUIRED, text(MAC)] = field(default="", name="macAddr")
+    mac: Annotated[str, REQUIRED, text(UNICAST_MAC)] = field(default="", name="macAddr")
     port_id: Annotated[UUID | None, REQUIRED] = None
     vlan_id: Annotated[int, Meta(ge=0, le=4094)] = 0
     bridge_id: Annotated[UUID | None, READ_ONLY] = None
@@ -155,11 +167,15 @@ class MacEntryResource(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class ArpEntryResource(Struct, frozen=True, kw_only=True, rename="camel"):
-    """A neighbour that a bridge answers for. IPv4 (ARP) or IPv6 (neighbour discovery)."""
+    """A neighbour that a bridge answers for. IPv4 (ARP) or IPv6 (neighbour discovery).
+
+    ip: unicast address of one host; not unspecified, loopback or IPv4-mapped.
+    mac: of one interface, neither a group address nor zero.
+    """
 
     uri: Annotated[str | None, link_to("")] = None
-    ip: Annotated[str, REQUIRED, text(IP)] = ""
-    mac: Annotated[str, REQUIRED, text(MAC)] = ""
+    ip: Annotated[str, REQUIRED, text(HOST_IP)] = ""
+    mac: Annotated[str, REQUIRED, text(UNICAST_MAC)] = ""
     bridge_id: Annotated[UUID | None, READ_ONLY] = None
     bridge: Annotated[str | None, link_to("/bridges/{bridge_id}")] = None
 

@@ -13,6 +13,7 @@ from uuid import UUID
 from msgspec import Meta, Struct, field
 
 from midonet.errors import ValidationError, Violation
+from midonet.model.address_rules import unusable_interface
 from midonet.model.devices import Port
 from midonet.model.ids import BridgeId, ChainId, HostId, PortId, RouterId
 from midonet.model.schema import (
@@ -25,8 +26,22 @@ from midonet.model.schema import (
     link_to,
     text,
 )
-from midonet.model.validation import INTERFACE_NAME, IPV4, PREFIX, UNICAST_MAC, invalid
-from midonet.packets.addresses import IpPrefix, IpVersion, format_ip, parse_prefix
+from midonet.model.validation import (
+    INTERFACE_NAME,
+    INTERFACE_PREFIX,
+    IPV4,
+    PRINTABLE,
+    UNICAST_MAC,
+    broken,
+    invalid,
+)
+from midonet.packets.addresses import (
+    IpPrefix,
+    IpVersion,
+    format_ip,
+    parse_ip,
+    parse_prefix,
+)
 
 BRIDGE_PORT_TYPES = ("Bridge", "ExteriorBridge", "InteriorBridge")
 ROUTER_PORT_TYPES = ("Router", "ExteriorRouter", "InteriorRouter")
@@ -43,8 +58,16 @@ class PortResource(Struct, frozen=True, kw_only=True, rename="camel"):
     peer_port_id: port this one is linked to; a body counts only while the port is not linked.
     active: the interface is up at a host whose agent is alive.
     vlan_id: bridge ports; 0 means untagged.
-    addresses: router ports; address/length, at most one IPv4 and one IPv6.
-    mac: router ports; the server chooses one when null.
+    network_address: router ports; must be the network of `portAddress`, and needs it. Like
+        `networkLength` and `portAddress`, read only while `portSubnet` is empty.
+    network_length: router ports; needs `portAddress`, and above 0 with it.
+    port_address: router ports; unicast address, as in `portSubnet`.
+    addresses: router ports; address/length, at most one IPv4 and one IPv6. Unicast and not
+        loopback, IPv4-mapped or 0.0.0.0/8; not the network or broadcast address of an IPv4
+        subnet; length above 0.
+    mac: router ports; unicast and not zero; the server chooses one when null.
+    vni: router ports.
+    off_ramp_vxlan: router ports.
     """
 
     id: Annotated[UUID | None, CREATE_ONLY] = None
@@ -55,7 +78,7 @@ class PortResource(Struct, frozen=True, kw_only=True, rename="camel"):
     inbound_filter_id: UUID | None = None
     outbound_filter_id: UUID | None = None
     tunnel_key: Annotated[int, READ_ONLY] = 0
-    vif_id: Annotated[str, Meta(max_length=255)] | None = None
+    vif_id: Annotated[str, Meta(max_length=255, pattern=PRINTABLE)] | None = None
     host_id: UUID | None = None
     interface_name: Annotated[str | None, text(INTERFACE_NAME)] = None
     peer_port_id: UUID | None = field(default=None, name="peerId")
@@ -70,7 +93,9 @@ class PortResource(Struct, frozen=True, kw_only=True, rename="camel"):
     network_address: Annotated[str | None, text(IPV4)] = None
     network_length: Annotated[int, Meta(ge=0, le=32)] = 0
     port_address: Annotated[str | None, text(IPV4)] = None
-    addresses: Annotated[tuple[str, ...], text(PREFIX)] = field(default=(), name="portSubnet")
+    addresses: Annotated[tuple[str, ...], text(INTERFACE_PREFIX)] = field(
+        default=(), name="portSubnet"
+    )
     mac: Annotated[str | None, text(UNICAST_MAC)] = field(default=None, name="portMac")
     vni: Annotated[int, Meta(ge=0, le=0xFFFFFF)] = field(default=0, name="rtrPortVni")
     off_ramp_vxlan: bool = False
@@ -105,7 +130,7 @@ def port_to_model(resource: PortResource, current: Port | None) -> Port:
     ValidationError.
     """
     is_router_port = _is_router_port(resource, current)
-    violations = []
+    violations = _misplaced(resource, is_router_port=is_router_port)
     if (resource.host_id is None) != (resource.interface_name is None):
         violations.append(Violation("interfaceName", "hostId and interfaceName go together"))
     addresses = _addresses(resource, violations) if is_router_port else ()
@@ -132,11 +157,11 @@ def port_to_model(resource: PortResource, current: Port | None) -> Port:
         interface_name=bound[1],
         previous_host_id=current.previous_host_id if current else None,
         peer_port_id=PortId(peer_id) if peer_id is not None else None,
-        vlan_id=0 if is_router_port else resource.vlan_id,
+        vlan_id=resource.vlan_id,
         addresses=addresses,
-        mac=_mac(resource, current) if is_router_port else None,
-        vni=resource.vni if is_router_port else 0,
-        off_ramp_vxlan=is_router_port and resource.off_ramp_vxlan,
+        mac=_mac(resource, current),
+        vni=resource.vni,
+        off_ramp_vxlan=resource.off_ramp_vxlan,
     )
 
 
@@ -170,25 +195,56 @@ def _mac(resource: PortResource, current: Port | None) -> str | None:
 def _addresses(resource: PortResource, violations: list[Violation]) -> tuple[str, ...]:
     """Return the addresses a router port stands for, whichever view the caller filled in."""
     addresses = resource.addresses
-    if not addresses and resource.port_address is not None:
-        addresses = (f"{resource.port_address}/{resource.network_length}",)
-    parsed = [parse_prefix(address) for address in addresses]
-    versions = [prefix.version for prefix in parsed]
+    if not addresses:
+        return _single_address(resource, violations)
+    versions = [parse_prefix(address).version for address in addresses]
     if len(set(versions)) != len(versions):
-        violations.append(Violation("portSubnet", "at most one IPv4 and one IPv6 address"))
-    if not all(is_interface_address(prefix) for prefix in parsed):
-        violations.append(Violation("portSubnet", "must be unicast addresses"))
+        rule = "at most one IPv4 and one IPv6 address"
+        violations.append(broken("portSubnet", rule, addresses))
     return addresses
 
 
-def is_interface_address(prefix: IpPrefix) -> bool:
-    """Tell whether an interface can have this address: neither unspecified nor multicast.
+def _single_address(resource: PortResource, violations: list[Violation]) -> tuple[str, ...]:
+    """Return the address of `portAddress`, `networkAddress` and `networkLength`."""
+    network, length = resource.network_address, resource.network_length
+    if resource.port_address is None:
+        if network is not None:
+            violations.append(broken("networkAddress", "needs portAddress", network))
+        if length:
+            violations.append(broken("networkLength", "needs portAddress", length))
+        return ()
+    address = parse_ip(resource.port_address)
+    prefix = IpPrefix(address.version, address.value, length)
+    rule = unusable_interface(prefix)
+    if rule is not None:
+        name = "portAddress" if length else "networkLength"
+        violations.append(broken(name, rule, str(prefix)))
+    elif network is not None and not prefix.contains(parse_ip(network)):
+        rule = f"must be the network of portAddress {prefix}"
+        violations.append(broken("networkAddress", rule, network))
+    return (str(prefix),)
 
-    Class E is refused with IPv4 multicast (RFC 1112 section 4).
-    """
-    if prefix.version is IpVersion.V4:
-        return 0 < prefix.value < 0xE000_0000
-    return prefix.value != 0 and prefix.value >> 120 != 0xFF
+
+_ROUTER_ONLY = (
+    ("networkAddress", "network_address"),
+    ("networkLength", "network_length"),
+    ("portAddress", "port_address"),
+    ("portSubnet", "addresses"),
+    ("portMac", "mac"),
+    ("rtrPortVni", "vni"),
+    ("offRampVxlan", "off_ramp_vxlan"),
+)
+_BRIDGE_ONLY = (("vlanId", "vlan_id"),)
+
+
+def _misplaced(resource: PortResource, *, is_router_port: bool) -> list[Violation]:
+    """Return what only a port of the other kind of device can have."""
+    names, owner = (_BRIDGE_ONLY, "bridge") if is_router_port else (_ROUTER_ONLY, "router")
+    return [
+        broken(external, f"is for {owner} ports only", value)
+        for external, name in names
+        if (value := getattr(resource, name))
+    ]
 
 
 def port_from_model(port: Port) -> PortResource:

@@ -1,7 +1,8 @@
 """Text formats of the model and the canonical form in which they are stored.
 
 A `TextFormat` is a name, the rule in words, and a function that returns the canonical text or
-raises `DecodeError`. Nothing here does I/O; whether a referent exists is the store's business.
+raises `DecodeError`; beside the form it may check the meaning (`midonet.model.address_rules`).
+Nothing here does I/O; whether a referent exists is the store's business.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from midonet.errors import DecodeError, ValidationError, Violation
+from midonet.model.address_rules import unusable_host, unusable_interface, unusable_underlay
 from midonet.packets.addresses import (
     IpVersion,
     format_mac,
@@ -20,17 +24,24 @@ from midonet.packets.addresses import (
     parse_prefix,
 )
 
-_INTERFACE_NAME = re.compile(r"[^\s/\x00-\x1f:]{1,15}", re.ASCII)
+_INTERFACE_NAME = re.compile(rb"[^\s/\x00-\x1f\x7f\xa0:]{1,15}")
+_SHOWN_CHARACTERS = 64
+PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
+"""Pattern of names: no control characters, which would break the lines that show them."""
 _CISCO_MAC = re.compile(r"[0-9a-fA-F]{4}\.[0-9a-fA-F]{4}\.[0-9a-fA-F]{4}")
 
 
 @dataclass(frozen=True, slots=True)
 class TextFormat:
-    """A format of text. `name` is the format word in OpenAPI, `rule` the sentence in errors."""
+    """A format of text. `name` is the format word in OpenAPI, `rule` the sentence in errors.
+
+    unusable: returns what is wrong with the meaning of a canonical text, as a sentence, or None.
+    """
 
     name: str
     rule: str
     canonical: Callable[[str], str]
+    unusable: Callable[[str], str | None] | None = None
 
 
 def canonical_ip(text: str) -> str:
@@ -85,24 +96,46 @@ def format_mac_mask(value: int) -> str:
 def canonical_interface_name(text: str) -> str:
     """Return a Linux interface name unchanged (1 to 15 octets, no space, `/` or `:`).
 
-    Raises DecodeError. Source: dev_valid_name() in net/core/dev.c.
+    Raises DecodeError. Source: dev_valid_name() in net/core/dev.c, which looks at octets and
+    takes 0xa0 for a space; control characters are refused beside.
     """
-    if text in (".", "..") or not _INTERFACE_NAME.fullmatch(text):
+    if text in (".", "..") or not _INTERFACE_NAME.fullmatch(text.encode()):
         raise DecodeError(f"not an interface name: {text!r}")
     return text
 
 
 IP = TextFormat("ip", "must be an IPv4 or IPv6 address", canonical_ip)
 IPV4 = TextFormat("ipv4", "must be an IPv4 address", canonical_ipv4)
-PREFIX = TextFormat("prefix", "must be address/length", canonical_prefix)
+HOST_IP = TextFormat(
+    "ip", IP.rule, canonical_ip, unusable=lambda text: unusable_host(parse_ip(text))
+)
+UNDERLAY_IP = TextFormat(
+    "ip", IP.rule, canonical_ip, unusable=lambda text: unusable_underlay(parse_ip(text))
+)
+INTERFACE_PREFIX = TextFormat(
+    "prefix",
+    "must be address/length",
+    canonical_prefix,
+    unusable=lambda text: unusable_interface(parse_prefix(text)),
+)
 MAC = TextFormat("mac", "must be a MAC address", canonical_mac)
-UNICAST_MAC = TextFormat("mac", "must be a unicast MAC address", canonical_unicast_mac)
+UNICAST_MAC = TextFormat(
+    "unicast-mac", "must be a unicast MAC address other than zero", canonical_unicast_mac
+)
 MAC_MASK = TextFormat("mac-mask", "must be a MAC mask such as ffff.ffff.ffff", canonical_mac_mask)
 INTERFACE_NAME = TextFormat(
-    "interface-name", "must be an interface name of 1 to 15 characters", canonical_interface_name
+    "interface-name", "must be an interface name of 1 to 15 octets", canonical_interface_name
 )
 
 
 def invalid(field: str, rule: str) -> ValidationError:
     """Return the error for one broken rule."""
     return ValidationError((Violation(field, rule),))
+
+
+def broken(field: str, rule: str, value: object) -> Violation:
+    """Return a broken rule with the value that breaks it, cut to a line."""
+    shown = msgspec.json.encode(value).decode(errors="replace")
+    if len(shown) > _SHOWN_CHARACTERS:
+        shown = shown[:_SHOWN_CHARACTERS] + "..."
+    return Violation(field, f"{rule}: {shown}")

@@ -9,11 +9,12 @@ import msgspec
 from midonet.api.call import Call, Endpoint
 from midonet.api.crud import StoredResource, endpoints_of, nested_endpoints
 from midonet.errors import NotFoundError, UserError
-from midonet.model.chains import Chain, Rule
-from midonet.model.devices import Port
+from midonet.model.chains import Chain, Condition, Rule
+from midonet.model.devices import Bridge, Port, Router
+from midonet.model.ids import ObjectId
 from midonet.model.schema_chains import CHAIN, RULE, RuleResource
 from midonet.model.validation import invalid
-from midonet.nsdb.store import Create, Operation, Update
+from midonet.nsdb.store import Create, Operation, Store, Update
 
 CHAINS = StoredResource(
     schema=CHAIN,
@@ -31,17 +32,33 @@ async def _plan_rule(call: Call, resource: RuleResource, rule: Rule) -> list[Ope
     rule_ids = list(chain.value.rule_ids)
     if resource.position > len(rule_ids) + 1:
         raise UserError("Position exceeds number of rules in chain", field="position")
-    for name, port_ids in (
-        ("inPorts", rule.condition.in_port_ids),
-        ("outPorts", rule.condition.out_port_ids),
-    ):
-        found = await call.store.get_many(Port, port_ids) if port_ids else {}
-        for port_id in port_ids:
-            if port_id not in found:
-                raise invalid(name, f"There is no Port with ID {port_id}.")
+    await _require_referents(call.store, rule.condition)
     rule_ids.insert(resource.position - 1, rule.id)
     longer = msgspec.structs.replace(chain.value, rule_ids=tuple(rule_ids))
     return [Create(rule), Update(longer, chain.version)]
+
+
+async def _require_referents(store: Store, condition: Condition) -> None:
+    """Raise ValidationError when a condition names what does not exist."""
+    for name, port_ids in (
+        ("inPorts", condition.in_port_ids),
+        ("outPorts", condition.out_port_ids),
+    ):
+        found = await store.get_many(Port, port_ids) if port_ids else {}
+        for port_id in port_ids:
+            if port_id not in found:
+                raise invalid(name, f"There is no Port with ID {port_id}.")
+    device_id = condition.traversed_device_id
+    if device_id is not None and not await _is_device(store, device_id):
+        rule = f"There is no Bridge, Router or Port with ID {device_id}."
+        raise invalid("traversedDevice", rule)
+
+
+async def _is_device(store: Store, object_id: ObjectId) -> bool:
+    for kind in (Bridge, Router, Port):
+        if await store.get(kind, object_id) is not None:
+            return True
+    return False
 
 
 async def _present_rules(call: Call, rules: Sequence[Rule]) -> list[RuleResource]:

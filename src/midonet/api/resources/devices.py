@@ -5,13 +5,15 @@ from __future__ import annotations
 from midonet.api.call import Call, Endpoint
 from midonet.api.crud import StoredResource, endpoints_of, nested_endpoints, require
 from midonet.api.resources.tables import forget_tables
-from midonet.errors import NotFoundError
+from midonet.errors import NotFoundError, ValidationError
+from midonet.model.address_rules import unusable_gateway
 from midonet.model.devices import Bridge, Port, Route
 from midonet.model.ids import ObjectId
 from midonet.model.schema_devices import BRIDGE, ROUTE, ROUTER, RouteResource
-from midonet.model.validation import invalid
+from midonet.model.validation import broken, invalid
 from midonet.nsdb import deletion
 from midonet.nsdb.store import Check, Create, Operation
+from midonet.packets.addresses import parse_ip, parse_prefix
 
 _ALL = frozenset(("LIST", "GET", "POST", "PUT", "DELETE"))
 
@@ -32,7 +34,16 @@ async def _plan_route(call: Call, resource: RouteResource, route: Route) -> list
     if port.value.router_id != route.router_id:
         await require(call.store, ROUTER, route.router_id)
         raise invalid("nextHopPort", "must be a port of this router")
-    return [Check(Port, route.next_hop_port_id), Create(route)]
+    if route.gateway is not None:
+        _require_neighbour(route.gateway, port.value)
+    return [Check(Port, route.next_hop_port_id, port.version), Create(route)]
+
+
+def _require_neighbour(gateway: str, port: Port) -> None:
+    """Raise ValidationError for a next hop that no neighbour behind the port can be."""
+    rule = unusable_gateway(parse_ip(gateway), map(parse_prefix, port.addresses))
+    if rule is not None:
+        raise ValidationError([broken("nextHopGateway", rule, gateway)])
 
 
 BRIDGES = StoredResource(

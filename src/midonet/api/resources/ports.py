@@ -20,7 +20,8 @@ from midonet.api.crud import (
     require,
 )
 from midonet.api.resources.bindings import plan_binding
-from midonet.errors import ConflictError, NotFoundError
+from midonet.errors import ConflictError, NotFoundError, ValidationError
+from midonet.model.address_rules import unusable_gateway
 from midonet.model.devices import NextHopKind, Port, Route
 from midonet.model.hosts import PortLocation
 from midonet.model.ids import PortId, RouteId
@@ -34,9 +35,9 @@ from midonet.model.schema_ports import (
     PortLinkResource,
     PortResource,
 )
-from midonet.model.validation import invalid
+from midonet.model.validation import broken, invalid
 from midonet.nsdb.store import Create, Delete, Operation, Store, Update, Versioned
-from midonet.packets.addresses import IpVersion, format_mac, parse_prefix
+from midonet.packets.addresses import IpVersion, format_mac, parse_ip, parse_prefix
 
 _OUI = 0xACCABA << 24
 
@@ -90,10 +91,21 @@ async def _plan_update(call: Call, current: Versioned[Port], port: Port) -> list
 
 
 async def _plan_local_routes(store: Store, before: Port, port: Port) -> list[Operation]:
-    """Let the Local routes follow the addresses of a port."""
+    """Let the Local routes follow the addresses of a port.
+
+    Raises ValidationError when the next hop of a route would become the port itself.
+    """
     gone = {local_route(before, each).destination for each in before.addresses}
     route_ids = await store.referrers(Route, "next_hop_port_id", port.id)
     found = await store.get_many(Route, route_ids)
+    own = [parse_prefix(each) for each in port.addresses]
+    for route_id, route in found.items():
+        if route.value.gateway is None:
+            continue
+        rule = unusable_gateway(parse_ip(route.value.gateway), own)
+        if rule is not None:
+            rule = f"the next hop {route.value.gateway} of route {route_id} {rule}"
+            raise ValidationError([broken("portSubnet", rule, port.addresses)])
     operations: list[Operation] = [
         Delete(Route, route_id, route.version)
         for route_id, route in found.items()

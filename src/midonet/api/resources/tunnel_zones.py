@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import msgspec
 
 from midonet.api.call import NO_CONTENT, Call, Endpoint, Reply
-from midonet.api.crud import StoredResource, commit, dangling, endpoints_of, require
+from midonet.api.crud import StoredResource, commit, endpoints_of, require
 from midonet.errors import ConflictError, NotFoundError
-from midonet.model.hosts import TunnelZone, TunnelZoneHost, tunnel_zone_host_id
+from midonet.model.hosts import Host, TunnelZone, TunnelZoneHost, tunnel_zone_host_id
 from midonet.model.ids import HostId, TunnelZoneId
 from midonet.model.schema import checked
 from midonet.model.schema_hosts import (
@@ -18,6 +18,7 @@ from midonet.model.schema_hosts import (
     TunnelZoneHostResource,
     TunnelZoneResource,
 )
+from midonet.model.validation import invalid
 from midonet.nsdb import deletion
 from midonet.nsdb.store import Create, Operation, Store, Update, Versioned
 
@@ -59,11 +60,15 @@ async def _zone_id(call: Call) -> TunnelZoneId:
     return zone_id
 
 
+async def _members(store: Store, zone_id: TunnelZoneId) -> list[TunnelZoneHost]:
+    ids = await store.referrers(TunnelZoneHost, "tunnel_zone_id", zone_id)
+    return [each.value for each in (await store.get_many(TunnelZoneHost, ids)).values()]
+
+
 async def _list(call: Call) -> Reply:
     zone_id = await _zone_id(call)
-    ids = await call.store.referrers(TunnelZoneHost, "tunnel_zone_id", zone_id)
-    found = await call.store.get_many(TunnelZoneHost, ids)
-    return Reply(200, [TUNNEL_ZONE_HOST.represented(each.value) for each in found.values()])
+    members = await _members(call.store, zone_id)
+    return Reply(200, [TUNNEL_ZONE_HOST.represented(each) for each in members])
 
 
 async def _read(call: Call) -> Reply:
@@ -83,16 +88,22 @@ async def _add(call: Call) -> Reply:
     )
 
     async def plan() -> Sequence[Operation]:
-        if await call.store.get(TunnelZoneHost, membership.id) is not None:
-            raise ConflictError(f"Host {membership.host_id} is already in tunnel zone {zone_id}.")
-        return [Create(membership)]
+        zone = await require(call.store, TUNNEL_ZONE, zone_id)
+        if await call.store.get(Host, membership.host_id) is None:
+            raise invalid("hostId", f"There is no Host with ID {membership.host_id}.")
+        for member in await _members(call.store, zone_id):
+            if member.host_id == membership.host_id:
+                raise ConflictError(f"Host {member.host_id} is already in tunnel zone {zone_id}.")
+            if member.address == membership.address:
+                raise ConflictError(
+                    f"ipAddress {member.address} is that of host {member.host_id} in tunnel zone"
+                    f" {zone_id}."
+                )
+        # The zone is rewritten as it is, so that of two members with one address at the same
+        # time the second is planned anew.
+        return [Create(membership), Update(zone.value, zone.version)]
 
-    try:
-        await commit(call.store, plan)
-    except NotFoundError as error:
-        if error.object_id == zone_id:
-            raise
-        raise dangling(TUNNEL_ZONE_HOST, membership, error) from None
+    await commit(call.store, plan)
     return Reply(201, location=f"/tunnel_zones/{zone_id}/hosts/{membership.host_id}")
 
 
