@@ -5,6 +5,7 @@
  *
  *   midonet_port      host side of a port's interface: what a workload sends
  *   midonet_underlay  underlay interface: what other hosts send, and the host's own traffic
+ *   midonet_closed    the host's own tunnel device: nothing may pass
  *   midonet_inject    far end of the injection interface: what the agent sends, and flood copies
  *
  * What enters at a port never reaches the host's own stack.
@@ -12,6 +13,7 @@
 #include "lib/classify.h"
 #include "lib/output.h"
 #include "lib/parse.h"
+#include "lib/underlay.h"
 #include "lib/upcall.h"
 
 char license_text[] SEC("license") = "GPL"; /* which the kernel asks for; see SPDX above */
@@ -78,83 +80,19 @@ int midonet_port(struct __sk_buff *skb)
 	return forward(skb, &packet, 0);
 }
 
-static __always_inline int deliver(struct __sk_buff *skb, const struct midonet_delivery *delivery)
-{
-	struct way_out way = { .slot = MIDONET_OVERLAY_SLOT, .id = 0, .is_last = 1 };
-	struct midonet_output output = { .kind = MIDONET_OUTPUT_LOCAL };
-
-	if (delivery->output_count)
-		return send_outputs(skb, NULL, way.slot, delivery->first_output,
-				    delivery->output_count);
-	output.target = delivery->port;
-	output.incarnation = delivery->incarnation;
-	return output_local(skb, &output, &way);
-}
-
-static __always_inline __u32 hint_index(const struct overlay *overlay)
-{
-	const __u32 *remote = (const void *)overlay->peer.remote;
-	__u32 value = (overlay->key ^ remote[0] ^ remote[3]) * 0x9e3779b9u;
-
-	return value >> 22 & (DELIVERY_HINTS - 1);
-}
-
-static __always_inline int is_hint_for(const struct delivery_hint *hint,
-				       const struct overlay *overlay, __u64 generation)
-{
-	const __u64 *wanted = (const void *)&overlay->peer, *found = (const void *)&hint->peer;
-	__u64 difference = hint->key ^ overlay->key;
-
-#pragma unroll
-	for (unsigned int i = 0; i < sizeof(overlay->peer) / sizeof(__u64); i++)
-		difference |= wanted[i] ^ found[i];
-	return !(difference | (hint->generation ^ generation));
-}
-
 SEC("tc")
 int midonet_underlay(struct __sk_buff *skb)
 {
-	struct overlay overlay = {};
-	struct midonet_delivery *delivery;
-	struct delivery_hint *hint;
-	struct midonet_peer *peer;
-	int verdict = read_outer(skb, &overlay);
-	__u32 index, zero = 0;
-	__u64 *generation, now;
+	return receive_overlay(skb);
+}
 
-	if (verdict == OVERLAY_NO)
-		return TC_ACT_UNSPEC;
-	index = hint_index(&overlay);
-	generation = bpf_map_lookup_elem(&delivery_generation, &zero);
-	hint = bpf_map_lookup_elem(&delivery_hints, &index);
-	if (!generation || !hint)
-		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_INTERNAL);
-	/* Read before the tables: what changes meanwhile makes the hint that is written below void. */
-	now = *(volatile __u64 *)generation;
-	if (verdict == OVERLAY_YES && is_hint_for(hint, &overlay, now)) {
-		if (decapsulate(skb, &overlay))
-			return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_ENCAP_FAILED);
-		return deliver(skb, &hint->delivery);
-	}
-	peer = bpf_map_lookup_elem(&peers, &overlay.peer);
-	if (!peer) {
-		__builtin_memset(overlay.peer.remote, 0, sizeof(overlay.peer.remote));
-		if (verdict == OVERLAY_OTHER_GRE || !bpf_map_lookup_elem(&peers, &overlay.peer))
-			return TC_ACT_UNSPEC; /* not for an address of ours */
-		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_UNKNOWN_PEER);
-	}
-	if (verdict != OVERLAY_YES)
-		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_OVERLAY_MALFORMED);
-	delivery = bpf_map_lookup_elem(&deliveries, &overlay.key);
-	if (!delivery)
-		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_UNKNOWN_TUNNEL_KEY);
-	hint->peer = overlay.peer;
-	hint->delivery = *delivery;
-	hint->key = overlay.key;
-	hint->generation = now;
-	if (decapsulate(skb, &overlay))
-		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_ENCAP_FAILED);
-	return deliver(skb, delivery);
+/* The host's own tunnel device: the kernel opens overlay packets there that the hook on the
+ * underlay did not take. None of them is for the host. */
+SEC("tc")
+int midonet_closed(struct __sk_buff *skb)
+{
+	(void)skb;
+	return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_OVERLAY_STRAY);
 }
 
 /* One output that was chosen before: by the agent, or by a flood. Nothing is counted as traffic. */

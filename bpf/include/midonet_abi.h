@@ -20,7 +20,7 @@
 #include <linux/types.h>
 
 enum midonet_limits {
-	MIDONET_ABI_VERSION = 2,
+	MIDONET_ABI_VERSION = 3,
 	MIDONET_MASKS_PER_PORT = 32,   /* length of a port's mask list, slot 0 is the exact mask */
 	MIDONET_OUTPUTS_MAX = 1024,    /* outputs of one program or flood group */
 	MIDONET_UPCALL_BYTES = 2048,   /* longest copy of a frame in an upcall record */
@@ -71,6 +71,7 @@ enum midonet_drop_reason {
 	MIDONET_DROP_UNKNOWN_TUNNEL_KEY = 52,
 	MIDONET_DROP_UNKNOWN_PEER = 53,
 	MIDONET_DROP_OVERLAY_MALFORMED = 54,
+	MIDONET_DROP_OVERLAY_STRAY = 56,
 	MIDONET_DROP_UPCALL_RATE = 60,
 	MIDONET_DROP_UPCALL_RING_FULL = 61,
 	MIDONET_DROP_AWAIT_TIMEOUT = 62,
@@ -368,13 +369,17 @@ struct midonet_delivery {
 	__u64 forward_until_ns; /* after a migration: forward by the group until then */
 };
 
-/* Peers: overlay packets from `remote` to `local` are accepted. remote all zero: `local` is an
- * address of this host, so overlay packets to it that match no peer are dropped. */
+/* What an entry of the peers map says. An address that the role does not name is zero. */
+enum midonet_peer_role {
+	MIDONET_PEER_SENDER = 0, /* overlay packets from `remote` to `local` are accepted */
+	MIDONET_PEER_OWN = 1,    /* `local` is of this host: overlay packets of others are dropped */
+};
+
 struct midonet_peer_key {
 	__u8 local[16];
 	__u8 remote[16];
-	__u32 family;
-	__u32 reserved0;
+	__u32 family;       /* enum midonet_family */
+	__u32 role;         /* enum midonet_peer_role */
 };
 
 struct midonet_peer {

@@ -38,6 +38,7 @@
 /* Packet types, as in linux/if_packet.h. */
 #define TYPE_HOST 0
 #define TYPE_MULTICAST 2
+#define TYPE_OTHERHOST 3
 
 #define ETHERNET_SIZE 14
 #define IPV4_SIZE 20

@@ -64,6 +64,9 @@ ADVICE: dict[DropReason, str] = {
     " packets here: add it to the zone, or find out who it is. Behind NAT overlays do not work.",
     DropReason.OVERLAY_MALFORMED: "Something else uses the overlay's UDP port or GRE, or the"
     " underlay fragments: check `vxlan_port` on all hosts and the MTU of the path.",
+    DropReason.OVERLAY_STRAY: "Overlay packets arrive where no peer sends them: at an interface"
+    " that leads to no peer, at another address of this host, to a group. Find out who sends them:"
+    " it is either a wrong address in a tunnel zone or an attack.",
     DropReason.UPCALL_RATE: "The port sends more new kinds of packets than its budget (5000 a"
     " second, bursts of 1000): a scan, or a forged flood. Other ports are not affected.",
     DropReason.UPCALL_RING_FULL: "The agent gets more new kinds of packets than it decides on:"

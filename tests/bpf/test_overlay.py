@@ -55,8 +55,14 @@ def tunnel(ends: tuple[IpAddress, IpAddress]) -> bytes:
     )
 
 
-def outer(ends: tuple[IpAddress, IpAddress], kind: abi.OutputKind, inner: bytes) -> bytes:
-    """Return the frame on the underlay that Python makes."""
+SENT_TO = b"\2\0\0\0\0\0"
+"""Link-layer destination of what is sent, until the kernel resolves the neighbour."""
+
+
+def outer(
+    ends: tuple[IpAddress, IpAddress], kind: abi.OutputKind, inner: bytes, mac: bytes = SENT_TO
+) -> bytes:
+    """Return the frame on the underlay that Python makes. mac: link-layer destination."""
     if kind is abi.OutputKind.GRE:
         packet = encapsulate_gre(inner, key=KEY, local=ends[0], remote=ends[1])
     else:
@@ -69,7 +75,7 @@ def outer(ends: tuple[IpAddress, IpAddress], kind: abi.OutputKind, inner: bytes)
             udp_port=VXLAN_PORT,
         )
     eth_type = b"\x08\x00" if ends[0].version == 4 else b"\x86\xdd"
-    return b"\2\0\0\0\0\0\2\0\0\0\0\0" + eth_type + packet
+    return mac + b"\2\0\0\0\0\0" + eth_type + packet
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -102,15 +108,12 @@ def host(program: LoadedObject) -> LoadedObject:
     """A host with both underlay addresses, one peer, and one port behind KEY."""
     configure(program)
     for local, remote in (IPV4, IPV6):
-        for address in (remote, IpAddress(remote.version, 0)):
-            program.maps["peers"].update(
-                abi.PEER_KEY.pack(
-                    local=codec.pack_ip(local),
-                    remote=codec.pack_ip(address),
-                    family=local.version,
-                ),
-                abi.PEER.pack(),
-            )
+        own = {"local": codec.pack_ip(local), "family": local.version}
+        for key in (
+            abi.PEER_KEY.pack(**own, remote=codec.pack_ip(remote), role=abi.PeerRole.SENDER),
+            abi.PEER_KEY.pack(**own, role=abi.PeerRole.OWN),
+        ):
+            program.maps["peers"].update(key, abi.PEER.pack())
     program.maps["ports"].update(
         (1).to_bytes(4, "little"),
         abi.PORT.pack(
@@ -140,7 +143,7 @@ def test_delivered_bytes_are_the_inner_frame(
     host: LoadedObject, inner: Packet, ends: tuple[IpAddress, IpAddress], kind: abi.OutputKind
 ) -> None:
     frame = bytes(inner)
-    received = outer((ends[1], ends[0]), kind, frame)
+    received = outer((ends[1], ends[0]), kind, frame, mac=bytes(6))
     ran = run_program(host.programs["midonet_underlay"], received)
     assert ran.verdict == REDIRECT
     assert ran.frame == frame

@@ -12,9 +12,6 @@ from midonet.agent.host.host_keeper import InterfaceSource
 from midonet.agent.host.settings import AgentSettings, DatapathKind
 from midonet.errors import UserError
 
-VXLAN_LINK = "mn-vxlan"
-"""The device that owns the overlay's UDP port (`Links.ensure_vxlan_socket`)."""
-
 
 @asynccontextmanager
 async def datapath_of(
@@ -33,10 +30,7 @@ async def datapath_of(
     from midonet.agent.datapath.ebpf.loader import OBJECT_PATH
     from midonet.agent.underlay.clsact import Clsact
     from midonet.agent.underlay.interfaces import KernelInterfaces
-    from midonet.agent.underlay.links import Links
 
-    async with Links() as links:
-        await links.ensure_vxlan_socket(VXLAN_LINK, settings.vxlan_port)
     filters = Clsact()
     try:
         datapath = EbpfDatapath(

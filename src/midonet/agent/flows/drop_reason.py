@@ -47,6 +47,7 @@ class DropReason(IntEnum):
     UNKNOWN_TUNNEL_KEY = 52  # overlay packet with a key that no port here has
     UNKNOWN_PEER = 53  # overlay packet from an address that is not a known peer
     OVERLAY_MALFORMED = 54  # truncated or unsupported tunnel header
+    OVERLAY_STRAY = 56  # an overlay packet that only the host's own tunnel device would take
     # Resources.
     UPCALL_RATE = 60  # the port's upcall budget is used up
     UPCALL_RING_FULL = 61  # the agent does not keep up

@@ -13,7 +13,7 @@ import struct
 from enum import IntEnum, IntFlag
 from typing import Final, Literal
 
-ABI_VERSION: Final = 2
+ABI_VERSION: Final = 3
 OUTPUTS_MAX: Final = 1024
 UPCALL_BYTES: Final = 2048
 DROP_REASONS: Final = 128
@@ -68,6 +68,13 @@ class PortFlag(IntFlag):
     STATEFUL = 1 << 2
     GONE = 1 << 3
     IN_USE = 1 << 4
+
+
+class PeerRole(IntEnum):
+    """What an entry of the peers map says (`enum midonet_peer_role`)."""
+
+    SENDER = 0
+    OWN = 1
 
 
 class ConfigFlag(IntFlag):
@@ -284,7 +291,7 @@ PEER_KEY = Layout(
     ("local", "16s"),
     ("remote", "16s"),
     ("family", "I"),
-    ("reserved0", "I"),
+    ("role", "I"),
 )
 PEER = Layout("midonet_peer", ("host", "I"), ("host_epoch", "I"), ("heard_ns", "Q"))
 CONFIG = Layout(

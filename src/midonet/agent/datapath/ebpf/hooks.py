@@ -22,6 +22,7 @@ from midonet.errors import DatapathError
 PORT_PROGRAM: Final = "midonet_port"
 UNDERLAY_PROGRAM: Final = "midonet_underlay"
 INJECT_PROGRAM: Final = "midonet_inject"
+CLOSED_PROGRAM: Final = "midonet_closed"
 _OURS: Final = "midonet_"
 
 
@@ -137,6 +138,12 @@ class Hooks:
         if self._filters is not None:
             self._filters.detach(ifindex)
         remove_link(self._path(ifindex, program))
+
+    def is_attached(self, ifindex: int, program: str) -> bool:
+        """Tell whether a program is at an interface (clsact: whether any of ours is)."""
+        if self._filters is not None:
+            return self._filters.is_attached(ifindex)
+        return self._path(ifindex, program).exists()
 
     def attached(self, program: str) -> set[int]:
         """Return the interfaces that a program is attached to."""

@@ -176,17 +176,19 @@ class EbpfDatapath:
     def configure_overlay(self, config: OverlayConfig) -> None:
         """See `Datapath.configure_overlay`.
 
-        Interfaces that do not exist are listened on from when they appear.
+        Interfaces that do not exist are listened on from when they appear. Without the device
+        that owns the UDP port tunnels work all the same, so it comes last. Raises DatapathError.
         """
         kernel = self._opened()
         kernel.set_vxlan_port(config.vxlan_port)
         kernel.underlay.accept(config)
         self._overlay = config
         self._listen(kernel)
+        kernel.tunnel_device.own_port(config.vxlan_port)
 
     def _listen(self, kernel: KernelState) -> None:
         others = {slot.ifindex for slot in kernel.slots.attached()}
-        others.add(kernel.injection.far_ifindex)
+        others |= {kernel.injection.far_ifindex, kernel.tunnel_device.ifindex}
         kernel.underlay.listen(self._overlay.interface_names, others)
 
     def set_delivery(self, tunnel_key: int, port_ids: tuple[PortId, ...]) -> None:
@@ -324,6 +326,8 @@ class EbpfDatapath:
             # What stands in the way was said when the overlay was configured.
             with suppress(DatapathError):
                 self._listen(self._kernel)
+        with suppress(DatapathError):
+            self._kernel.tunnel_device.restore()
 
 
 def _eth_type(frame: bytes) -> int:

@@ -33,6 +33,7 @@ from midonet.agent.datapath.ebpf.ring import RingReader
 from midonet.agent.datapath.ebpf.rtnetlink import RouteNetlink
 from midonet.agent.datapath.ebpf.slots import PortSlot, PortSlots
 from midonet.agent.datapath.ebpf.syscalls import BpfMap
+from midonet.agent.datapath.ebpf.tunnel_device import TunnelDevice
 from midonet.agent.datapath.ebpf.underlay_table import UnderlayTable
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.errors import DatapathError
@@ -126,6 +127,8 @@ class KernelState:
             self.hooks = Hooks(pins.links, settings.attach_mode, settings.filters)
             self.hooks.take_over(self.loaded.programs, pins.all_link_pins())
             self.hooks.attach(self.injection.far_ifindex, INJECT_PROGRAM)
+            self.tunnel_device = TunnelDevice(self.netlink, self.hooks)
+            self.tunnel_device.close_what_is_there()
             self._open_tables(stack)
             self._check_ports()
             for path in pins.other_generations():
@@ -265,6 +268,7 @@ def remove_from_host(settings: DatapathSettings, pins: PinDirectory) -> None:
     pins.acquire()
     netlink = RouteNetlink()
     try:
+        TunnelDevice.remove(netlink)  # before the program that closes it
         if settings.filters is not None:
             Hooks(pins.links, AttachMode.CLSACT, settings.filters).detach_all()
         for pin in pins.all_link_pins():

@@ -1,6 +1,6 @@
 """The few route-netlink requests that the datapath itself needs, synchronous and in order.
 
-Links by name, the injection veth pair, the way to an underlay address, and news about both.
+Links by name, the agent's own links, the way to an underlay address, and news about both.
 Message formats: rtnetlink(7), include/uapi/linux/{rtnetlink,if_link}.h.
 """
 
@@ -25,6 +25,7 @@ _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_IFALIAS = 3, 4, 18, 20
 _IFLA_AF_SPEC, _IFLA_LINK_NETNSID = 26, 37
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _IFLA_INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE = 8, 1
+_IFLA_VXLAN_LEARNING, _IFLA_VXLAN_PORT, _IFLA_VXLAN_COLLECT_METADATA = 7, 15, 25
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH = 1, 4, 5, 9
 _RTA_VIA, _RTA_ENCAP, _RTA_NH_ID = 18, 22, 30
 _RTM_F_FIB_MATCH, _RTN_UNICAST, _ROUTE_TYPE = 0x2000, 1, 0
@@ -37,13 +38,19 @@ _TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network interface. peer_is_foreign: the other end of a veth is in another namespace."""
+    """A network interface.
+
+    peer_is_foreign: the other end of a veth is in another namespace. vxlan_port: the UDP port of
+    a VXLAN device that takes every tunnel key, else 0.
+    """
 
     ifindex: int
     name: str
     kind: str
     alias: str
     peer_is_foreign: bool
+    vxlan_port: int = 0
+    is_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +95,7 @@ def _text(data: bytes) -> str:
 
 
 def _parse_link(data: bytes) -> Link:
-    _, _, ifindex, _, _ = _LINK.unpack_from(data)
+    _, _, ifindex, flags, _ = _LINK.unpack_from(data)
     found = dict(_attributes(data[_LINK.size :]))
     info = dict(_attributes(found.get(_IFLA_LINKINFO, b"")))
     kind = _text(info.get(_IFLA_INFO_KIND, b""))
@@ -98,7 +105,15 @@ def _parse_link(data: bytes) -> Link:
         kind,
         _text(found.get(_IFLA_IFALIAS, b"")),
         kind == "veth" and _IFLA_LINK_NETNSID in found,
+        _vxlan_port(info) if kind == "vxlan" else 0,
+        bool(flags & _IFF_UP),
     )
+
+
+def _vxlan_port(info: dict[int, bytes]) -> int:
+    found = dict(_attributes(info.get(_IFLA_INFO_DATA, b"")))
+    takes_all = any(found.get(_IFLA_VXLAN_COLLECT_METADATA, b""))
+    return int.from_bytes(found.get(_IFLA_VXLAN_PORT, b""), "big") if takes_all else 0
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
@@ -213,6 +228,39 @@ class RouteNetlink:
         except OSError as error:
             raise DatapathError(
                 f"cannot make interface {name}: {error}", errno=error.errno or 0
+            ) from error
+
+    def create_vxlan(self, name: str, port: int) -> None:
+        """Make a VXLAN device, down, that takes every tunnel key at a UDP port.
+
+        It has no IPv6 address of its own. Raises DatapathError.
+        """
+        data = (
+            _attribute(_IFLA_VXLAN_COLLECT_METADATA, b"\1")
+            + _attribute(_IFLA_VXLAN_LEARNING, b"\0")
+            + _attribute(_IFLA_VXLAN_PORT, port.to_bytes(2, "big"))
+        )
+        info = _attribute(_IFLA_INFO_KIND, b"vxlan") + _attribute(_IFLA_INFO_DATA | _NESTED, data)
+        request = (
+            _LINK.pack(0, 0, 0, 0, 0)
+            + _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+            + _attribute(_IFLA_LINKINFO | _NESTED, info)
+        )
+        try:
+            self._request(_RTM_NEWLINK, _NLM_F_ACK | _NLM_F_CREATE | _NLM_F_EXCL, request)
+        except OSError as error:
+            raise DatapathError(
+                f"cannot make interface {name}: {error}", errno=error.errno or 0
+            ) from error
+        self._silence_ipv6(name)
+
+    def set_up(self, name: str) -> None:
+        """Bring a link up. Raises DatapathError: EADDRINUSE when its UDP port is taken, say."""
+        try:
+            self._set(name, b"", _IFF_UP)
+        except OSError as error:
+            raise DatapathError(
+                f"cannot bring interface {name} up: {error}", errno=error.errno or 0
             ) from error
 
     def _silence_ipv6(self, name: str) -> None:

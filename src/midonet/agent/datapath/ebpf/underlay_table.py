@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from midonet.agent.datapath.ebpf import abi, codec
+from midonet.agent.datapath.ebpf.abi import PeerRole
 from midonet.agent.datapath.ebpf.delivery_table import DeliveryGeneration
 from midonet.agent.datapath.ebpf.hooks import UNDERLAY_PROGRAM, Hooks
 from midonet.agent.datapath.ebpf.rtnetlink import RouteNetlink
@@ -13,12 +14,17 @@ from midonet.agent.datapath.protocol import OverlayConfig
 from midonet.packets.addresses import IpAddress
 
 
-def _peer_key(local: IpAddress, remote: IpAddress | None) -> bytes:
+def _sender(local: IpAddress, remote: IpAddress) -> bytes:
     return abi.PEER_KEY.pack(
         local=codec.pack_ip(local),
-        remote=bytes(16) if remote is None else codec.pack_ip(remote),
+        remote=codec.pack_ip(remote),
         family=local.version,
+        role=PeerRole.SENDER,
     )
+
+
+def _own(local: IpAddress) -> bytes:
+    return abi.PEER_KEY.pack(local=codec.pack_ip(local), family=local.version, role=PeerRole.OWN)
 
 
 class UnderlayTable:
@@ -38,9 +44,9 @@ class UnderlayTable:
 
     def accept(self, config: OverlayConfig) -> None:
         """Accept overlay packets from the peers of `config` to its local addresses, no others."""
-        wanted = {_peer_key(local, None) for local in config.local_addresses}
+        wanted = {_own(local) for local in config.local_addresses}
         wanted |= {
-            _peer_key(local, peer)
+            _sender(local, peer)
             for local in config.local_addresses
             for peer in config.peers
             if peer.version == local.version
@@ -55,7 +61,7 @@ class UnderlayTable:
     def listen(self, interface_names: Iterable[str], others: set[int]) -> None:
         """Have the program at these interfaces and no others.
 
-        others: interfaces that are no underlay ones: those of ports and of injection.
+        others: interfaces that are no underlay ones: those of ports and the agent's own.
         Interfaces that do not exist are left out; call again when they appear.
         Raises DatapathError.
         """
