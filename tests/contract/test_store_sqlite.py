@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -27,6 +28,7 @@ from midonet.model.devices import Bridge
 from midonet.model.ids import BridgeId
 from midonet.nsdb import codec
 from midonet.nsdb.sqlite import SqliteStore, follower
+from midonet.nsdb.sqlite.options import StoreOptions
 from midonet.nsdb.sqlite.schema import LAYOUT_VERSION
 from midonet.nsdb.store import (
     Change,
@@ -89,8 +91,8 @@ asyncio.run(main())
 
 
 @asynccontextmanager
-async def opened(path: Path, **options: int) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(path, **options)
+async def opened(path: Path, **options: Any) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(path, StoreOptions(**options))
     await store.open()
     try:
         yield store

@@ -33,7 +33,7 @@ from midonet.nsdb.memory import MemoryBackend, MemoryStore
 from midonet.nsdb.store import Create, Store, Update
 from midonet.packets.addresses import format_mac, parse_ip, parse_mac
 from midonet.packets.build import Envelope, udp_frame
-from midonet.runtime.clock import SystemClock
+from midonet.runtime.clock import Clock, SystemClock
 from midonet.runtime.supervisor import Supervisor
 
 DEADLINE_S = 60.0
@@ -78,12 +78,12 @@ class RunningAgent:
 class Deployment:
     """A store, an underlay, and the agents started on them."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, store: Store | None = None) -> None:
         self.backend = MemoryBackend()
         self.underlay = InProcessUnderlay()
         self.directory = directory
         self.zone_id = TunnelZoneId(uuid4())
-        self.store: Store = MemoryStore(self.backend)
+        self.store: Store = store or MemoryStore(self.backend)
 
     async def open(self) -> None:
         await self.store.open()
@@ -100,6 +100,7 @@ class Deployment:
         store: Store | None = None,
         datapath: MemoryDatapath | None = None,
         session_timeout_s: float = 30.0,
+        clock: Clock | None = None,
     ) -> AsyncIterator[RunningAgent]:
         """Run an agent. address: its underlay address, entered into the tunnel zone."""
         store = store or MemoryStore(self.backend)
@@ -113,7 +114,7 @@ class Deployment:
                 store,
                 datapath,
                 directory,
-                SystemClock(),
+                clock or SystemClock(),
                 hash_seed=0,
                 session_timeout_s=session_timeout_s,
             ),

@@ -1,7 +1,13 @@
-"""Sessions over the tables of a store: leases in boot time that any process may end."""
+"""Sessions over the tables of a store: leases in boot time that any process may end.
+
+A session that is past its deadline refuses writes, but lives until somebody ends it: its owner,
+back in time, extends it and has lost nothing. After an interruption of the store itself every
+session gets a grace, because no owner could extend its own.
+"""
 
 from __future__ import annotations
 
+import math
 import secrets
 
 from midonet.errors import ConflictError, UserError
@@ -11,6 +17,22 @@ from midonet.nsdb.transaction import BootTime, SessionRecord, Tables, Transactio
 
 MIN_TIMEOUT_S = 0.05
 """Shortest session timeout that is accepted."""
+
+
+LONGEST_GRACE_S = 10.0
+"""Most time that a session gets after an interruption of the store; a third of its timeout, when
+that is shorter: within it, every owner that lives has tried to extend it."""
+
+
+def dead_at_s(record: SessionRecord, now: BootTime, writable_since_s: float) -> float:
+    """Return when a session is to be ended, in s of boot time.
+
+    writable_since_s: boot time (s) since when the store has taken writes without a break.
+    """
+    if record.deadline.boot_id != now.boot_id:
+        return now.seconds
+    grace_s = min(record.timeout_s / 3, LONGEST_GRACE_S)
+    return max(record.deadline.seconds, writable_since_s + grace_s)
 
 
 def open_session(
@@ -40,11 +62,11 @@ def open_session(
 
 
 def keep_alive(transaction: Transaction, tables: Tables, now: BootTime, info: SessionInfo) -> bool:
-    """Extend a session; False when it has ended. An expired one is ended at once."""
+    """Extend a session; False when it has ended. That of an earlier boot is ended at once."""
     present = tables.session(info.owner)
     if present is None or present.secret != info.secret:
         return False
-    if not present.is_live(now):
+    if present.deadline.boot_id != now.boot_id:
         transaction.end_session(info.owner)
         return False
     deadline = BootTime(now.boot_id, now.seconds + present.timeout_s)
@@ -61,10 +83,12 @@ def close_session(transaction: Transaction, tables: Tables, info: SessionInfo) -
         transaction.end_session(info.owner)
 
 
-def reap(transaction: Transaction, tables: Tables, now: BootTime) -> None:
-    """End every session that is dead."""
+def reap(
+    transaction: Transaction, tables: Tables, now: BootTime, writable_since_s: float = -math.inf
+) -> None:
+    """End every session that is dead. writable_since_s: see `dead_at_s`."""
     for record in tables.sessions():
-        if not record.is_live(now):
+        if dead_at_s(record, now, writable_since_s) <= now.seconds:
             transaction.end_session(record.owner)
 
 

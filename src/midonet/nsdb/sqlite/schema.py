@@ -128,8 +128,10 @@ def ensure_file(path: Path) -> None:
         _check_and_migrate(path)
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
     """Open a connection to an existing store.
+
+    busy_timeout_s: how long a write waits for the writers of other processes.
 
     Commits outlive the process when they return. They reach the disk at the next checkpoint, so
     a power failure may take back the latest of them, in order, and never leaves a damaged or
@@ -138,7 +140,7 @@ def connect(path: Path) -> sqlite3.Connection:
     """
     uri = f"{path.absolute().as_uri()}?mode=rw"
     connection = sqlite3.connect(
-        uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        uri, uri=True, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
     )
     connection.execute("PRAGMA synchronous = NORMAL")
     return connection

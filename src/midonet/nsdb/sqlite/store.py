@@ -21,21 +21,20 @@ from midonet.errors import UnavailableError
 from midonet.model.ids import ObjectId
 from midonet.nsdb import sessions
 from midonet.nsdb.sqlite import reading
-from midonet.nsdb.sqlite.boot_clock import boot_time
 from midonet.nsdb.sqlite.follower import Follower
 from midonet.nsdb.sqlite.notification import Notifier
+from midonet.nsdb.sqlite.options import StoreOptions
 from midonet.nsdb.sqlite.schema import FileUse, connect, notify_path, translated_errors
 from midonet.nsdb.sqlite.tables import SqliteTables
 from midonet.nsdb.sqlite.writer import Writer
 from midonet.nsdb.store import Operation, Session, SessionInfo, StateEntry, Versioned, Watcher
-from midonet.nsdb.transaction import Transaction, prepare
+from midonet.nsdb.transaction import BootTime, Transaction, prepare
 from midonet.nsdb.watching import Marked, StoreWatcher, WatchIndex, WatchState
 
 T = TypeVar("T", bound=msgspec.Struct)
 R = TypeVar("R")
 
-HISTORY_REVISIONS = 20_000
-"""How many revisions the change log keeps; a client further behind compares everything."""
+DEFAULT_OPTIONS = StoreOptions()
 
 _READER_THREADS = 2
 
@@ -82,7 +81,7 @@ class SqliteSession:
         """Extend the session; False when it has ended."""
 
         def work(transaction: Transaction, tables: SqliteTables) -> bool:
-            return sessions.keep_alive(transaction, tables, boot_time(), self._info)
+            return sessions.keep_alive(transaction, tables, self._store.now(), self._info)
 
         return (await self._store.run_write(work))[0]
 
@@ -103,7 +102,7 @@ class _Opened:
         path: Path,
         loop: asyncio.AbstractEventLoop,
         watch_index: WatchIndex,
-        history: int,
+        options: StoreOptions,
     ) -> None:
         with ExitStack() as undo:
             undo.callback(FileUse(path).release)
@@ -111,9 +110,9 @@ class _Opened:
             undo.callback(notifier.close)
             self.readers = _Readers(path)
             undo.callback(self.readers.close)
-            self.writer = Writer(path, notifier.notify, history)
+            self.writer = Writer(path, notifier.notify, options)
             undo.callback(self.writer.close)
-            follower = Follower(path, loop, watch_index, self.writer)
+            follower = Follower(path, loop, watch_index, self.writer, options.now)
             undo.callback(follower.close)
             self._resources = undo.pop_all()
 
@@ -124,11 +123,15 @@ class _Opened:
 class SqliteStore:
     """The `Store` over the file at `path`. Belongs to the event loop that opens it."""
 
-    def __init__(self, path: Path, *, history: int = HISTORY_REVISIONS) -> None:
+    def __init__(self, path: Path, options: StoreOptions = DEFAULT_OPTIONS) -> None:
         self._path = path
-        self._history = history
+        self._options = options
         self._watch_index = WatchIndex()
         self._opened: _Opened | None = None
+
+    def now(self) -> BootTime:
+        """Return the present moment on the clock of sessions."""
+        return self._options.now()
 
     @property
     def watch_index(self) -> WatchIndex:
@@ -139,7 +142,7 @@ class SqliteStore:
         """Open the file, creating it when absent; see `Store.open`."""
         loop = asyncio.get_running_loop()
         self._opened = await asyncio.to_thread(
-            _Opened, self._path, loop, self._watch_index, self._history
+            _Opened, self._path, loop, self._watch_index, self._options
         )
 
     async def close(self) -> None:
@@ -227,7 +230,7 @@ class SqliteStore:
         wanted = SessionInfo(owner, secret or "", timeout_s)
 
         def work(transaction: Transaction, tables: SqliteTables) -> SessionInfo:
-            return sessions.open_session(transaction, tables, boot_time(), wanted)
+            return sessions.open_session(transaction, tables, self.now(), wanted)
 
         info, _ = await self.run_write(work)
         return SqliteSession(self, info)
@@ -235,7 +238,7 @@ class SqliteStore:
     async def live_sessions(self) -> frozenset[ObjectId]:
         """Return owners whose session is live."""
         return await self._read(
-            lambda connection: sessions.live_owners(SqliteTables(connection), boot_time())
+            lambda connection: sessions.live_owners(SqliteTables(connection), self.now())
         )
 
     async def sequence(self, name: str) -> int:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from midonet.model.ids import ObjectId
 from midonet.nsdb import codec
+from midonet.nsdb.sessions import LONGEST_GRACE_S
 from midonet.nsdb.store import AllOf, ObjectKey, Referrers, StateEntry
 from midonet.nsdb.transaction import (
     BootTime,
@@ -180,6 +181,16 @@ class SqliteTables:
         """Return all sessions, live or not."""
         rows = self._run(f"SELECT {_SESSION_COLUMNS} FROM session")
         return [_session_from(row) for row in rows]
+
+    def end_of_life(self, boot_id: str, writable_since_s: float) -> float | None:
+        """Return when the first session is to be ended, in s of boot time: 0 for one of an
+        earlier boot, None without sessions. See `midonet.nsdb.sessions.dead_at_s`."""
+        row = self._run(
+            "SELECT min(CASE WHEN boot_id != ? THEN 0"
+            " ELSE max(deadline_s, ? + min(timeout_s / 3, ?)) END) FROM session",
+            (boot_id, writable_since_s, LONGEST_GRACE_S),
+        ).fetchone()
+        return None if row[0] is None else float(row[0])
 
     def put_session(self, record: SessionRecord) -> None:
         """Create or replace an owner's session."""

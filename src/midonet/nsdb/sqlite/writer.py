@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from midonet.errors import InternalError, MidoNetError
-from midonet.nsdb.sqlite.boot_clock import boot_time
+from midonet.nsdb.sqlite.options import StoreOptions
 from midonet.nsdb.sqlite.schema import connect, read_meta, translated_errors
 from midonet.nsdb.sqlite.tables import SqliteTables, row_of_mark
+from midonet.nsdb.sqlite.writability import Writability
 from midonet.nsdb.transaction import Transaction
 
 R = TypeVar("R")
@@ -50,16 +51,18 @@ class _Job(Generic[R]):
 
 
 class Writer:
-    """Runs units of work in commits of its own thread. `history`: revisions kept in the log."""
+    """Runs units of work in commits of its own thread."""
 
-    def __init__(self, path: Path, notify: Callable[[], None], history: int) -> None:
+    def __init__(self, path: Path, notify: Callable[[], None], options: StoreOptions) -> None:
+        self.writability = Writability(options.now)
         self._path = path
         self._notify = notify
-        self._history = history
+        self._history = options.history
+        self._now = options.now
         self._jobs: deque[_Job[object]] = deque()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="nsdb-writer")
         with translated_errors(path):
-            self._connection = connect(path)
+            self._connection = connect(path, options.busy_timeout_s)
         self._tables = SqliteTables(self._connection)
 
     async def run(self, work: Work[R]) -> tuple[R, int]:
@@ -92,6 +95,7 @@ class Writer:
             with translated_errors(self._path):
                 has_marks = self._commit(jobs)
         except MidoNetError as error:
+            self.writability.note_refusal()
             for job in jobs:
                 job.error = job.error or error
             return
@@ -100,7 +104,9 @@ class Writer:
 
     def _commit(self, jobs: list[_Job[object]]) -> bool:
         run = self._connection.execute
+        begun_s = self._now().seconds
         run("BEGIN IMMEDIATE")
+        self.writability.note_wait(begun_s)
         is_done = False
         try:
             first = revision = read_meta(self._connection, "revision")
@@ -120,7 +126,7 @@ class Writer:
 
     def _run_job(self, job: _Job[object], revision: int) -> int:
         run = self._connection.execute
-        transaction = Transaction(self._tables, revision + 1, boot_time())
+        transaction = Transaction(self._tables, revision + 1, self._now())
         run("SAVEPOINT job")
         try:
             job.run(transaction, self._tables)

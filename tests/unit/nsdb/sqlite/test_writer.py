@@ -13,6 +13,7 @@ import pytest
 from midonet.errors import ConflictError, InternalError
 from midonet.model.devices import Bridge
 from midonet.model.ids import BridgeId
+from midonet.nsdb.sqlite.options import StoreOptions
 from midonet.nsdb.sqlite.schema import ensure_file
 from midonet.nsdb.sqlite.tables import SqliteTables
 from midonet.nsdb.sqlite.writer import Writer
@@ -33,7 +34,7 @@ def notified() -> list[int]:
 def writer(tmp_path: Path, notified: list[int]) -> Iterator[Writer]:
     path = tmp_path / "nsdb.db"
     ensure_file(path)
-    writer = Writer(path, lambda: notified.append(1), history=100)
+    writer = Writer(path, lambda: notified.append(1), StoreOptions(history=100))
     yield writer
     writer.close()
 
