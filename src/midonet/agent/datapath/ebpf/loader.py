@@ -9,6 +9,8 @@ import ctypes
 import ctypes.util
 import errno
 import hashlib
+import os
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,15 +39,42 @@ _FUNCTIONS: Final = {
     "bpf_program__name": (ctypes.c_char_p, [_POINTER]),
     "bpf_program__fd": (ctypes.c_int, [_POINTER]),
 }
-_PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, _POINTER)
+_PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, _POINTER, _POINTER)
+_WARNING: Final = 0
+_LINES_SHOWN: Final = 40
+_TEXT_SIZE_BYTES: Final = 1 << 20
+_CHARACTERS_A_LINE: Final = 300
 
 
-def _silent(_level: int, _format: bytes, _arguments: int) -> int:
-    """Keep libbpf from writing to standard error; what matters is in the error number."""
-    return 0
+class _Messages:
+    """What libbpf had to say since `clear`; it goes nowhere else. The log of the verifier is one
+    message of many lines, of which the last ones say what it refused."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=_LINES_SHOWN)
+        self._room = ctypes.create_string_buffer(_TEXT_SIZE_BYTES)
+        self._format = ctypes.CDLL(None).vsnprintf
+        self._format.argtypes = [_POINTER, ctypes.c_size_t, _POINTER, _POINTER]
+        self.callback = _PRINT(self._take)
+
+    def _take(self, level: int, template: int, arguments: int) -> int:
+        # A va_list is passed as a pointer by every calling convention that Linux has BPF for.
+        if level == _WARNING:
+            self._format(self._room, _TEXT_SIZE_BYTES, template, arguments)
+            text = self._room.value.decode(errors="replace")
+            self._lines.extend(line[:_CHARACTERS_A_LINE] for line in text.splitlines() if line)
+        return 0
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._lines.clear()
+
+    def text(self) -> str:
+        """Return the last lines."""
+        return "\n".join(self._lines)
 
 
-_SILENT = _PRINT(_silent)
+_MESSAGES = _Messages()
 
 
 def _library() -> ctypes.CDLL:
@@ -57,7 +86,7 @@ def _library() -> ctypes.CDLL:
         function = getattr(library, name)
         function.restype = result
         function.argtypes = arguments
-    library.libbpf_set_print(_SILENT)
+    library.libbpf_set_print(_MESSAGES.callback)
     return library
 
 
@@ -102,6 +131,7 @@ def load_object(
     """
     build_id(path)
     library = _library()
+    _MESSAGES.clear()
     handle = library.bpf_object__open_file(str(path).encode(), None)
     if not handle:
         raise DatapathError(f"{path} is not a BPF object", errno=ctypes.get_errno())
@@ -124,8 +154,10 @@ def _load_message(number: int) -> str:
         errno.EACCES: "the verifier refused it; this kernel may be too old",
         errno.EINVAL: "the kernel or a pinned map does not fit this build",
         errno.ENOMEM: "not enough memory",
-    }.get(number, "see the errno")
-    return f"the kernel did not load the datapath program ({reason})"
+    }.get(number, os.strerror(number))
+    told = _MESSAGES.text()
+    text = f"the kernel did not load the datapath program ({reason})"
+    return f"{text}; libbpf says:\n{told}" if told else text
 
 
 def _prepare_maps(
@@ -136,10 +168,17 @@ def _prepare_maps(
     while item:
         name = library.bpf_map__name(item).decode()
         if pin_directory is not None and not library.bpf_map__is_internal(item):
-            library.bpf_map__set_pin_path(item, str(pin_directory / name).encode())
+            path = str(pin_directory / name)
+            _check(library.bpf_map__set_pin_path(item, path.encode()), f"pin map {name} at {path}")
         if name in entries:
-            library.bpf_map__set_max_entries(item, entries[name])
+            size = entries[name]
+            _check(library.bpf_map__set_max_entries(item, size), f"size map {name} for {size}")
         item = library.bpf_object__next_map(loaded.handle, item)
+
+
+def _check(result: int, action: str) -> None:
+    if result:
+        raise DatapathError(f"cannot {action}: {os.strerror(-result)}", errno=-result)
 
 
 def _collect(loaded: LoadedObject) -> None:
