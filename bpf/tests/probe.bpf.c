@@ -57,6 +57,14 @@ static __always_inline struct probe *get_probe(void)
 	return bpf_map_lookup_elem(&probe, &zero);
 }
 
+/* The tag beside the bytes, with bit 16 set; 0 when there is none. The verifier takes a field of the
+ * context only at its offset from the context, which the compiler likes to compute before. */
+static __always_inline __u32 tag_of(struct __sk_buff *skb)
+{
+	asm volatile("" : "+r"(skb));
+	return skb->vlan_present ? skb->vlan_tci | 0x10000 : 0;
+}
+
 SEC("tc")
 int probe_parse(struct __sk_buff *skb)
 {
@@ -70,7 +78,7 @@ int probe_parse(struct __sk_buff *skb)
 	room->l4_offset = packet.l4_offset;
 	room->ip_length = packet.ip_length;
 	room->ttl = packet.ttl;
-	room->vlan_tci = skb->vlan_present ? skb->vlan_tci | 0x10000 : 0;
+	room->vlan_tci = tag_of(skb);
 	return 0;
 }
 
@@ -84,7 +92,7 @@ int probe_rewrite(struct __sk_buff *skb)
 		return -1;
 	if (rewrite_packet(skb, &packet, &room->rewrite))
 		return -2;
-	room->vlan_tci = skb->vlan_present ? skb->vlan_tci | 0x10000 : 0;
+	room->vlan_tci = tag_of(skb);
 	return 0;
 }
 
@@ -101,7 +109,7 @@ int probe_restore(struct __sk_buff *skb)
 	if (rewrite_packet(skb, &packet, &room->rewrite) ||
 	    rewrite_packet(skb, &packet, &nothing))
 		return -2;
-	room->vlan_tci = skb->vlan_present ? skb->vlan_tci | 0x10000 : 0;
+	room->vlan_tci = tag_of(skb);
 	return 0;
 }
 

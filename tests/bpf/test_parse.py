@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import struct
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting
-from scapy.layers.l2 import ARP, Dot1Q, Ether
+from scapy.layers.l2 import ARP, LLC, SNAP, Dot1Q, Dot3, Ether
 from scapy.layers.sctp import SCTP
 from scapy.packet import Raw
 
@@ -31,8 +32,19 @@ LEAST = 15
 """Bytes that a test run takes at least."""
 
 
-def kernel_parse(probe: LoadedObject, frame: bytes, gso_size: int = 0) -> tuple[bytes, int, int]:
-    """Return (class key, IP length, TTL) as the kernel sees them. Raises DecodeError."""
+class Parsed(NamedTuple):
+    """What the kernel made of a frame: key, size of the IP packet, TTL, the frame afterwards, and
+    its tag beside the bytes (bit 16 set when there is one)."""
+
+    key: bytes
+    ip_length: int
+    ttl: int
+    frame: bytes
+    tag: int
+
+
+def kernel_parse(probe: LoadedObject, frame: bytes, gso_size: int = 0) -> Parsed:
+    """Return a frame as the kernel sees it. Raises DecodeError when it is malformed."""
     probe.maps["probe"].update(ZERO, bytes(SEED_OFFSET) + struct.pack("=Q", SEED))
     context = b""
     if gso_size:
@@ -49,8 +61,8 @@ def kernel_parse(probe: LoadedObject, frame: bytes, gso_size: int = 0) -> tuple[
         raise DecodeError("malformed")
     room = probe.maps["probe"].get(ZERO)
     assert room is not None
-    _, ip_length, ttl, _ = struct.unpack_from("=IIII", room, 72)
-    return room[:72], ip_length, ttl
+    _, ip_length, ttl, tag = struct.unpack_from("=IIII", room, 72)
+    return Parsed(room[:72], ip_length, ttl, ran.frame, tag)
 
 
 def python_parse(frame: bytes, gso_size: int = 0) -> ParsedFrame | None:
@@ -64,7 +76,7 @@ def check(probe: LoadedObject, frame: bytes, gso_size: int = 0) -> bool:
     """Compare both parsers; tell whether the frame was well-formed."""
     expected = python_parse(frame, gso_size)
     try:
-        key, ip_length, ttl = kernel_parse(probe, frame, gso_size)
+        key, ip_length, ttl, _, _ = kernel_parse(probe, frame, gso_size)
     except DecodeError:
         assert expected is None, f"only the kernel calls it malformed: {frame.hex()}"
         return False
@@ -117,13 +129,15 @@ SEEDS = [
         Ether() / IPv6(dst="fd00::1") / IPv6ExtHdrFragment(offset=3, m=1, nh=17) / Raw(b"x" * 30),
         Ether() / IPv6(dst="fd00::1") / IPv6ExtHdrFragment(m=1, nh=6) / TCP() / Raw(b"x" * 30),
         Ether() / IP(dst="10.0.0.1", frag=9) / Raw(b"x" * 30),
+        Ether() / Dot1Q(vlan=0) / Dot1Q(vlan=5) / Dot1Q(vlan=0) / IP() / TCP() / Raw(b"x" * 30),
+        Dot3() / LLC() / SNAP(code=0x0806) / Raw(b"x" * 30),
     )
 ]
 
 
 @pytest.mark.parametrize("index", range(len(SEEDS)))
 def test_mutated_frames_get_the_same_judgement(probe: LoadedObject, index: int) -> None:
-    assert check(probe, SEEDS[index])
+    check(probe, SEEDS[index])
     chance = random.Random(index)
     for _ in range(600):
         check(probe, mutated(SEEDS[index], chance))
@@ -170,7 +184,7 @@ def test_super_packets_are_as_long_as_their_frame(probe: LoadedObject, gso_size:
 @given(data=st.data())
 def test_flow_hash_equals_the_python_one(probe: LoadedObject, data: st.DataObject) -> None:
     frame = bytes(data.draw(ip_frames))
-    key, _, _ = kernel_parse(probe, frame)
+    key = kernel_parse(probe, frame).key
     expected = python_parse(frame)
     assert expected is not None
     assert int.from_bytes(key[32:36], "big") == expected.flow_hash(SEED)

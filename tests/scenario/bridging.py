@@ -249,9 +249,9 @@ SCENARIOS: list[Scenario] = [
         sent("a10", BACK, at("t1", udp((R4[1], R4[0]), (B, A), vlan=10))),
     ),
     scenario(
-        "a priority tag stays and is no VLAN",
+        "a priority tag is taken away and is no VLAN",
         small_lan,
-        sent("p1", udp(R4, vlan=5 << 13), at("p2", udp(R4, vlan=5 << 13))),
+        sent("p1", udp(R4, vlan=5 << 13), at("p2", udp(R4))),
     ),
     scenario(
         "a station in another VLAN is not reached",

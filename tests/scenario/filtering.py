@@ -100,7 +100,7 @@ CONDITIONS = [
     drops("MACs by mask", [UDP4], [udp(ROUTE4, ("02:ab:00:00:00:01", B))], eth_src=A,
           eth_src_mask=0xFFFF_0000_0000),
     drops("a VLAN", [udp(ROUTE4, vlan=7)], [UDP4, udp(ROUTE4, vlan=8)], vlan=7),
-    drops("untagged frames", [UDP4, LLDP], [udp(ROUTE4, vlan=7), udp(ROUTE4, vlan=0)],
+    drops("untagged frames", [UDP4, LLDP, udp(ROUTE4, vlan=0)], [udp(ROUTE4, vlan=7)],
           no_vlan=True),
     drops("several things at once", [DNS4], [DNS6, UDP4], ip_src="10.0.1.5",
           l4_dst=PortRange(53, 53)),

@@ -112,12 +112,6 @@ def tcp(
     return tcp_frame(_envelope(route, macs, **link), header)
 
 
-def overlong_header(segment: bytes) -> bytes:
-    """Return an untagged segment whose data offset says 15 words, more than the packet has."""
-    offset = 14 + (40 if segment[12] == 0x86 else 20) + 12
-    return segment[:offset] + b"\xf0" + segment[offset + 1 :]
-
-
 def icmp(
     route: tuple[str, str],
     macs: tuple[str, str],

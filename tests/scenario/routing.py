@@ -24,7 +24,6 @@ from tests.scenario.frames import (
     error,
     fragment,
     icmp,
-    overlong_header,
     piece,
     tcp,
     udp,
@@ -235,17 +234,6 @@ def of_family(family: Family) -> list[Scenario]:
                 "a", tcp(route, IN, flags=TcpFlag.ACK), DropReason.REJECTED,
                 at("a", tcp(back, (R1, A), ports=(80, 4000), flags=TcpFlag.RST,
                             sequence=9, acknowledgment=0, window=0)),
-            ),
-        ),
-        scenario(
-            "a segment whose header is longer than the packet is refused without an answer",
-            lambda: edge_ports(World().chain("no", rule("reject")).router("r", outbound="no")),
-            *(
-                dropped("a", overlong_header(tcp(to, IN)), reason)
-                for to, reason in (
-                    (route, DropReason.REJECTED),
-                    ((route[0], family.host(1, 1)), DropReason.LOCAL_NOT_HANDLED),
-                )
             ),
         ),
         scenario(

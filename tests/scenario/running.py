@@ -184,7 +184,7 @@ class Network:
         if not isinstance(traced, Await):
             assert not isinstance(result, Await)
             assert replace(traced, steps=()) == result, "a trace changes the outcome"
-        leaving = await self._leaving(result, step.frame, 0)
+        leaving = await self._leaving(result, packet.frame, 0)
         return _verdict(self.world, result, tuple(sorted(leaving)))
 
     async def _leaving(self, result: SimulationResult, frame: bytes, depth: int) -> list[Leaving]:

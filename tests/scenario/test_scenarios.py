@@ -38,6 +38,7 @@ DATAPATH_ONLY = {
     DropReason.UNKNOWN_TUNNEL_KEY: "overlay packets are delivered without simulation",
     DropReason.UNKNOWN_PEER: "overlay packets are delivered without simulation",
     DropReason.OVERLAY_MALFORMED: "overlay packets are delivered without simulation",
+    DropReason.OVERLAY_STRAY: "overlay packets are delivered without simulation",
     DropReason.UPCALL_RATE: "a budget of the datapath",
     DropReason.UPCALL_RING_FULL: "a queue between the datapath and the agent",
     DropReason.AWAIT_TIMEOUT: "the agent waits, simulation never does",

@@ -28,7 +28,7 @@ class ArpMessage(msgspec.Struct, frozen=True, gc=False):
 
          0                   1                   2                   3
         +-------------------------------+-------------------------------+
-        |  hardware space = 1           |  protocol space = 0x0800      |
+        |  hardware space               |  protocol space = 0x0800      |
         +---------------+---------------+-------------------------------+
         |  hlen = 6     |  plen = 4     |  operation                    |
         +---------------+---------------+-------------------------------+
@@ -44,6 +44,8 @@ class ArpMessage(msgspec.Struct, frozen=True, gc=False):
         +---------------------------------------------------------------+
 
     Hardware addresses are 48-bit, protocol addresses 32-bit integers. RFC 826, "Packet format".
+    Written is hardware space 1 (Ethernet); read is any whose addresses are as long, because
+    receivers take others too (Linux: 6, IEEE 802).
     """
 
     operation: int
@@ -60,8 +62,8 @@ class ArpMessage(msgspec.Struct, frozen=True, gc=False):
         """
         if len(data) < offset + _SIZE:
             raise DecodeError("ARP message truncated")
-        (hardware, protocol, hlen, plen, operation, *addresses) = _MESSAGE.unpack_from(data, offset)
-        if hardware != 1 or protocol != 0x0800 or hlen != 6 or plen != 4:
+        (_, protocol, hlen, plen, operation, *addresses) = _MESSAGE.unpack_from(data, offset)
+        if protocol != 0x0800 or hlen != 6 or plen != 4:
             raise DecodeError("ARP message is not for Ethernet and IPv4")
         sender_high, sender_low, sender_ip, target_high, target_low, target_ip = addresses
         return cls(

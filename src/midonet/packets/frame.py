@@ -5,28 +5,40 @@ order on the wire; `length` is the size of the frame as received, which may exce
 hand (an upcall copies at most 2048). "Malformed" raises DecodeError here and is the drop reason
 MALFORMED there. No checksum is looked at: a datapath neither verifies nor repairs them.
 
+They read a frame as its receiver will. Where receivers differ among each other the frame is
+malformed: a filter would judge one packet and the receiver take another.
+
 1. A frame has at least 14 bytes, else it is malformed. eth_dst, eth_src: bytes 0-5, 6-11. The
    type field T is at 12, and L3 starts at 14.
-2. If T is 0x8100 or 0x88A8 the frame is tagged: at least 18 bytes, else malformed. vlan_tci is
-   0x1000 | (TCI & 0xEFFF) with the TCI at 14; T is then read again at 16, and L3 starts at 18.
-   Only the outermost tag is read: T may again be 0x8100 or 0x88A8, and rule 4 applies. (A tag
-   that the kernel keeps in metadata is the outermost one; the frame is then four bytes longer
-   than what is in memory.)
-3. T below 0x0600 is an 802.3 length: eth_type is 0. Otherwise eth_type is T.
+2. Tags (T is 0x8100 or 0x88A8), each of which is at least 4 bytes with another type field behind
+   it, else malformed. A tag with VID 0 in front of or behind the first one that names a VLAN is a
+   priority tag: receivers take away any number of them, so they are taken away here, and what
+   leaves is without. More than four are malformed. The first tag that names a VLAN makes vlan_tci
+   0x1000 | (TCI & 0xEFFF); T is then read again behind it, and L3 starts at 18. A second one that
+   names a VLAN is not looked into: eth_type is its T, and rule 4 applies. (A tag that the kernel
+   keeps in metadata is the outermost one; the frame is then four bytes longer than what is in
+   memory.)
+3. T below 0x0600 is an 802.3 length: eth_type is 0. Malformed if an 802.2 SNAP header (0xAA 0xAA)
+   follows whose organisation is 0 or 0x0000F8 and whose type is a tag's, IPv4, IPv6 or ARP: some
+   receivers take it as those (RFC 1042). Otherwise eth_type is T.
 4. All other key fields are 0 unless T is IPv4, IPv6 or ARP.
-5. ARP (0x0806): at least 28 bytes of L3, else malformed. If hardware space is 1, protocol space
-   0x0800, hlen 6 and plen 4: ip_proto is the low 8 bits of the operation, ip_src and ip_dst are
-   the sender and target protocol addresses. Otherwise those fields are 0.
+5. ARP (0x0806): at least 28 bytes of L3, else malformed. If protocol space is 0x0800, hlen 6, plen
+   4 and the operation below 256, whatever the hardware space (Linux takes 1 and 6): ip_proto is
+   the operation, ip_src and ip_dst are the sender and target protocol addresses. Otherwise those
+   fields are 0; no receiver takes such a message.
 6. IPv4 (0x0800): malformed if fewer than 20 bytes of L3, version is not 4, or IHL < 5. The
    packet size is the total-length field; malformed if it is below IHL * 4 or goes beyond
    `length` (Ethernet padding behind the packet is no part of it). For an offloaded super-packet
    (gso_size not 0) that field is not looked at: the packet size is `length` minus the L3
    offset, and malformed if that is below IHL * 4. ip_proto, ip_tos, ip_src, ip_dst are the
    header's. ip_frag: LATER if the fragment offset is not 0, else FIRST if MF is set, else NONE.
-   L4 starts at IHL * 4; options are skipped unread.
-7. IPv6 (0x86DD): malformed if fewer than 40 bytes of L3 or version is not 6. The packet size is
+   L4 starts at IHL * 4; options are skipped unread (with a source route the destination is the
+   next hop of it, and the receiver there is who reads the option).
+7. IPv6 (0x86DD): malformed if fewer than 40 bytes of L3, version is not 6, or an address is
+   IPv4-mapped (::ffff:0:0/96), which applications take for an IPv4 address. The packet size is
    40 plus the payload-length field, malformed if it goes beyond `length`; for a super-packet it
-   is `length` minus the L3 offset. ip_tos is the traffic class.
+   is `length` minus the L3 offset. Jumbograms of other senders than that do not exist here.
+   ip_tos is the traffic class.
 8. IPv6 extension headers: next-header values 0 (hop-by-hop), 43 (routing) and 60 (destination
    options) are walked, size (byte 1 + 1) * 8, and 44 (fragment), size 8. A fragment header with
    offset not 0 makes ip_frag LATER, else with M set FIRST, else (atomic fragment) it changes
@@ -34,11 +46,15 @@ MALFORMED there. No checksum is looked at: a datapath neither verifies nor repai
    fragment header; a seventh header of these kinds; more than 1024 bytes of them together.
    Any other next-header value ends the walk and is ip_proto; so does a fragment header that
    says LATER, and ip_proto is then its next-header field.
-9. LATER fragments: l4_src and l4_dst are 0, and nothing behind the IP headers is read.
+9. LATER fragments: l4_src and l4_dst are 0, and nothing behind the IP headers is read. Malformed
+   if one begins within the header that rule 10 reads in the first: it could only change what was
+   judged there (RFC 1858, RFC 3128).
 10. L4, for NONE and FIRST. It must lie within the packet, else malformed: TCP (6) 20 bytes,
     UDP (17) 8, SCTP (132) 12, ICMP (1) on IPv4 8, ICMPv6 (58) on IPv6 8. l4_src and l4_dst are
     the two 16-bit words at its start, for ICMP and ICMPv6 the type and the code (one byte
-    each). For every other protocol (ICMP on IPv6 and ICMPv6 on IPv4 too) they are 0.
+    each). For every other protocol (ICMP on IPv6 and ICMPv6 on IPv4 too) they are 0. For NONE
+    the header's own length must lie between that size and the end of the packet, else malformed:
+    the data offset of TCP, the length field of UDP (not looked at in a super-packet).
 11. A header that the rules above read, but that lies beyond the bytes at hand, is malformed.
 12. flow_hash covers IPv4 and IPv6 frames (for all others it is 0): version, ip_proto, ip_src,
     ip_dst, and the ports when ip_proto is TCP, UDP or SCTP and ip_frag is NONE, else ports 0.
@@ -64,6 +80,10 @@ from midonet.packets.protocols import ETHERTYPE_MIN, EtherType, IpProtocol
 # Plain integers: comparing with an enumeration member costs more than the rest of a branch.
 _IPV4, _IPV6, _ARP = int(EtherType.IPV4), int(EtherType.IPV6), int(EtherType.ARP)
 _TAG_TYPES = frozenset((int(EtherType.VLAN), int(EtherType.SERVICE_VLAN)))
+_READ_TYPES = _TAG_TYPES | {_IPV4, _IPV6, _ARP}
+_PRIORITY_TAGS_MAX = 4
+_SNAP_ORGANISATIONS = frozenset((0, 0xF8))
+_MAPPED_PREFIX = 0xFFFF
 _NONE, _FIRST, _LATER = (int(kind) for kind in FragmentKind)
 _ICMP, _ICMPV6, _TCP, _UDP = 1, 58, 6, 17
 _PORT_PROTOCOLS = frozenset((6, 17, 132))
@@ -90,9 +110,9 @@ _ND_OPTIONS = {
 class ParsedFrame(msgspec.Struct, frozen=True, gc=False):
     """A frame with what is known of it from its headers.
 
-    frame: the bytes at hand, from the destination MAC on, tag in place.
-    length: size of the frame as received, in bytes. gso_size: payload bytes of one segment of
-        an offloaded super-packet, 0 when it is not one.
+    frame: the bytes at hand, from the destination MAC on, tag in place, priority tags taken away.
+    length: size of the frame as received, in bytes, priority tags not counted.
+    gso_size: payload bytes of one segment of an offloaded super-packet, 0 when it is not one.
     key: the flow key (rules in the module docstring).
     ttl: TTL or hop limit; 0 when not IP.
     l3_offset: 14 or 18. l4_offset: where the bytes behind the IP headers start, whatever the
@@ -202,21 +222,23 @@ def parse_frame(
     vlan_tci = 0
     l3_offset = 14
     if eth_type in _TAG_TYPES:
-        if size < 18:
-            raise DecodeError("VLAN tag truncated")
-        tci, eth_type = _TAG.unpack_from(frame, 14)
-        vlan_tci = tci & 0xEFFF | VLAN_PRESENT
-        l3_offset = 18
+        frame, vlan_tci = _settle_tags(frame)
+        length -= size - len(frame)
+        l3_offset = 18 if vlan_tci else 14
+        eth_type = frame[l3_offset - 2] << 8 | frame[l3_offset - 1]
     if eth_type == _IPV4:
         network = _parse_ipv4(frame, l3_offset, length, gso_size)
     elif eth_type == _IPV6:
         network = _parse_ipv6(frame, l3_offset, length, gso_size)
     else:
-        link = FlowKey(eth_dst, eth_src, eth_type if eth_type >= ETHERTYPE_MIN else 0, vlan_tci)
+        if eth_type < ETHERTYPE_MIN:
+            _refuse_disguise(frame, l3_offset)
+            eth_type = 0
+        link = FlowKey(eth_dst, eth_src, eth_type, vlan_tci)
         if eth_type == _ARP:
             return _parse_arp(frame, length, gso_size, link, l3_offset)
         return ParsedFrame(frame, length, gso_size, link, 0, l3_offset)
-    l4_src, l4_dst, icmp_id = _parse_transport(frame, network, eth_type)
+    l4_src, l4_dst, icmp_id = _parse_transport(frame, network, eth_type, gso_size)
     protocol, tos, fragment, source, destination, ttl, l4_offset, end, dont_fragment = network
     key = FlowKey(
         eth_dst, eth_src, eth_type, vlan_tci, protocol, tos, fragment, source, destination,
@@ -237,6 +259,41 @@ def parse_frame(
     )  # fmt: skip
 
 
+def _settle_tags(frame: bytes) -> tuple[bytes, int]:
+    """Return (frame without priority tags, vlan_tci of the key) of a tagged frame (rule 2)."""
+    at = 12
+    popped = 0
+    kept = b""
+    vlan_tci = 0
+    while (frame[at] << 8 | frame[at + 1]) in _TAG_TYPES:
+        if len(frame) < at + 6:
+            raise DecodeError("VLAN tag truncated")
+        tci = frame[at + 2] << 8 | frame[at + 3]
+        if not tci & 0xFFF:
+            popped += 1
+            if popped > _PRIORITY_TAGS_MAX:
+                raise DecodeError("too many priority tags")
+        elif vlan_tci:
+            break
+        else:
+            vlan_tci = tci & 0xEFFF | VLAN_PRESENT
+            kept = frame[at : at + 4]
+        at += 4
+    return frame[:12] + kept + frame[at:] if popped else frame, vlan_tci
+
+
+def _refuse_disguise(frame: bytes, offset: int) -> None:
+    """Raise DecodeError when SNAP carries what other rules read (rule 3)."""
+    snap = frame[offset : offset + 8]
+    if (
+        len(snap) == 8
+        and snap[0] & 0xFE == snap[1] & 0xFE == 0xAA
+        and int.from_bytes(snap[3:6], "big") in _SNAP_ORGANISATIONS
+        and int.from_bytes(snap[6:], "big") in _READ_TYPES
+    ):
+        raise DecodeError("an 802.3 frame carries what some receivers take for Ethernet")
+
+
 def _parse_ipv4(frame: bytes, offset: int, length: int, gso_size: int) -> _Network:
     if len(frame) < offset + 20:
         raise DecodeError("IPv4 header truncated")
@@ -253,7 +310,11 @@ def _parse_ipv4(frame: bytes, offset: int, length: int, gso_size: int) -> _Netwo
     l4_offset = offset + header_size
     if l4_offset > len(frame):
         raise DecodeError("IPv4 options truncated")
-    fragment = _LATER if flags & 0x1FFF else _FIRST if flags & 0x2000 else _NONE
+    fragment = _FIRST if flags & 0x2000 else _NONE
+    if flags & 0x1FFF:
+        fragment = _LATER
+        if (flags & 0x1FFF) * 8 < _L4_SIZE_V4.get(protocol, 0):
+            raise DecodeError("a later fragment begins within the transport header")
     return _Network(
         protocol, tos, fragment, source, destination, ttl, l4_offset, offset + total,
         bool(flags & 0x4000),
@@ -268,19 +329,30 @@ def _parse_ipv6(frame: bytes, offset: int, length: int, gso_size: int) -> _Netwo
     )
     if word >> 28 != 6:
         raise DecodeError("IPv6 header has another version")
+    if not (src_high and dst_high) and (
+        (not src_high and src_low >> 32 == _MAPPED_PREFIX)
+        or (not dst_high and dst_low >> 32 == _MAPPED_PREFIX)
+    ):
+        raise DecodeError("IPv4-mapped address on the wire")
     end = length if gso_size else offset + 40 + payload
     if end > length:
         raise DecodeError("IPv6 payload length contradicts the frame")
     location = PayloadLocation(next_header, offset + 40, _NONE)
     if next_header in (0, 43, 44, 60):
         location = locate_payload(frame, next_header, offset + 40, min(end, len(frame)))
+        if location.fragment == _LATER:
+            size = _L4_SIZE_V6.get(location.protocol, 0)
+            if location.fragment_offset < size:
+                raise DecodeError("a later fragment begins within the transport header")
     return _Network(
         location.protocol, word >> 20 & 0xFF, int(location.fragment),
         src_high << 64 | src_low, dst_high << 64 | dst_low, ttl, location.offset, end, True,
     )  # fmt: skip
 
 
-def _parse_transport(frame: bytes, network: _Network, eth_type: int) -> tuple[int, int, int]:
+def _parse_transport(
+    frame: bytes, network: _Network, eth_type: int, gso_size: int
+) -> tuple[int, int, int]:
     """Return (l4_src, l4_dst, icmp_id), zeros when there are none (rules 9 and 10)."""
     protocol = network.protocol
     size = (_L4_SIZE_V4 if eth_type == _IPV4 else _L4_SIZE_V6).get(protocol)
@@ -291,6 +363,14 @@ def _parse_transport(frame: bytes, network: _Network, eth_type: int) -> tuple[in
         raise DecodeError("transport header truncated")
     if protocol in _PORT_PROTOCOLS:
         source, destination = _WORDS.unpack_from(frame, offset)
+        if network.fragment == _NONE:
+            header_size = size
+            if protocol == _TCP:
+                header_size = (frame[offset + 12] >> 4) * 4
+            elif protocol == _UDP and not gso_size:
+                header_size = frame[offset + 4] << 8 | frame[offset + 5]
+            if header_size < size or offset + header_size > network.end:
+                raise DecodeError("transport header contradicts the packet's length")
         return source, destination, 0
     kind = frame[offset]
     echo_types = _ECHO_TYPES_V4 if protocol == _ICMP else _ECHO_TYPES_V6
@@ -307,7 +387,9 @@ def _parse_arp(
         arp = ArpMessage.parse(frame, l3_offset)
     except DecodeError:
         return ParsedFrame(frame, length, gso_size, link, 0, l3_offset)
-    key = link._replace(ip_proto=arp.operation & 0xFF, ip_src=arp.sender_ip, ip_dst=arp.target_ip)
+    if arp.operation > 0xFF:
+        return ParsedFrame(frame, length, gso_size, link, 0, l3_offset)
+    key = link._replace(ip_proto=arp.operation, ip_src=arp.sender_ip, ip_dst=arp.target_ip)
     return ParsedFrame(frame, length, gso_size, key, 0, l3_offset, arp=arp)
 
 

@@ -173,13 +173,15 @@ class PayloadLocation(NamedTuple):
     """What follows the IP headers of a packet.
 
     protocol: last next-header value met. offset: where that header starts.
-    fragment: a FragmentKind. A later fragment has no transport header: what is at `offset` is
-    a piece of a payload, and `protocol` is the next header that its fragment header names.
+    fragment: a FragmentKind. fragment_offset: in bytes; 0 unless it is a later one. A later
+    fragment has no transport header: what is at `offset` is a piece of a payload, and `protocol`
+    is the next header that its fragment header names.
     """
 
     protocol: int
     offset: int
     fragment: int
+    fragment_offset: int = 0
 
 
 def locate_payload(frame: bytes, next_header: int, offset: int, end: int) -> PayloadLocation:
@@ -192,6 +194,7 @@ def locate_payload(frame: bytes, next_header: int, offset: int, end: int) -> Pay
     """
     fragment = FragmentKind.NONE
     is_fragment_seen = False
+    position = 0
     start = offset
     for _ in range(MAX_EXTENSION_HEADERS):
         if next_header == IpProtocol.FRAGMENT:
@@ -215,7 +218,7 @@ def locate_payload(frame: bytes, next_header: int, offset: int, end: int) -> Pay
         if offset > end or offset - start > MAX_EXTENSION_BYTES:
             raise DecodeError("IPv6 extension headers truncated or too long")
         if fragment == FragmentKind.LATER:
-            return PayloadLocation(next_header, offset, fragment)
+            return PayloadLocation(next_header, offset, fragment, position & 0xFFF8)
     if next_header not in _EXTENSION_HEADERS:
         return PayloadLocation(next_header, offset, fragment)
     raise DecodeError("too many IPv6 extension headers")

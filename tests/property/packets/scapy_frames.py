@@ -18,7 +18,8 @@ from scapy.packet import Packet, Raw
 ports = st.integers(0, 0xFFFF)
 macs = st.integers(0, 2**48 - 1)
 ipv4_addresses = st.integers(0, 2**32 - 1)
-ipv6_addresses = st.integers(0, 2**128 - 1)
+ipv6_addresses = st.integers(0, 2**128 - 1).filter(lambda value: value >> 32 != 0xFFFF)
+"""All but IPv4-mapped ones, which are malformed on a wire."""
 bytes8 = st.integers(0, 255)
 
 
@@ -36,10 +37,10 @@ def ipv6_text(value: int) -> str:
 
 @st.composite
 def links(draw: st.DrawFn) -> Packet:
-    """Draw an Ethernet header with no, one or two tags."""
+    """Draw an Ethernet header with no tag or one that names a VLAN."""
     link = Ether(src=mac_text(draw(macs)), dst=mac_text(draw(macs)))
     for tag in draw(st.sampled_from(((), (Dot1Q,), (Dot1AD,)))):
-        link /= tag(vlan=draw(st.integers(0, 4095)), prio=draw(st.integers(0, 7)))
+        link /= tag(vlan=draw(st.integers(1, 4095)), prio=draw(st.integers(0, 7)))
     return link
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from midonet.errors import DecodeError
@@ -19,6 +20,8 @@ SRC, DST = 0x020000000001, 0x020000000002
 V4 = Envelope(SRC, DST, parse_ip("10.0.0.1"), parse_ip("10.0.0.2"))
 V6 = Envelope(SRC, DST, parse_ip("fd00::1"), parse_ip("fd00::2"))
 PORTS = bytes.fromhex("c0000050") + bytes(20)
+TCP = PORTS[:12] + b"\x50" + PORTS[13:]
+UDP = PORTS[:4] + b"\0\x08" + PORTS[6:]
 A4, B4 = 0x0A000001, 0x0A000002
 A6, B6 = V6.ip_src.value, V6.ip_dst.value
 
@@ -77,18 +80,60 @@ def test_rule_1_a_frame_needs_an_ethernet_header() -> None:
     assert parse_frame(bytes(14)).key == FlowKey(0, 0)
 
 
+MACS = "020000000002020000000001"
+
+
 @pytest.mark.parametrize("tpid", ["8100", "88a8"])
-def test_rule_2_only_the_outermost_tag_is_read(tpid: str) -> None:
-    macs = "020000000002020000000001"
+def test_rule_2_only_the_outermost_vlan_is_read(tpid: str) -> None:
     packet = udp_frame(V4, 1, 2)[14:]
-    single = parse_frame(bytes.fromhex(f"{macs}{tpid}f0640800") + packet)
+    single = parse_frame(bytes.fromhex(f"{MACS}{tpid}f0640800") + packet)
     assert single.key == FlowKey(DST, SRC, 0x0800, 0xF064, 17, 0, 0, A4, B4, 1, 2)
     assert (single.l3_offset, single.l4_offset) == (18, 38)
-    double = parse_frame(bytes.fromhex(f"{macs}{tpid}000a810000140800") + packet)
+    double = parse_frame(bytes.fromhex(f"{MACS}{tpid}000a810000140800") + packet)
     assert double.key == FlowKey(DST, SRC, 0x8100, 0x100A)
-    priority = parse_frame(bytes.fromhex(f"{macs}{tpid}e00088b5"))
-    assert priority.key == FlowKey(DST, SRC, 0x88B5, 0xF000)
-    malformed(bytes.fromhex(f"{macs}{tpid}0064"))
+    malformed(bytes.fromhex(f"{MACS}{tpid}0064"))
+    malformed(bytes.fromhex(f"{MACS}{tpid}00648100000a"))
+
+
+@pytest.mark.parametrize(
+    ("tags", "left"),
+    [
+        ("8100e000", ""),
+        ("88a80000", ""),
+        ("81000000" * 2, ""),
+        ("8100000088a8000081002000", ""),
+        ("81000000" * 4, ""),
+        ("810000008100f064", "8100f064"),
+        ("8100f06481000000", "8100f064"),
+        ("8100200088a8f0648100000081000000", "88a8f064"),
+    ],
+)
+def test_rule_2_priority_tags_are_taken_away(tags: str, left: str) -> None:
+    rest = udp_frame(V4, 1, 2)[12:]
+    parsed = parse_frame(bytes.fromhex(MACS + tags) + rest)
+    assert parsed == parse_frame(bytes.fromhex(MACS + left) + rest)
+    assert parsed.frame == bytes.fromhex(MACS + left) + rest
+    assert (parsed.key.ip_proto, parsed.key.l4_dst) == (17, 2)
+    assert parsed.key.vlan_tci == (0xF064 if left else 0)
+
+
+def test_rule_2_priority_tags_are_bounded() -> None:
+    rest = udp_frame(V4, 1, 2)[12:]
+    malformed(bytes.fromhex(MACS + "81000000" * 5) + rest)
+    malformed(bytes.fromhex(MACS + "8100f064" + "81000000" * 5) + rest)
+    malformed(bytes.fromhex(MACS + "81000000" * 2))
+    cut = parse_frame(bytes.fromhex(MACS + "81000000" * 2) + rest, length=500)
+    assert (cut.length, cut.is_cut) == (492, True)
+
+
+def test_rule_2_a_vlan_within_a_vlan_is_not_looked_into() -> None:
+    rest = udp_frame(V4, 1, 2)[12:]
+    frame = bytes.fromhex(MACS + "8100f06488a8000581000000") + rest
+    parsed = parse_frame(frame)
+    assert parsed.key == FlowKey(DST, SRC, 0x88A8, 0xF064)
+    assert parsed.frame == frame
+    other = parse_frame(bytes.fromhex(MACS + "91000000") + rest)
+    assert other.key == FlowKey(DST, SRC, 0x9100), "no tag that receivers take away"
 
 
 def test_rule_3_a_length_field_is_no_type() -> None:
@@ -96,6 +141,26 @@ def test_rule_3_a_length_field_is_no_type() -> None:
     assert parse_frame(ethernet_frame(DST, SRC, 0x0600, b"")).key == FlowKey(DST, SRC, 0x0600)
     tagged = parse_frame(ethernet_frame(DST, SRC, 0x0026, bytes(60), vlan_tci=5))
     assert tagged.key == FlowKey(DST, SRC, 0, 0x1005)
+
+
+@pytest.mark.parametrize("organisation", ["000000", "0000f8"])
+@pytest.mark.parametrize("eth_type", ["0800", "0806", "86dd", "8100", "88a8"])
+@pytest.mark.parametrize("saps", ["aaaa03", "abab03", "aaaa13"])
+def test_rule_3_what_snap_disguises_is_malformed(
+    organisation: str, eth_type: str, saps: str
+) -> None:
+    snap = bytes.fromhex(saps + organisation + eth_type)
+    malformed(ethernet_frame(DST, SRC, 0x0026, snap + bytes(30)))
+    malformed(ethernet_frame(DST, SRC, 0x0026, snap + bytes(30), vlan_tci=5))
+
+
+@pytest.mark.parametrize(
+    "payload", ["424203000000", "aaaa0300000c2000", "aaaa03000000809b", "aaaa"]
+)
+def test_rule_3_other_802_3_frames_pass(payload: str) -> None:
+    """Spanning tree, CDP, AppleTalk, and a header that ends too early."""
+    frame = ethernet_frame(DST, SRC, 0x0026, bytes.fromhex(payload))
+    assert parse_frame(frame).key == FlowKey(DST, SRC, 0)
 
 
 def test_rule_5_arp_addresses_are_in_the_key() -> None:
@@ -106,16 +171,29 @@ def test_rule_5_arp_addresses_are_in_the_key() -> None:
     assert (parsed.ttl, parsed.ip_length, parsed.l4_offset, parsed.ip_version) == (0, 0, 0, None)
 
 
-def test_rule_5_arp_for_other_links_has_zeros_and_short_arp_is_malformed() -> None:
+@pytest.mark.parametrize("hardware", [0, 1, 6, 24, 0xFFFF])
+def test_rule_5_whatever_the_hardware_space_arp_is_read(hardware: int) -> None:
     frame = arp_request(SRC, A4, B4)
-    other = parse_frame(frame[:14] + b"\0\6" + frame[16:])
+    parsed = parse_frame(frame[:14] + hardware.to_bytes(2, "big") + frame[16:])
+    assert parsed == msgspec.structs.replace(parse_frame(frame), frame=parsed.frame)
+
+
+@pytest.mark.parametrize(
+    ("at", "value"), [(16, "86dd"), (18, "08"), (18, "00"), (19, "10"), (19, "00"), (20, "0101")]
+)
+def test_rule_5_arp_that_nobody_takes_has_zeros_and_short_arp_is_malformed(
+    at: int, value: str
+) -> None:
+    frame = arp_request(SRC, A4, B4)
+    changed = bytes.fromhex(value)
+    other = parse_frame(frame[:at] + changed + frame[at + len(changed) :])
     assert other.key == FlowKey(0xFFFFFFFFFFFF, SRC, 0x0806)
     assert other.arp is None
     malformed(frame[:-1])
 
 
 def test_rule_6_ipv4_header_contradictions_are_malformed() -> None:
-    good = v4_frame(PORTS, 6)
+    good = v4_frame(TCP, 6)
     malformed(good[:33])
     malformed(good[:14] + b"\x65" + good[15:])
     malformed(good[:14] + b"\x44" + good[15:])
@@ -125,7 +203,7 @@ def test_rule_6_ipv4_header_contradictions_are_malformed() -> None:
 
 
 def test_rule_6_padding_and_options_are_skipped() -> None:
-    padded = parse_frame(v4_frame(PORTS, 6, options=bytes(8)) + bytes(6))
+    padded = parse_frame(v4_frame(TCP, 6, options=bytes(8)) + bytes(6))
     assert (padded.l4_offset, padded.ip_length, padded.key.l4_dst) == (42, 52, 80)
     malformed(v4_frame(PORTS[:19], 6) + bytes(30))  # padding is not transport header
 
@@ -138,12 +216,31 @@ def test_rules_6_and_9_ipv4_fragments() -> None:
         assert later.key == FlowKey(DST, SRC, 0x0800, 0, 6, 0, FragmentKind.LATER, A4, B4)
         assert (later.l4_offset, later.ip_length) == (0, 44)
     malformed(v4_frame(PORTS[:8], 6, more_fragments=True))  # RFC 1858: tiny first fragment
-    assert parse_frame(v4_frame(b"x", 6, fragment_offset=8)).key.l4_src == 0
+    assert parse_frame(v4_frame(b"x", 6, fragment_offset=24)).key.l4_src == 0
+
+
+@pytest.mark.parametrize(("protocol", "least"), [(6, 24), (17, 8), (132, 16), (1, 8), (47, 8)])
+def test_rule_9_a_later_fragment_begins_behind_the_transport_header(
+    protocol: int, least: int
+) -> None:
+    """RFC 1858: else it could change flags of a header that was judged in the first."""
+
+    def ipv6(offset: int) -> bytes:
+        header = bytes((protocol, 0)) + offset.to_bytes(2, "big") + bytes(4)
+        return v6_frame(header + PORTS, 44)
+
+    for offset in range(8, 40, 8):
+        if offset < least:
+            malformed(v4_frame(PORTS, protocol, fragment_offset=offset))
+            malformed(ipv6(offset))
+        else:
+            for frame in (v4_frame(PORTS, protocol, fragment_offset=offset), ipv6(offset)):
+                assert parse_frame(frame).key.ip_frag == FragmentKind.LATER
 
 
 def test_rule_6_a_super_packet_is_as_long_as_its_frame() -> None:
     segments = bytes(3000)
-    frame = v4_frame(PORTS[:12] + b"\x80" + PORTS[13:20] + bytes(12) + segments, 6, total=0)
+    frame = v4_frame(TCP[:12] + b"\x80" + TCP[13:20] + bytes(12) + segments, 6, total=0)
     malformed(frame)
     parsed = parse_frame(frame, gso_size=1448)
     assert (parsed.ip_length, parsed.packet_length) == (20 + 32 + 1448, 3052)
@@ -157,11 +254,29 @@ def test_rule_6_a_super_packet_is_as_long_as_its_frame() -> None:
 
 
 def test_rule_7_ipv6_header_contradictions_are_malformed() -> None:
-    good = v6_frame(PORTS, 6)
+    good = v6_frame(TCP, 6)
     malformed(good[:53])
     malformed(good[:14] + b"\x45" + good[15:])
-    malformed(v6_frame(PORTS, 6, length=len(PORTS) + 1))
-    assert parse_frame(v6_frame(PORTS, 6, length=0), gso_size=100).key.l4_dst == 80
+    malformed(v6_frame(TCP, 6, length=len(TCP) + 1))
+    assert parse_frame(v6_frame(TCP, 6, length=0), gso_size=100).key.l4_dst == 80
+    malformed(v6_frame(TCP, 6, length=0))
+
+
+@pytest.mark.parametrize("address", ["::ffff:10.0.0.1", "::ffff:0.0.0.0", "::ffff:ffff:ffff"])
+def test_rule_7_ipv4_mapped_addresses_are_malformed(address: str) -> None:
+    mapped, plain = parse_ip(address).value, B6
+    for ends in ((mapped, plain), (plain, mapped)):
+        header = Ipv6Header(*ends, 59, 0)
+        malformed(ethernet_frame(DST, SRC, 0x86DD, header.serialise()))
+    near = Ipv6Header(parse_ip("::fffe:10.0.0.1").value, parse_ip("::10.0.0.1").value, 59, 0)
+    assert parse_frame(ethernet_frame(DST, SRC, 0x86DD, near.serialise())).ip_version == 6
+
+
+def test_rule_7_no_jumbograms() -> None:
+    """A receiver of a payload length of zero reads to the end of what it got."""
+    jumbo = bytes((17, 0, 0xC2, 4)) + (70000).to_bytes(4, "big")
+    for options in (jumbo, extension(17)):
+        malformed(v6_frame(options + UDP, 0, length=0))
 
 
 def extension(next_header: int, units: int = 0) -> bytes:
@@ -170,17 +285,17 @@ def extension(next_header: int, units: int = 0) -> bytes:
 
 def test_rule_8_extension_headers_are_walked() -> None:
     chain = extension(60) + extension(43, 2) + extension(6)
-    parsed = parse_frame(v6_frame(chain + PORTS, 0))
+    parsed = parse_frame(v6_frame(chain + TCP, 0))
     assert (parsed.key.ip_proto, parsed.key.l4_src, parsed.key.l4_dst) == (6, 49152, 80)
     assert (parsed.l4_offset, parsed.ip_length) == (54 + 40, 40 + 40 + 24)
 
 
 def test_rule_8_bounds_of_the_walk() -> None:
     six = extension(60) * 5 + extension(17)
-    assert parse_frame(v6_frame(six + PORTS, 60)).key.l4_dst == 80
+    assert parse_frame(v6_frame(six + UDP, 60)).key.l4_dst == 80
     malformed(v6_frame(extension(60) * 6 + extension(17) + PORTS, 60))
     most = extension(17, 127)
-    assert parse_frame(v6_frame(most + PORTS, 60)).l4_offset == 54 + 1024
+    assert parse_frame(v6_frame(most + UDP, 60)).l4_offset == 54 + 1024
     malformed(v6_frame(extension(17, 128) + PORTS, 60))
     malformed(v6_frame(extension(17, 3) + bytes(23), 60)[: 54 + 31], length=54 + 31)
     malformed(v6_frame(extension(17)[:7], 0))
@@ -194,7 +309,7 @@ def test_rule_8_counts_a_seventh_header_that_is_a_later_fragment() -> None:
 
 
 def test_rule_8_ipv6_fragments() -> None:
-    def fragment(offset_flags: int, payload: bytes = PORTS, next_header: int = 17) -> ParsedFrame:
+    def fragment(offset_flags: int, payload: bytes = UDP, next_header: int = 17) -> ParsedFrame:
         header = bytes((next_header, 0)) + offset_flags.to_bytes(2, "big") + bytes(4)
         return parse_frame(v6_frame(header + payload, 44))
 
@@ -209,12 +324,36 @@ def test_rule_8_ipv6_fragments() -> None:
     malformed(v6_frame(bytes((17, 0, 0, 1)) + bytes(3), 44))
 
 
-@pytest.mark.parametrize(("protocol", "size"), [(6, 20), (17, 8), (132, 12)])
-def test_rule_10_ports_need_a_whole_transport_header(protocol: int, size: int) -> None:
+@pytest.mark.parametrize(("protocol", "header"), [(6, TCP[:20]), (17, UDP[:8]), (132, PORTS[:12])])
+def test_rule_10_ports_need_a_whole_transport_header(protocol: int, header: bytes) -> None:
     for build in (v4_frame, v6_frame):
-        key = parse_frame(build(PORTS[:size], protocol)).key
+        key = parse_frame(build(header, protocol)).key
         assert (key.l4_src, key.l4_dst) == (49152, 80)
-        malformed(build(PORTS[: size - 1], protocol))
+        malformed(build(header[:-1], protocol))
+
+
+@pytest.mark.parametrize("words", range(16))
+def test_rule_10_the_data_offset_of_tcp_lies_within_the_packet(words: int) -> None:
+    header = PORTS[:12] + bytes((words << 4,)) + PORTS[13:]
+    for build in (v4_frame, v6_frame):
+        if 5 <= words <= 6:
+            assert parse_frame(build(header, 6)).key.l4_dst == 80
+        else:
+            malformed(build(header, 6) + bytes(60))
+            malformed(build(header, 6), gso_size=10)
+    first = parse_frame(v4_frame(header, 6, more_fragments=True))
+    assert first.key.l4_dst == 80, "options may be in the next fragment"
+
+
+@pytest.mark.parametrize("length", [0, 7, 8, 24, 25, 0xFFFF])
+def test_rule_10_the_length_of_udp_lies_within_the_packet(length: int) -> None:
+    header = PORTS[:4] + length.to_bytes(2, "big") + PORTS[6:]
+    for build in (v4_frame, v6_frame):
+        if 8 <= length <= 24:
+            assert parse_frame(build(header, 17)).key.l4_dst == 80
+        else:
+            malformed(build(header, 17) + bytes(60))
+            assert parse_frame(build(header, 17), gso_size=10).key.l4_dst == 80
 
 
 def test_rule_10_icmp_type_code_and_identifier() -> None:

@@ -144,7 +144,6 @@ def test_every_codec_has_a_golden_vector() -> None:
         (Ipv4Header, "65" + "00" * 19),  # version 6
         (Ipv4Header, "44" + "00" * 19),  # IHL 4
         (Ipv6Header, "45" + "00" * 39),
-        (ArpMessage, "0006 0800 0604 0001" + "00" * 20),
         (VlanTag, "0800 0001"),
         (TcpHeader, "00" * 12 + "40" + "00" * 7),
         (VxlanHeader, "00000000 00000100"),  # no I bit

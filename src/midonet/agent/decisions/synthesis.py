@@ -18,6 +18,8 @@ from midonet.packets.tcp import TcpHeader
 from midonet.packets.udp import UdpHeader
 
 _FRAGMENT_NEXT_HEADER = 44
+_LATER_OFFSET = 24
+"""Bytes into the packet at which a later fragment begins: behind every transport header."""
 
 
 def synthesise_frame(key: FlowKey) -> bytes:
@@ -49,7 +51,7 @@ def _ipv4(key: FlowKey) -> bytes:
             total_length=20 + len(payload),
             tos=key.ip_tos,
             more_fragments=key.ip_frag == FragmentKind.FIRST,
-            fragment_offset=8 if key.ip_frag == FragmentKind.LATER else 0,
+            fragment_offset=_LATER_OFFSET if key.ip_frag == FragmentKind.LATER else 0,
         ).serialise()
         + payload
     )
@@ -60,7 +62,7 @@ def _ipv6(key: FlowKey) -> bytes:
     next_header = key.ip_proto
     if key.ip_frag:
         is_first = key.ip_frag == FragmentKind.FIRST
-        fragment = FragmentHeader(key.ip_proto, 0 if is_first else 8, is_first, 0)
+        fragment = FragmentHeader(key.ip_proto, 0 if is_first else _LATER_OFFSET, is_first, 0)
         payload = fragment.serialise() + payload
         next_header = _FRAGMENT_NEXT_HEADER
     return (

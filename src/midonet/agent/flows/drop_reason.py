@@ -12,7 +12,7 @@ class DropReason(IntEnum):
     """Why a packet was dropped."""
 
     # Parsing and entry.
-    MALFORMED = 1  # a header is truncated or contradicts itself
+    MALFORMED = 1  # a header is truncated, contradicts itself, or is read differently by receivers
     UNKNOWN_INGRESS_PORT = 2  # no virtual port is bound where the packet entered
     LOOP_LIMIT = 3  # more than 12 devices traversed
     PORT_DOWN = 4  # a port on the way is administratively down

@@ -131,7 +131,7 @@ class Header:
         return not difference
 
     def vlan_id(self) -> int:
-        """Return the VLAN id of the outermost tag; 0 for none and for a priority tag."""
+        """Return the VLAN id of the outermost tag; 0 for none."""
         self.mask[VLAN_TCI] |= self.live[VLAN_TCI] & 0x1FFF
         return self.values[VLAN_TCI] & 0xFFF
 

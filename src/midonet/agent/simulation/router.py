@@ -26,7 +26,6 @@ from midonet.agent.simulation.header import (
     IP_SRC,
     L4_DST,
     L4_SRC,
-    VLAN_TCI,
 )
 from midonet.agent.simulation.link_local import is_link_local, link_local_address
 from midonet.agent.simulation.next_hop import resolve_mac
@@ -59,8 +58,6 @@ def process_router(walk: Walk, port: PortView, router_id: RouterId) -> Outcome:
     eth_type = header.read(ETH_TYPE)
     if header.vlan_id() or eth_type not in (ETH_TYPE_IPV4, ETH_TYPE_IPV6, ETH_TYPE_ARP):
         return Dropped(DropReason.UNSUPPORTED_ETHERTYPE)
-    if header.values[VLAN_TCI]:
-        header.pop_vlan()  # A priority tag says nothing to a router.
     router = walk.router(router_id)
     if not isinstance(router, RouterView):
         return router

@@ -9,10 +9,10 @@ from midonet.packets.frame import parse_frame
 
 _MAC = st.integers(0, (1 << 48) - 1)
 _V4 = st.integers(0, (1 << 32) - 1)
-_V6 = st.integers(0, (1 << 128) - 1)
+_V6 = st.integers(0, (1 << 128) - 1).filter(lambda value: value >> 32 != 0xFFFF)
 _PORT = st.integers(0, 0xFFFF)
 _BYTE = st.integers(0, 0xFF)
-_TCI = st.one_of(st.just(0), st.integers(0, 0xFFFF).map(lambda tci: tci | VLAN_PRESENT))
+_TCI = st.one_of(st.just(0), st.integers(0, 0xFFFF).map(lambda tci: tci | VLAN_PRESENT | 1))
 
 
 @st.composite

@@ -232,7 +232,8 @@ def test_conditions(condition: dict[str, object], expected: bool) -> None:
 def test_vlan_conditions_on_a_tagged_frame() -> None:
     assert matches(udp(vlan=5), vlan=5)
     assert not matches(udp(vlan=6), vlan=5)
-    assert not matches(udp(vlan=0), no_vlan=True)
+    assert not matches(udp(vlan=5), no_vlan=True)
+    assert matches(udp(vlan=0), no_vlan=True)
 
 
 def test_every_packet_is_forward_without_connection_state() -> None:
