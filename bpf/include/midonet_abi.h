@@ -86,6 +86,9 @@ enum midonet_drop_reason {
 	MIDONET_DROP_NOT_REINJECTED = 82,
 	MIDONET_DROP_OUTPUT_GONE = 83,
 	MIDONET_DROP_INJECTION_FAILED = 84,
+	MIDONET_DROP_COPY_LIMIT = 85,
+	MIDONET_DROP_RULE_LIMIT = 86,
+	MIDONET_DROP_GENERATED_LIMIT = 87,
 };
 
 /* Numbers equal those of agent/datapath/protocol.py. */

@@ -16,7 +16,8 @@ ADVICE: dict[DropReason, str] = {
     DropReason.UNKNOWN_INGRESS_PORT: "The port was deleted or unbound while packets were under"
     " way. If it goes on, compare `midonet state` with the port's `hostId` and `interfaceName`.",
     DropReason.LOOP_LIMIT: "The packet goes in a circle, or the chain of devices is too long:"
-    " look for linked bridges or routers that form a loop.",
+    " look for linked bridges or routers that form a loop. Copies that come round a loop of bridges"
+    " end silently where one that did not was delivered.",
     DropReason.PORT_DOWN: "Set `adminStateUp` of the port.",
     DropReason.DEVICE_DOWN: "Set `adminStateUp` of the bridge or router.",
     DropReason.PORT_UNPLUGGED: "Bind the port to an interface, link it to another port, or remove"
@@ -94,6 +95,12 @@ ADVICE: dict[DropReason, str] = {
     DropReason.OUTPUT_GONE: "Passes by itself: ports were moved or unbound under traffic.",
     DropReason.INJECTION_FAILED: "The host is out of socket memory, or the agent's own device is"
     " gone: see `dmesg` and the agent's log, then restart the agent.",
+    DropReason.COPY_LIMIT: "A flood reaches more than 1024 ports and hosts, or more than 4096 ports"
+    " in all: divide the bridges that are linked with each other.",
+    DropReason.RULE_LIMIT: "The filters on the way of one packet, copies included, have more than"
+    " 100,000 rules: shorten the chains of ports to which bridges flood.",
+    DropReason.GENERATED_LIMIT: "Answers of devices lead to further answers: look for filters that"
+    " reject what devices send, and for packets that many routers fragment.",
 }
 """What an operator does about each reason."""
 

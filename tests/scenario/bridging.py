@@ -5,6 +5,7 @@ from __future__ import annotations
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.model.chains import PortRange
 from midonet.model.hosts import TunnelKind
+from midonet.packets.neighbour import arp_request
 from tests.scenario.frames import (
     EVERYONE,
     FAMILIES,
@@ -13,9 +14,11 @@ from tests.scenario.frames import (
     A,
     B,
     C,
+    address,
     error,
     fragment,
     icmp,
+    mac,
     raw,
     retagged,
     tcp,
@@ -29,6 +32,7 @@ R6 = (V6.host(1, 5), V6.host(1, 6))
 FRAME = udp(R4)
 BACK = udp((R4[1], R4[0]), (B, A))
 GRE = TunnelKind.GRE
+ARP = arp_request(mac(A), address("10.0.0.1").value, address("10.0.0.2").value)
 
 
 def lan(**bridge: str | bool | None) -> World:
@@ -67,10 +71,43 @@ def chained(length: int) -> World:
     return world
 
 
-def ring() -> World:
-    """Two bridges joined by two links."""
-    world = chained(2).port("o9", on="b0").port("i9", on="b1")
+def ring(length: int) -> World:
+    """A row of bridges whose last one has a second link, to the first."""
+    world = chained(length).port("o9", on=f"b{length - 1}").port("i9", on="b0")
     return world.link("o9", "i9")
+
+
+def mesh(count: int) -> World:
+    """Bridges that are linked with each other, each with a port `p1`, `p2`..."""
+    world = World()
+    for index in range(1, count + 1):
+        world.bridge(f"b{index}").port(f"p{index}", on=f"b{index}", host="h1")
+        for other in range(1, index):
+            world.port(f"o{index}-{other}", on=f"b{index}").port(
+                f"i{index}-{other}", on=f"b{other}"
+            )
+            world.link(f"o{index}-{other}", f"i{index}-{other}")
+    return world
+
+
+def star() -> World:
+    """Bridge `b0` with port `p1`, and 1,024 bridges linked to it, each with a port."""
+    world = World().bridge("b0").port("p1", on="b0", host="h1")
+    for index in range(1, 1025):
+        world.bridge(f"b{index}").port(f"x{index}", on=f"b{index}", host="h1")
+        world.port(f"o{index}", on="b0").port(f"i{index}", on=f"b{index}")
+        world.link(f"o{index}", f"i{index}")
+    return world
+
+
+def wide(count: int, *, host: str = "h1", outbound: object = None) -> World:
+    """Bridge `b` with local port `p0` and `count - 1` ports at a host; 2,500 times a rule there."""
+    world = World().bridge("b").port("p0", on="b", host="h1")
+    if outbound is not None:
+        world.chain("c", *[outbound] * 2500)  # type: ignore[list-item]
+    for index in range(1, count):
+        world.port(f"p{index}", on="b", host=host, outbound="c" if outbound else None)
+    return world
 
 
 def with_rules(*rules: object, hook: str = "inbound", on: str = "port") -> World:
@@ -330,9 +367,72 @@ SCENARIOS: list[Scenario] = [
              at("a20", raw(0x88CC))),
     ),
     scenario(
-        "a flood around a ring of bridges ends at the loop limit",
-        ring,
-        sent("p1", FRAME, *[at("p2", FRAME)] * 12, *[at("p1", FRAME)] * 10),
+        "each port gets one copy of a flood around a ring of two bridges",
+        lambda: ring(2),
+        sent("p1", FRAME, at("p2", FRAME)),
+        sent("p2", BACK, at("p1", BACK)),
+        sent("p1", FRAME, at("p2", FRAME)),
+    ),
+    scenario(
+        "a ring of three bridges is usable, from every port to every other",
+        lambda: ring(3).port("p3", on="b1", host="h1"),
+        sent("p1", FRAME, at("p2", FRAME), at("p3", FRAME)),
+        sent("p2", BACK, at("p1", BACK)),
+        sent("p3", udp(R4, (C, A)), at("p1", udp(R4, (C, A)))),
+        sent("p3", udp(R4, (C, EVERYONE)), at("p1", udp(R4, (C, EVERYONE))),
+             at("p2", udp(R4, (C, EVERYONE)))),
+        sent("p2", udp(R4, (B, C)), at("p3", udp(R4, (B, C)))),
+    ),
+    *(
+        scenario(
+            f"each port gets one copy of a broadcast into {count} bridges linked with each other",
+            lambda count=count: mesh(count),  # type: ignore[misc]
+            sent("p1", ARP, *(at(f"p{index}", ARP) for index in range(2, count + 1))),
+            sent("p1", udp(R6, (A, EVERYONE)),
+                 *(at(f"p{index}", udp(R6, (A, EVERYONE))) for index in range(2, count + 1))),
+            sent(f"p{count}", BACK, at("p1", BACK)),
+        )
+        for count in (5, 8)
+    ),
+    scenario(
+        "a frame that two bridges send to each other for ever ends at the loop limit",
+        lambda: chained(2).mac_at("b0", B, "o0").mac_at("b1", B, "i0"),
+        dropped("p1", FRAME, DropReason.HAIRPIN),
+    ),
+    scenario(
+        "a frame that goes round a ring for ever ends at the loop limit",
+        lambda: ring(3).mac_at("b0", B, "o0").mac_at("b1", B, "o1").mac_at("b2", B, "o9"),
+        dropped("p1", FRAME, DropReason.LOOP_LIMIT),
+    ),
+    scenario(
+        "a flood to more ports and hosts than a program has outputs is refused whole",
+        lambda: wide(1026),
+        dropped("p0", FRAME, DropReason.COPY_LIMIT),
+        only_simulated="larger than what one transaction writes",
+    ),
+    scenario(
+        "a flood to more ports than a packet may be followed to is refused whole",
+        lambda: wide(4098, host="h2").flood_group("h2", "b", 7000),
+        dropped("p0", FRAME, DropReason.COPY_LIMIT),
+        only_simulated="larger than what one transaction writes",
+    ),
+    scenario(
+        "a flood to many ports of one host is one copy",
+        lambda: wide(4000, host="h2").flood_group("h2", "b", 7000),
+        sent("p0", FRAME, through(7000, FRAME)),
+        only_simulated="larger than what one transaction writes",
+    ),
+    scenario(
+        "a packet that would meet too many rules is refused whole",
+        lambda: wide(43, outbound=rule("drop", ip_tos=1)),
+        dropped("p0", FRAME, DropReason.RULE_LIMIT),
+        only_simulated="larger than what one transaction writes",
+    ),
+    scenario(
+        "a flood into more bridges than a packet may enter is refused whole",
+        star,
+        dropped("p1", FRAME, DropReason.LOOP_LIMIT),
+        only_simulated="larger than what one transaction writes",
     ),
     scenario(
         "a device that is not loaded is waited for",

@@ -53,6 +53,7 @@ DATAPATH_ONLY = {
     DropReason.NOT_REINJECTED: "packets go back into the datapath",
     DropReason.OUTPUT_GONE: "outputs are the datapath's",
     DropReason.INJECTION_FAILED: "packets go back into the datapath",
+    DropReason.GENERATED_LIMIT: "the agent sends what devices generate",
 }
 """Reasons that simulation never gives, and why."""
 

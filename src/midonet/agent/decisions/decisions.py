@@ -60,18 +60,34 @@ _log = structlog.get_logger("decisions")
 MAX_GENERATED_DEPTH = 4
 """How many times a generated packet may give rise to another."""
 
+MAX_GENERATED_TOTAL = 256
+"""Packets that may be generated because of one, over all depths."""
+
 _LOADED_KINDS = frozenset((TagKind.DEVICE, TagKind.CHAIN))
 
 _MAX_ATTEMPTS = 4
 """Simulations of one packet whose own effects change what it depends on."""
 
 
+@dataclass(slots=True)
+class Allowance:
+    """How many more packets may be generated because of one."""
+
+    packets: int = MAX_GENERATED_TOTAL
+
+    def take(self) -> bool:
+        """Take one; False when there is none left."""
+        self.packets -= 1
+        return self.packets >= 0
+
+
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """A packet made by a device, on its way."""
+    """A packet made by a device, on its way. allowance: of all that came of the same packet."""
 
     packet: GeneratedPacket
     depth: int
+    allowance: Allowance
 
 
 Work = Upcall | Generated
@@ -190,13 +206,13 @@ class Decisions:
                 return True
             case Consume():
                 self._apply(result.effects, upcall.ingress)
-                self._generate(result.generated, 0)
+                self._generate(result.generated, 0, Allowance())
                 return True
             case Forward():
                 self._apply(result.effects, upcall.ingress)
                 if not self._forward(result.program, upcall, packet, revision):
                     return False
-                self._generate(result.generated, 0)
+                self._generate(result.generated, 0, Allowance())
                 return True
             case Drop():
                 self._apply(result.effects, upcall.ingress)
@@ -205,7 +221,7 @@ class Decisions:
                 ):
                     return False
                 self._datapath.count_drop(upcall.ingress, result.reason)
-                self._generate(result.generated, 0)
+                self._generate(result.generated, 0, Allowance())
                 return True
 
     def _forward(
@@ -233,9 +249,14 @@ class Decisions:
 
     # Generated packets.
 
-    def _generate(self, packets: Iterable[GeneratedPacket], depth: int) -> None:
+    def _generate(
+        self, packets: Iterable[GeneratedPacket], depth: int, allowance: Allowance
+    ) -> None:
         for packet in packets:
-            self._send_generated(Generated(packet, depth))
+            if depth > MAX_GENERATED_DEPTH or not allowance.take():
+                self._datapath.count_drop(packet.egress, DropReason.GENERATED_LIMIT)
+            else:
+                self._send_generated(Generated(packet, depth, allowance))
 
     def _send_generated(self, work: Generated) -> None:
         with contained(partial(self._failed, work.packet.egress, work.packet.frame)):
@@ -260,13 +281,12 @@ class Decisions:
             case Consume():
                 pass
         self._apply(result.effects, egress)
-        if work.depth < MAX_GENERATED_DEPTH:
-            self._generate(result.generated, work.depth + 1)
+        self._generate(result.generated, work.depth + 1, work.allowance)
 
     def _ask(self, what: ResolveNeighbour) -> None:
         packet = question_packet(self.view, what)
         if packet is not None:
-            self._send_generated(Generated(packet, 0))
+            self._send_generated(Generated(packet, 0, Allowance()))
 
     # Waiting.
 

@@ -14,7 +14,7 @@ class DropReason(IntEnum):
     # Parsing and entry.
     MALFORMED = 1  # a header is truncated, contradicts itself, or is read differently by receivers
     UNKNOWN_INGRESS_PORT = 2  # no virtual port is bound where the packet entered
-    LOOP_LIMIT = 3  # more than 12 devices traversed
+    LOOP_LIMIT = 3  # more than 12 devices on one way, or the frame came round a loop of bridges
     PORT_DOWN = 4  # a port on the way is administratively down
     DEVICE_DOWN = 5  # a bridge or router on the way is administratively down
     PORT_UNPLUGGED = 6  # the egress port is neither bound nor linked
@@ -64,3 +64,7 @@ class DropReason(IntEnum):
     NOT_REINJECTED = 82  # it was put back after a decision and found no program there
     OUTPUT_GONE = 83  # the output was taken away while the packet was on its way
     INJECTION_FAILED = 84  # the kernel refused a packet that the agent sent
+    # What one packet may cost.
+    COPY_LIMIT = 85  # it would be copied to more places than one packet may
+    RULE_LIMIT = 86  # it would meet more rules than one packet may
+    GENERATED_LIMIT = 87  # one packet has led to as many answers and fragments as it may

@@ -29,7 +29,7 @@ from midonet.agent.simulation.header import (
 )
 from midonet.agent.simulation.link_local import is_link_local, link_local_address
 from midonet.agent.simulation.result import GeneratedPacket
-from midonet.agent.simulation.walk import Walk
+from midonet.agent.simulation.walk import MAX_GENERATED, Walk
 from midonet.agent.topology.view import PortView
 from midonet.model.ids import PortId
 from midonet.packets.addresses import IpAddress, IpVersion, is_multicast_mac
@@ -166,6 +166,8 @@ def _reset(walk: Walk) -> None:
 
 def _generate(walk: Walk, port_id: PortId, frame: bytes, answer: str) -> None:
     walk.slow_path = walk.slow_path or SlowPathReason.ANSWERED
+    if len(walk.generated) >= MAX_GENERATED:
+        return
     walk.generated.append(GeneratedPacket(port_id, frame))
     if walk.steps is not None:
         walk.step(port_id, "answered", answer=answer)

@@ -1,8 +1,12 @@
 """Bridges: learning, forwarding by MAC, flooding, VLANs.
 
-Order: source MAC, administrative state, inbound filter, learning, then the destination
+Order: source MAC, administrative state, inbound filter, loop, learning, then the destination
 (ARP and neighbour solicitation, group address, one MAC), outbound filter. Frames with a VLAN
 id skip both filters.
+
+A frame that comes to a bridge again as it was there before has gone round a loop: that copy ends,
+and teaches nothing. So each port gets one copy of a flood whatever the links between bridges, and
+a source is learnt where it was seen first.
 
 A bridge is VLAN-aware when it has a linked port with a VLAN; it then keeps a MAC table for each
 VLAN, and its bound ports are trunks. Other bridges see tags as payload.
@@ -81,6 +85,8 @@ def process_bridge(walk: Walk, port: PortView, bridge_id: BridgeId) -> Outcome:
     refusal = None if is_tagged else apply_filter(walk, bridge.inbound_filter_id)
     if isinstance(refusal, Await):
         return refusal
+    if walk.is_repeated(bridge_id, vlan):
+        return Dropped(DropReason.LOOP_LIMIT)
     _learn(walk, bridge, port, vlan, source)
     if refusal is not None:
         return refusal

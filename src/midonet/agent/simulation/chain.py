@@ -15,7 +15,7 @@ from uuid import UUID
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.tags import FlowTag, TagKind
 from midonet.agent.simulation.condition import Test, compile_condition
-from midonet.agent.simulation.walk import Dropped, Refusal, Walk
+from midonet.agent.simulation.walk import MAX_RULES, Dropped, Refusal, Walk
 from midonet.agent.topology.view import ChainView
 from midonet.model.chains import RuleAction
 from midonet.model.ids import ChainId, RuleId
@@ -79,21 +79,17 @@ def evaluate_chain(walk: Walk, chain_id: ChainId) -> Decision | Refusal:
 def _evaluate(
     walk: Walk, chain_id: ChainId, visited: set[ChainId], depth: int
 ) -> Decision | Refusal:
-    walk.tags.append(FlowTag(TagKind.CHAIN, chain_id))
-    chain = walk.view.chains.get(chain_id)
-    if chain is None:
-        return walk.unavailable(chain_id, DropReason.MISSING_CHAIN)
-    if depth > MAX_NESTING:
-        return Dropped(DropReason.CHAIN_LIMIT)
+    rules = _begin(walk, chain_id, depth)
+    if not isinstance(rules, tuple):
+        return rules
     visited.add(chain_id)
-    memo = _memo.get(chain_id)
-    rules = memo.rules if memo is not None and memo.chain is chain else _compile(chain)
-    for rule in rules:
+    for met, rule in enumerate(rules, 1):
         matched = rule.matches(walk)
         if not matched:
             if matched is None:
                 return Dropped(DropReason.MISSING_GROUP)
             continue
+        walk.rules += met
         if walk.steps is not None:
             walk.step(chain_id, "rule_matched", rule_id=rule.id, action=rule.action.value)
         action = rule.action
@@ -108,7 +104,23 @@ def _evaluate(
         result = _jump(walk, rule, visited, depth)
         if result is not Decision.CONTINUE:
             return result
+        walk.rules -= met
+    walk.rules += len(rules)
     return Decision.CONTINUE
+
+
+def _begin(walk: Walk, chain_id: ChainId, depth: int) -> tuple[CompiledRule, ...] | Refusal:
+    """Return the rules of a chain that is to be evaluated now, or why it cannot be."""
+    walk.tags.append(FlowTag(TagKind.CHAIN, chain_id))
+    chain = walk.view.chains.get(chain_id)
+    if chain is None:
+        return walk.unavailable(chain_id, DropReason.MISSING_CHAIN)
+    if depth > MAX_NESTING:
+        return Dropped(DropReason.CHAIN_LIMIT)
+    if walk.rules > MAX_RULES:
+        return Dropped(DropReason.RULE_LIMIT, is_final=True)
+    memo = _memo.get(chain_id)
+    return memo.rules if memo is not None and memo.chain is chain else _compile(chain)
 
 
 def _jump(walk: Walk, rule: CompiledRule, visited: set[ChainId], depth: int) -> Decision | Refusal:

@@ -7,7 +7,7 @@ router on the way it is dropped, as a bridge has no address to report from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import LocalOutput, Output, Rewrite, SlowPathReason, TunnelOutput
@@ -80,54 +80,60 @@ def grouped_outputs(walk: Walk) -> tuple[Output, ...]:
     A host's ports of a flooding bridge merge when all of them are reached with one rewrite,
     none has an outbound filter or a VLAN, and the host has reported the key of its group.
     """
-    flooded: dict[tuple[BridgeId, HostId], list[PortOutput]] = {}
+    flooded: dict[BridgeId, dict[HostId, list[PortOutput]]] = {}
     for entry in walk.outputs:
         if entry.flooded_by is not None and isinstance(entry.output, TunnelOutput):
             host_id = walk.view.locations[entry.port.id].host_id
-            flooded.setdefault((entry.flooded_by, host_id), []).append(entry)
+            flooded.setdefault(entry.flooded_by, {}).setdefault(host_id, []).append(entry)
     merged: dict[PortId, Output | None] = {}
-    for (bridge_id, host_id), entries in flooded.items():
-        merged.update(_merge(walk, bridge_id, host_id, entries))
+    for bridge_id, by_host in flooded.items():
+        merged.update(_merge_hosts(walk, bridge_id, by_host))
     outputs = (merged.get(entry.port.id, entry.output) for entry in walk.outputs)
     return tuple(output for output in outputs if output is not None)
 
 
-def _merge(
-    walk: Walk, bridge_id: BridgeId, host_id: HostId, entries: list[PortOutput]
+def _merge_hosts(
+    walk: Walk, bridge_id: BridgeId, by_host: Mapping[HostId, list[PortOutput]]
 ) -> dict[PortId, Output | None]:
-    """Return what becomes of the outputs of a host's ports: one for all, and None for others."""
-    walk.tags.append(flood_group_tag(host_id, bridge_id))
-    tunnel_key = walk.view.flood_groups.get((host_id, bridge_id))
-    bridge = walk.view.bridges[bridge_id]
-    if tunnel_key is None or not _is_whole_group(walk, bridge, host_id, entries):
-        return {}
-    first = entries[0].output
-    if not isinstance(first, TunnelOutput):
-        return {}
-    group = TunnelOutput(first.kind, first.local, first.remote, tunnel_key, first.rewrite)
-    merged: dict[PortId, Output | None] = dict.fromkeys(entry.port.id for entry in entries)
-    merged[entries[0].port.id] = group
+    """Return what becomes of the outputs of a flood: one for all of a host, None for others."""
+    merged: dict[PortId, Output | None] = {}
+    partial: frozenset[HostId] | None = None
+    for host_id, entries in by_host.items():
+        walk.tags.append(flood_group_tag(host_id, bridge_id))
+        tunnel_key = walk.view.flood_groups.get((host_id, bridge_id))
+        first = entries[0].output
+        if tunnel_key is None or not isinstance(first, TunnelOutput) or not _is_uniform(entries):
+            continue
+        if partial is None:
+            partial = _hosts_left_out(walk, walk.view.bridges[bridge_id], by_host)
+        if host_id not in partial:
+            merged.update(dict.fromkeys(entry.port.id for entry in entries))
+            merged[entries[0].port.id] = TunnelOutput(
+                first.kind, first.local, first.remote, tunnel_key, first.rewrite
+            )
     return merged
 
 
-def _is_whole_group(
-    walk: Walk, bridge: BridgeView, host_id: HostId, entries: Iterable[PortOutput]
-) -> bool:
+def _is_uniform(entries: Iterable[PortOutput]) -> bool:
+    """Tell whether the host may do the same for all of these ports."""
     rewrites: set[Rewrite] = set()
-    reached: set[PortId] = set()
     for entry in entries:
         if entry.port.outbound_filter_id is not None or entry.port.vlan_id:
             return False
         rewrites.add(entry.output.rewrite)
-        reached.add(entry.port.id)
-    if len(rewrites) != 1:
-        return False
-    locations = walk.view.locations
+    return len(rewrites) == 1
+
+
+def _hosts_left_out(
+    walk: Walk, bridge: BridgeView, by_host: Mapping[HostId, list[PortOutput]]
+) -> frozenset[HostId]:
+    """Return the hosts with a port of the bridge that the flood did not reach."""
+    reached = {entry.port.id for entries in by_host.values() for entry in entries}
+    hosts = set()
     for port_id in bridge.flood_port_ids:
-        if port_id in reached:
-            continue
-        walk.tags.append(FlowTag(TagKind.LOCATION, port_id))
-        location = locations.get(port_id)
-        if location is not None and location.host_id == host_id:
-            return False
-    return True
+        if port_id not in reached:
+            walk.tags.append(FlowTag(TagKind.LOCATION, port_id))
+            location = walk.view.locations.get(port_id)
+            if location is not None:
+                hosts.add(location.host_id)
+    return frozenset(hosts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from midonet.agent.simulation.answers import packet_as_seen
 from midonet.agent.simulation.result import GeneratedPacket
-from midonet.agent.simulation.walk import Walk
+from midonet.agent.simulation.walk import MAX_GENERATED, Walk
 from midonet.packets.addresses import IpVersion
 from midonet.packets.checksum import internet_checksum
 from midonet.packets.frame import ParsedFrame
@@ -37,13 +37,16 @@ def fragment_at_router(walk: Walk, limit: int) -> tuple[GeneratedPacket, ...]:
         return ()
     egress_id = visit.egress.id
     frames = fragment(packet_as_seen(walk, visit.egress_header), limit)
+    if len(walk.generated) + len(frames) > MAX_GENERATED:
+        return ()
     return tuple(GeneratedPacket(egress_id, frame) for frame in frames)
 
 
 def fragment(packet: ParsedFrame, limit: int) -> tuple[bytes, ...]:
     """Return frames whose IP packets are at most `limit` bytes and carry all of `packet`.
 
-    packet: a whole IPv4 packet. Empty when `limit` has no room for eight bytes of payload.
+    packet: a whole IPv4 packet. Empty when `limit` has no room for eight bytes of payload, or the
+    packet is a fragment that reaches beyond the largest datagram.
     """
     start = packet.l3_offset
     header_size = (packet.frame[start] & 0xF) * 4
@@ -52,7 +55,7 @@ def fragment(packet: ParsedFrame, limit: int) -> tuple[bytes, ...]:
     later_header = first_header[:20] + _copied_options(first_header[20:])
     link = packet.frame[:start]
     word = int.from_bytes(first_header[6:8], "big")
-    if limit < header_size + 8:
+    if limit < header_size + 8 or (word & _OFFSET_BITS) + len(payload) // 8 > _OFFSET_BITS:
         return ()
     frames = []
     position = 0

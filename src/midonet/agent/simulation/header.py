@@ -114,6 +114,15 @@ class Header:
         self.values[field] = value
         self.live[field] = 0
 
+    def written(self) -> tuple[int, ...]:
+        """Return what distinguishes this header from others of the same packet.
+
+        That are the values of the fields that were written, -1 for the others, and the TTL's
+        decrement. Equality of two follows from bits already recorded.
+        """
+        fields = zip(self.values, self.live, strict=True)
+        return (self.ttl_decrement, *(-1 if live else value for value, live in fields))
+
     def ip_version(self) -> IpVersion | None:
         """Return the version of the addresses in the header (ARP has IPv4's), or None."""
         return _VERSIONS.get(self.read(ETH_TYPE))

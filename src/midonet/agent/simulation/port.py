@@ -16,6 +16,7 @@ from midonet.agent.simulation.header import VLAN_TCI
 from midonet.agent.simulation.router import process_router
 from midonet.agent.simulation.walk import (
     MAX_DEVICES,
+    MAX_DEVICES_ENTERED,
     Dropped,
     Outcome,
     Refusal,
@@ -33,6 +34,9 @@ def enter_port(walk: Walk, port: PortView) -> Outcome:
     if branch.devices >= MAX_DEVICES:
         return Dropped(DropReason.LOOP_LIMIT)
     branch.devices += 1
+    walk.devices += 1
+    if walk.devices > MAX_DEVICES_ENTERED:
+        return Dropped(DropReason.LOOP_LIMIT, is_final=True)
     branch.ingress_port = port
     branch.egress_port = None
     branch.flooded_by = None

@@ -15,6 +15,8 @@ from midonet.agent.simulation.emission import grouped_outputs
 from midonet.agent.simulation.port import enter_port, leave_port
 from midonet.agent.simulation.result import Await, Consume, Drop, Forward, SimulationResult
 from midonet.agent.simulation.walk import (
+    MAX_BRANCHES,
+    MAX_OUTPUTS,
     Branch,
     Dropped,
     Ended,
@@ -53,6 +55,8 @@ _SHORT_LIVED = frozenset(
         DropReason.MTU_EXCEEDED,
         DropReason.NO_LOCATION,
         DropReason.NO_TUNNEL,
+        DropReason.COPY_LIMIT,
+        DropReason.RULE_LIMIT,
     )
 )
 
@@ -125,11 +129,18 @@ def _run(walk: Walk, first: Outcome) -> SimulationResult:
         if isinstance(outcome, Await):
             return outcome
         if isinstance(outcome, ToFlood):
+            walk.branches += len(outcome.ports)
+            if walk.branches > MAX_BRANCHES:
+                outcome = Dropped(DropReason.COPY_LIMIT, is_final=True)
+                continue
             bridge_id = outcome.bridge.id
             waiting.extend((walk.branch.fork(bridge_id), port) for port in outcome.ports[::-1])
         elif isinstance(outcome, Dropped):
             walk.drops.append(outcome.reason)
             _trace_drop(walk, outcome.reason)
+            if outcome.is_final:
+                walk.give_up(outcome.reason)
+                return _finish(walk)
         elif outcome is Ended.TAKEN:
             walk.taken = True
         if not waiting:
@@ -146,9 +157,12 @@ def _trace_drop(walk: Walk, reason: DropReason) -> None:
 
 
 def _finish(walk: Walk) -> SimulationResult:
+    outputs = grouped_outputs(walk)
+    if len(outputs) > MAX_OUTPUTS:
+        walk.give_up(DropReason.COPY_LIMIT)
+        return _finish(walk)
     effects, generated = tuple(walk.effects), tuple(walk.generated)
     steps = tuple(walk.steps) if walk.steps is not None else ()
-    outputs = grouped_outputs(walk)
     if outputs:
         # What a device takes or answers beside the outputs must come up each time.
         if (generated or walk.taken) and walk.slow_path is None:

@@ -34,7 +34,26 @@ from midonet.model.ids import BridgeId, ObjectId, PortId, RouterId
 from midonet.packets.frame import ParsedFrame
 
 MAX_DEVICES = 12
-"""Devices that one packet may traverse."""
+"""Devices that one packet may traverse on one way."""
+
+# What one packet may cost in all, whatever the network. Past a bound the whole packet is dropped
+# by name: half a flood would be worse to find than none. The numbers leave a packet of the
+# largest sensible network a wide margin, and keep the worst one below some tenths of a second.
+
+MAX_DEVICES_ENTERED = 1024
+"""Devices that all copies of one packet may enter together."""
+
+MAX_BRANCHES = 4096
+"""Copies of one packet that may be followed."""
+
+MAX_OUTPUTS = 1024
+"""Outputs of one packet, a flood group counted once: what a program has room for."""
+
+MAX_RULES = 100_000
+"""Rules that one packet may meet. The chain that is begun below the bound is gone through."""
+
+MAX_GENERATED = 128
+"""Frames that devices may make because of one packet; further answers are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +80,10 @@ class ToFlood:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """This branch ends."""
+    """This branch ends. is_final: so do all others, and nothing of the packet is left."""
 
     reason: DropReason
+    is_final: bool = False
 
 
 class Ended(Enum):
@@ -135,6 +155,8 @@ class Walk:
 
     __slots__ = (
         "branch",
+        "branches",
+        "devices",
         "drops",
         "effects",
         "generated",
@@ -147,6 +169,8 @@ class Walk:
         "outputs",
         "packet",
         "regions",
+        "rules",
+        "seen",
         "slow_path",
         "soft_state",
         "steps",
@@ -182,6 +206,10 @@ class Walk:
         self.outputs: list[PortOutput] = []
         self.learned: list[LearnedMac] = []
         self.drops: list[DropReason] = []
+        self.branches = 1
+        self.devices = 0
+        self.rules = 0
+        self.seen: set[tuple[BridgeId, int, tuple[int, ...]]] = set()
         self.taken = False
         self.max_length: int | None = None
         self.ttl_above = 0
@@ -192,6 +220,23 @@ class Walk:
         """Go on with another branch."""
         self.branch = branch
         self.header = branch.header
+
+    def is_repeated(self, bridge_id: BridgeId, vlan: int) -> bool:
+        """Note that this frame passes a bridge in a VLAN; tell whether it has done so before.
+
+        A frame that comes back unchanged has gone round a loop of bridges.
+        """
+        place = bridge_id, vlan, self.header.written()
+        if place in self.seen:
+            return True
+        self.seen.add(place)
+        return False
+
+    def give_up(self, reason: DropReason) -> None:
+        """Drop the packet as a whole, with everything that it has led to so far."""
+        self.drops = [reason]
+        self.outputs, self.generated, self.effects, self.learned = [], [], [], []
+        self.taken = False
 
     # Lookups. A referent that does not exist fails closed; one not loaded is awaited.
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from uuid import UUID
 
+import pytest
 from structlog.testing import capture_logs
 
-from midonet.agent.datapath.protocol import Upcall, UpcallReason
+from midonet.agent.datapath.protocol import PortAttachment, Upcall, UpcallReason
+from midonet.agent.decisions import decisions
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.tags import FlowTag, mac_tag
 from midonet.agent.topology.view import ChainView, Fib, FibMatch, RuleView
 from midonet.model.chains import Condition, RuleAction
 from midonet.model.ids import BridgeId, ChainId, PortId, RuleId
 from midonet.packets.addresses import IpVersion, parse_ip
+from tests.scenario.bridging import ARP, ring
 from tests.scenario.frames import R1, V4, A, echo, udp
 from tests.unit.agent.decisions.test_decisions import THERE, Routed, Shell, frame
 
@@ -106,3 +109,26 @@ async def test_cut_packet_that_must_be_sent_whole_is_a_named_drop() -> None:
     shell.decisions.enqueue(cut)
     shell.work()
     assert shell.datapath.drops() == {(shell.a, DropReason.PACKET_CUT): 1}
+
+
+async def test_answers_beyond_what_one_packet_may_lead_to_are_a_named_drop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decisions, "MAX_GENERATED_DEPTH", -1)
+    shell = await Routed().open()
+    await shell.send(echo((V4.host(1, 5), V4.host(1, 1)), (A, R1)), port_id=shell.a)
+    assert shell.left == []
+    assert shell.datapath.drops() == {(shell.a, DropReason.GENERATED_LIMIT): 1}
+
+
+async def test_broadcast_in_a_ring_of_bridges_is_decided_on_and_installed() -> None:
+    world = ring(3).port("p3", on="b1", host="h1")
+    shell = await Shell().open()
+    names = {world.port_id(name): name for name in ("p1", "p2", "p3")}
+    for port_id, name in names.items():
+        shell.datapath.attach(PortAttachment(port_id, name))
+    shell.decisions.view = world.view()
+    await shell.send(ARP, port_id=world.port_id("p1"))
+    assert sorted(names[port_id] for port_id, _ in shell.left) == ["p2", "p3"]
+    assert len(shell.decisions.programs.table) == 1
+    assert not shell.datapath.drops()
