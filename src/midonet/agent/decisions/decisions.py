@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import assert_never
 
 import structlog
 
@@ -424,10 +425,34 @@ class Decisions:
             case Await(what):
                 # It runs on until its time is over; what is awaited may come before.
                 self._obtain(what)
-            case Forward(program) | Drop(_, program) if program.slow_path is None:
+            case Forward(program) | Drop(_, program) if (
+                program.slow_path is None and not self._would_teach(installed, result.effects)
+            ):
                 self.programs.install(program, revision, in_place_of=installed.program_id)
             case _:
                 self.programs.remove((installed.program_id,))
+
+    def _would_teach(self, installed: InstalledProgram, effects: Iterable[Effect]) -> bool:
+        """Tell whether a packet would teach something that is not known.
+
+        Only a real packet teaches, so a program that keeps such packets from coming up must go.
+        A program from before a restart (it has no tags yet) is judged when tables may not be
+        here; what they lack then says nothing. It is judged once more when they come.
+        """
+        is_adopted = not installed.program.tags
+        for effect in effects:
+            match effect:
+                case LearnMac(entry):
+                    place = self.soft_state.mac_port(entry.bridge_id, entry.vlan, entry.mac)
+                    if place != entry.port_id and not (is_adopted and place is None):
+                        return True
+                case LearnNeighbour() | MoveBridgeNeighbour():
+                    return True
+                case RefreshNeighbour():
+                    pass  # asked for as long as traffic uses the entry, packets or not
+                case _:
+                    assert_never(effect)
+        return False
 
     def _simulate(self, packet: ParsedFrame, ingress: PortId) -> SimulationResult:
         self.counters.simulations += 1
