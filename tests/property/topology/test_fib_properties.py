@@ -193,11 +193,11 @@ def test_updated_table_equals_one_built_anew(
         )
         for index in range(250)
     ]
-    edited = RoutingTable(before + ballast).updated(
-        removed=[route.id for route in removed], added=added
-    )
+    table = RoutingTable(before + ballast)
+    edited = table.updated(removed=[route.id for route in removed], added=added)
     rebuilt = RoutingTable([r for r in before if r not in removed] + added + ballast)
     assert edited == rebuilt
+    assert table.changed_destinations(edited) == table.changed_destinations(rebuilt)
     assert edited.lookup(version, source, destination) == rebuilt.lookup(
         version, source, destination
     )

@@ -205,9 +205,12 @@ class _Family:
 class RoutingTable:
     """Usable routes of one router, for both IP versions. Immutable; implements `Fib`."""
 
-    __slots__ = ("_families", "_routes")
+    __slots__ = ("_changed", "_families", "_mark", "_origin", "_routes")
 
     def __init__(self, routes: Iterable[RouteView] = ()) -> None:
+        self._mark = object()
+        self._origin: object = None
+        self._changed: frozenset[IpPrefix] = frozenset()
         self._routes: Mapping[RouteId, RouteView] = {route.id: route for route in routes}
         self._families = {
             version: _Family(version.bits, _of_version(version, self._routes.values()))
@@ -242,10 +245,19 @@ class RoutingTable:
             version: family.updated(_of_version(version, dropped), _of_version(version, new))
             for version, family in self._families.items()
         }
+        # The mark, not the table: a table does not keep those before it alive.
+        table._origin = self._mark
+        table._changed = frozenset(
+            route.destination
+            for route in (*dropped, *new)
+            if self._routes.get(route.id) != routes.get(route.id)
+        )
         return table
 
     def changed_destinations(self, other: RoutingTable) -> set[IpPrefix]:
         """Return the destinations of routes that are in one table and not in the other."""
+        if other._origin is self._mark:
+            return set(other._changed)
         changed: set[IpPrefix] = set()
         for one, two in ((self._routes, other._routes), (other._routes, self._routes)):
             for route_id, route in one.items():
