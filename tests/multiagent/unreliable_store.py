@@ -12,6 +12,7 @@ from midonet.errors import UnavailableError
 from midonet.model.ids import ObjectId
 from midonet.nsdb.store import (
     Change,
+    Follow,
     Operation,
     Session,
     SessionInfo,
@@ -78,8 +79,8 @@ class UnreliableStore:
         self.check()
         return await self.inner.transact(operations)
 
-    def watcher(self) -> Watcher:
-        return _Watcher(self, self.inner.watcher())
+    def watcher(self, follow: Follow | None = None) -> Watcher:
+        return _Watcher(self, self.inner.watcher(follow))
 
     async def table(self, table: str) -> list[StateEntry]:
         self.check()

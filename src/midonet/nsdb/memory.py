@@ -20,6 +20,7 @@ from midonet.model.ids import ObjectId
 from midonet.nsdb import codec, sessions
 from midonet.nsdb.store import (
     AllOf,
+    Follow,
     ObjectKey,
     Operation,
     Referrers,
@@ -29,6 +30,7 @@ from midonet.nsdb.store import (
     Table,
     Versioned,
     Watcher,
+    WatchKey,
 )
 from midonet.nsdb.transaction import (
     BootTime,
@@ -41,7 +43,14 @@ from midonet.nsdb.transaction import (
     prepare,
     winner,
 )
-from midonet.nsdb.watching import Marked, StoreWatcher, WatchIndex, WatchState
+from midonet.nsdb.watching import (
+    Marked,
+    ReadAhead,
+    StoreWatcher,
+    WatchIndex,
+    WatchState,
+    read_levels,
+)
 
 T = TypeVar("T", bound=msgspec.Struct)
 _Undo = Callable[[], None]
@@ -354,19 +363,23 @@ class MemoryStore:
             transaction.apply(prepared)
         return backend.revision
 
-    def watcher(self) -> Watcher:
+    def watcher(self, follow: Follow | None = None) -> Watcher:
         """Return a new watcher."""
         self._opened()
-        return StoreWatcher(self)
+        return StoreWatcher(self, follow)
 
-    async def watch_state(self, marked: Sequence[Marked]) -> WatchState:
-        """Read the present state of watch keys."""
+    async def watch_state(
+        self, marked: Sequence[Marked], ahead: ReadAhead | None
+    ) -> tuple[WatchState, list[WatchKey]]:
+        """Read the present state of watch keys and of what follows."""
         await asyncio.sleep(0)
-        state = WatchState()
-        with self._opened().lock:
-            for one in marked:
+
+        def read(level: Sequence[Marked], state: WatchState) -> None:
+            for one in level:
                 self._read_watch(one, state)
-        return state
+
+        with self._opened().lock:
+            return read_levels(marked, ahead, read)
 
     async def table(self, table: str) -> list[StateEntry]:
         """Return the winning entry of each key of a state table."""

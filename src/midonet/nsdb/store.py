@@ -14,7 +14,7 @@ One contract suite (`tests/contract/test_store_*.py`) runs against all implement
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -182,6 +182,9 @@ class TableChange:
 
 Change = ObjectChange | IdsChange | TableChange
 
+Follow = Callable[[Change], Iterable[WatchKey]]
+"""Pure, and called in any thread: the keys that a consumer will watch once it has seen a change."""
+
 
 class Watcher(Protocol):
     """A changing set of watches with one stream of changes. Close it when done."""
@@ -279,8 +282,12 @@ class Store(Protocol):
         """
         ...
 
-    def watcher(self) -> Watcher:
-        """Return a new watcher that watches nothing yet."""
+    def watcher(self, follow: Follow | None = None) -> Watcher:
+        """Return a new watcher that watches nothing yet.
+
+        follow: lets one round trip read, behind each change, what the consumer will ask for
+            next. It changes how soon answers come, never which: a key is reported after `add`.
+        """
         ...
 
     async def table(self, table: str) -> list[StateEntry]:

@@ -14,6 +14,7 @@ packet crosses to them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -28,9 +29,17 @@ from midonet.agent.topology.facts import (
 from midonet.model.chains import Chain, Rule
 from midonet.model.coordination import CLUSTER_SETTINGS_ID, ClusterSettings
 from midonet.model.devices import Bridge, Port, Route, Router
-from midonet.model.hosts import FloodGroup, PortLocation, TunnelZone, TunnelZoneHost
+from midonet.model.hosts import PortLocation, TunnelZone, TunnelZoneHost
 from midonet.model.ids import BridgeId, HostId, ObjectId, PortId, RouterId
-from midonet.nsdb.store import AllOf, Referrers
+from midonet.nsdb.store import (
+    AllOf,
+    Change,
+    IdsChange,
+    ObjectChange,
+    ObjectKey,
+    Referrers,
+    WatchKey,
+)
 
 K = TypeVar("K")
 
@@ -138,6 +147,14 @@ def expand(
             expand_rule(facts.get(Rule, rule_id), sink)
 
 
+def expand_member(key: Referrers, object_id: ObjectId, sink: Sink) -> None:
+    """Find what one object in the list of a device needs: ports are followed, the rest read."""
+    if key.kind is Port:
+        sink.track(Port, object_id)
+    else:
+        sink.want(key.kind, object_id)
+
+
 def expand_rule(rule: Rule | None, sink: Sink) -> None:
     """Find what a rule needs."""
     if rule is not None and rule.jump_chain_id is not None:
@@ -152,6 +169,47 @@ def expand_attached_routers(
         peer = facts.get(Port, peer_id)
         if peer is not None and peer.router_id is not None:
             sink.track(Router, peer.router_id)
+
+
+def following_keys(change: Change) -> Iterable[WatchKey]:
+    """Return what will be watched because of one answer of the store, seen by itself.
+
+    What depends on several answers is not among it: a router's port leads to its router or not,
+    as the port is followed for itself or is only the peer of a bridge's port.
+    """
+    keys: dict[WatchKey, None] = {}
+    sink = _Following(keys)
+    if isinstance(change, IdsChange):
+        for object_id in change.ids:
+            keys[ObjectKey(change.key.kind, object_id)] = None
+    elif isinstance(change, ObjectChange) and change.current is not None:
+        value = change.current.value
+        if isinstance(value, Rule):
+            expand_rule(value, sink)
+        elif isinstance(value, Port | Bridge | Router | Chain):
+            facts = Facts()
+            facts.put(change.key.kind, change.key.object_id, value)
+            expand(facts, PortIndex(), change.key.kind, change.key.object_id, sink)
+            del keys[change.key]
+            if isinstance(value, Port) and value.router_id is not None:
+                del keys[ObjectKey(Router, value.router_id)]
+    return keys
+
+
+class _Following:
+    """Gathers the keys that one answer leads to."""
+
+    def __init__(self, keys: dict[WatchKey, None]) -> None:
+        self._keys = keys
+
+    def want(self, kind: type[msgspec.Struct], object_id: ObjectId) -> None:
+        self._keys[ObjectKey(kind, object_id)] = None
+
+    def want_list(self, key: Referrers | AllOf) -> None:
+        self._keys[key] = None
+
+    def track(self, kind: type[msgspec.Struct], object_id: ObjectId) -> None:
+        self.want(kind, object_id)
 
 
 def _expand_port(port: Port | None, sink: Sink) -> None:
@@ -173,10 +231,9 @@ def _expand_bridge(facts: Facts, index: PortIndex, bridge_id: BridgeId, sink: Si
     groups = flood_groups_of(bridge_id)
     sink.want_list(ports)
     sink.want_list(groups)
-    for object_id in facts.ids(ports) or ():
-        sink.track(Port, object_id)
-    for object_id in facts.ids(groups) or ():
-        sink.want(FloodGroup, object_id)
+    for key in (ports, groups):
+        for object_id in facts.ids(key) or ():
+            expand_member(key, object_id, sink)
     _expand_filters(facts.get(Bridge, bridge_id), sink)
     expand_attached_routers(facts, index, bridge_id, sink)
 
@@ -186,10 +243,9 @@ def _expand_router(facts: Facts, router_id: RouterId, sink: Sink) -> None:
     routes = Referrers(Route, "router_id", router_id)
     sink.want_list(ports)
     sink.want_list(routes)
-    for object_id in facts.ids(ports) or ():
-        sink.track(Port, object_id)
-    for object_id in facts.ids(routes) or ():
-        sink.want(Route, object_id)
+    for key in (ports, routes):
+        for object_id in facts.ids(key) or ():
+            expand_member(key, object_id, sink)
     _expand_filters(facts.get(Router, router_id), sink)
 
 

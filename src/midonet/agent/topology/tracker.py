@@ -13,6 +13,7 @@ from midonet.agent.topology.closure import (
     PortIndex,
     expand,
     expand_attached_routers,
+    expand_member,
     expand_requested,
     expand_root,
     expand_rule,
@@ -190,7 +191,8 @@ class Tracker:
         if key.target_id not in self.tracked[owner_kind]:
             return
         self.dirty.objects[owner_kind].add(key.target_id)
-        expand(self.facts, self._index, owner_kind, key.target_id, self)
+        for object_id in change.ids - (old or frozenset()):
+            expand_member(key, object_id, self)
         if key.kind is Route:
             for route_id in changed:
                 self._route_owner[route_id] = RouterId(key.target_id)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from midonet.agent.topology.assembler import Step, TopologyAssembler
+from midonet.agent.topology.closure import following_keys
 from midonet.agent.topology.view import TopologyView, ViewDelta
 from midonet.errors import UnavailableError
 from midonet.model.ids import HostId, ObjectId
@@ -70,7 +71,7 @@ class TopologyWatcher:
             underlay_mtu_bytes=self._settings.underlay_mtu_bytes,
             hash_seed=self._settings.hash_seed,
         )
-        self._watcher: Watcher = store.watcher()
+        self._watcher: Watcher = store.watcher(following_keys)
         self._in_use: Callable[[], Iterable[ObjectId]] = tuple
         self._keep_until: dict[ObjectId, float] = {}
         self._held_since: float | None = None

@@ -16,9 +16,17 @@ from midonet.errors import DecodeError
 from midonet.model.ids import ObjectId
 from midonet.nsdb import codec
 from midonet.nsdb.sqlite.tables import STATE_COLUMNS, state_entry_from
-from midonet.nsdb.store import AllOf, ObjectKey, Referrers, StateEntry, Table, Versioned
+from midonet.nsdb.store import (
+    AllOf,
+    ObjectKey,
+    Referrers,
+    StateEntry,
+    Table,
+    Versioned,
+    WatchKey,
+)
 from midonet.nsdb.transaction import TableKey, winner
-from midonet.nsdb.watching import Marked, WatchState
+from midonet.nsdb.watching import Marked, ReadAhead, WatchState, read_levels
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -89,34 +97,44 @@ def read_winners(connection: sqlite3.Connection, table: str) -> dict[str, StateE
     return winners
 
 
-def read_watch_state(connection: sqlite3.Connection, marked: Sequence[Marked]) -> WatchState:
-    """Return the present state of watch keys, at one revision.
+def read_watch_state(
+    connection: sqlite3.Connection, marked: Sequence[Marked], ahead: ReadAhead | None
+) -> tuple[WatchState, list[WatchKey]]:
+    """Return the present state of watch keys and of what follows, at one revision.
 
     An object that cannot be decoded is reported absent, so that whatever depends on it fails
     closed while everything else goes on.
     """
-    state = WatchState()
-    object_ids: dict[type[msgspec.Struct], list[ObjectId]] = {}
+
+    def read(level: Sequence[Marked], state: WatchState) -> None:
+        _read_level(connection, level, state)
+
     with snapshot(connection):
-        for one in marked:
-            match one:
-                case ObjectKey():
-                    object_ids.setdefault(one.kind, []).append(one.object_id)
-                case Referrers():
-                    found = read_referrers(connection, one.kind, one.field, one.target_id)
-                    state.ids[one] = frozenset(found)
-                case AllOf():
-                    state.ids[one] = _read_ids(connection, one.kind)
-                case Table():
-                    state.tables[one] = read_winners(connection, one.table)
-                case TableKey():
-                    entries = read_entries(connection, one.table, one.key)
-                    state.table_keys[one] = winner(entries)
-                case _:
-                    assert_never(one)
-        for kind, ids in object_ids.items():
-            _read_watched_objects(connection, kind, ids, state)
-    return state
+        return read_levels(marked, ahead, read)
+
+
+def _read_level(
+    connection: sqlite3.Connection, marked: Sequence[Marked], state: WatchState
+) -> None:
+    object_ids: dict[type[msgspec.Struct], list[ObjectId]] = {}
+    for one in marked:
+        match one:
+            case ObjectKey():
+                object_ids.setdefault(one.kind, []).append(one.object_id)
+            case Referrers():
+                found = read_referrers(connection, one.kind, one.field, one.target_id)
+                state.ids[one] = frozenset(found)
+            case AllOf():
+                state.ids[one] = _read_ids(connection, one.kind)
+            case Table():
+                state.tables[one] = read_winners(connection, one.table)
+            case TableKey():
+                entries = read_entries(connection, one.table, one.key)
+                state.table_keys[one] = winner(entries)
+            case _:
+                assert_never(one)
+    for kind, ids in object_ids.items():
+        _read_watched_objects(connection, kind, ids, state)
 
 
 def _read_ids(connection: sqlite3.Connection, kind: type[msgspec.Struct]) -> frozenset[ObjectId]:

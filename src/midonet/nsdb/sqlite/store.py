@@ -27,9 +27,18 @@ from midonet.nsdb.sqlite.options import StoreOptions
 from midonet.nsdb.sqlite.schema import FileUse, connect, notify_path, translated_errors
 from midonet.nsdb.sqlite.tables import SqliteTables
 from midonet.nsdb.sqlite.writer import Writer
-from midonet.nsdb.store import Operation, Session, SessionInfo, StateEntry, Versioned, Watcher
+from midonet.nsdb.store import (
+    Follow,
+    Operation,
+    Session,
+    SessionInfo,
+    StateEntry,
+    Versioned,
+    Watcher,
+    WatchKey,
+)
 from midonet.nsdb.transaction import BootTime, Transaction, prepare
-from midonet.nsdb.watching import Marked, StoreWatcher, WatchIndex, WatchState
+from midonet.nsdb.watching import Marked, ReadAhead, StoreWatcher, WatchIndex, WatchState
 
 T = TypeVar("T", bound=msgspec.Struct)
 R = TypeVar("R")
@@ -204,14 +213,18 @@ class SqliteStore:
 
         return (await self.run_write(work))[1]
 
-    def watcher(self) -> Watcher:
+    def watcher(self, follow: Follow | None = None) -> Watcher:
         """Return a new watcher."""
         self._require_open()
-        return StoreWatcher(self)
+        return StoreWatcher(self, follow)
 
-    async def watch_state(self, marked: Sequence[Marked]) -> WatchState:
-        """Read the present state of watch keys, at one revision."""
-        return await self._read(lambda connection: reading.read_watch_state(connection, marked))
+    async def watch_state(
+        self, marked: Sequence[Marked], ahead: ReadAhead | None
+    ) -> tuple[WatchState, list[WatchKey]]:
+        """Read the present state of watch keys and of what follows, at one revision."""
+        return await self._read(
+            lambda connection: reading.read_watch_state(connection, marked, ahead)
+        )
 
     async def table(self, table: str) -> list[StateEntry]:
         """Return the winning entry of each key of a state table."""
