@@ -58,6 +58,8 @@ def _type(field: msgspec.structs.FieldInfo) -> str:
         return ", ".join(code(str(member.value)) for member in described.cls)
     if isinstance(described, msgspec.inspect.LiteralType):
         return ", ".join(code(str(value)) for value in described.values)
+    if isinstance(described, msgspec.inspect.VarTupleType):
+        return "list of text, separated by commas in the environment"
     words = {"StrType": "text", "IntType": "integer", "FloatType": "number", "BoolType": "boolean"}
     name = words[type(described).__name__]
     low, high = getattr(described, "ge", None), getattr(described, "le", None)
@@ -69,4 +71,4 @@ def _type(field: msgspec.structs.FieldInfo) -> str:
 
 def _default(field: msgspec.structs.FieldInfo) -> str:
     value = msgspec.to_builtins(field.default)
-    return code(f"{value}") if value != "" else "empty"
+    return code(f"{value}") if value not in ("", []) else "empty"

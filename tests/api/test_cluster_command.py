@@ -22,13 +22,18 @@ PROGRAM = (
 
 
 @contextmanager
-def started(tmp_path: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Start the command and wait until it tells the service manager that it is ready."""
+def started(
+    tmp_path: Path, *arguments: str, lines: list[str] | None = None, **settings: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Start the command and wait until it tells the service manager that it is ready.
+
+    lines: takes what it logged until then. settings: environment variables.
+    """
     notify_path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(notify_path))
         manager.settimeout(30)
-        environment = os.environ | {"NOTIFY_SOCKET": str(notify_path)}
+        environment = os.environ | settings | {"NOTIFY_SOCKET": str(notify_path)}
         command = [sys.executable, "-c", PROGRAM, "cluster", "--listen", "127.0.0.1:0"]
         with subprocess.Popen(
             [*command, *arguments], env=environment, stderr=subprocess.PIPE, text=True
@@ -39,6 +44,8 @@ def started(tmp_path: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[
                 root = ""
                 while "event=ready" not in root:
                     root = process.stderr.readline()
+                    if lines is not None:
+                        lines.append(root)
                 yield process, f"http://{root.split('listen=')[1].strip()}/midonet-api"
             finally:
                 if process.poll() is None:
@@ -66,3 +73,30 @@ def test_memory_store_is_allowed(tmp_path: Path) -> None:
             assert client.get(f"{root}/").json()["version"] == "v5.0"
         process.terminate()
         assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize(("address", "is_open"), [("0.0.0.0", True), ("127.0.0.2", False)])
+def test_api_that_others_can_reach_is_warned_of(
+    tmp_path: Path, address: str, is_open: bool
+) -> None:
+    lines: list[str] = []
+    arguments = ("--nsdb", "memory:", "--listen", f"{address}:0")
+    with started(tmp_path, *arguments, lines=lines):
+        pass
+    warned = [line for line in lines if "event=api_open_to_the_network" in line]
+    assert bool(warned) is is_open
+    assert all("level=warning" in line for line in warned)
+
+
+def test_hosts_and_origins_are_settings(tmp_path: Path) -> None:
+    settings = {
+        "MIDONET_CLUSTER_ALLOWED_HOSTS": "api.example, .cloud.example",
+        "MIDONET_CLUSTER_CORS_ORIGINS": "https://gui.example",
+    }
+    with started(tmp_path, "--nsdb", "memory:", **settings) as (_, root), httpx.Client() as client:
+        for host, status in (("api.example", 200), ("evil.example", 421), ("localhost", 200)):
+            reply = client.get(f"{root}/bridges", headers={"Host": host})
+            assert reply.status_code == status
+        for origin, status in (("https://gui.example", 201), ("https://evil.example", 403)):
+            reply = client.post(f"{root}/bridges", json={}, headers={"Origin": origin})
+            assert reply.status_code == status

@@ -69,17 +69,6 @@ async def test_links_follow_the_forwarding_headers(api: Api) -> None:
 
 
 @IN_MEMORY
-async def test_preflight_is_answered_and_replies_carry_cors_headers(api: Api) -> None:
-    preflight = await api.http.options("/bridges")
-    assert preflight.status_code == 200
-    assert "PUT" in preflight.headers["access-control-allow-methods"]
-    for path in ("/bridges", "/nonsense"):
-        reply = await api.http.get(path)
-        assert reply.headers["access-control-allow-origin"] == "*"
-        assert reply.headers["access-control-expose-headers"] == "Location"
-
-
-@IN_MEMORY
 async def test_gzip_is_read_and_written(api: Api) -> None:
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
     body = gzip.compress(b'{"name": "zipped"}')

@@ -1,13 +1,13 @@
 """The ASGI application: routes made from the endpoint table, and what all of them share.
 
-CORS -> login -> authentication -> route -> (media types, body) -> endpoint -> (links, encode)
+audit -> host -> origin -> HEAD -> login -> authentication -> route -> (media types, body) ->
+endpoint -> (links, encode)
 """
 
 from __future__ import annotations
 
 import asyncio
 import gzip
-import zlib
 from typing import Any
 
 import msgspec
@@ -20,11 +20,12 @@ from litestar.types import ASGIApp
 from midonet.api.auth import AuthProvider, MockAuthProvider
 from midonet.api.base_uri import base_uri
 from midonet.api.call import Call, Endpoint, Reply, Services
-from midonet.api.decoding import MAX_BODY_BYTES, decode_body
+from midonet.api.decoding import MAX_BODY_BYTES, decode_body, gunzip
+from midonet.api.edge import AuditLayer, CorsLayer, EdgePolicy, HeadLayer, HostLayer
 from midonet.api.error_bodies import ERROR_MEDIA_TYPE, HttpError, encode_error, status_of
-from midonet.api.layers import AuthLayer, CorsLayer, LoginLayer
+from midonet.api.layers import AuthLayer, LoginLayer
 from midonet.api.links import Links
-from midonet.api.negotiation import choose, is_accepted
+from midonet.api.negotiation import accepts_gzip, choose, is_accepted
 from midonet.api.openapi import openapi_document
 from midonet.api.registry import ENDPOINTS
 from midonet.api.root_document import APPLICATION_MEDIA_TYPES, root_document, served_segments
@@ -41,9 +42,15 @@ log = structlog.get_logger()
 AnyRequest = Request[Any, Any, Any]
 
 
-def build_app(store: Store, auth: AuthProvider | None = None) -> ASGIApp:
-    """Return the application over an open store. `auth`: everyone is admin when None."""
+def build_app(
+    store: Store, auth: AuthProvider | None = None, policy: EdgePolicy | None = None
+) -> ASGIApp:
+    """Return the application over an open store.
+
+    auth: everyone is admin when None. policy: None checks no host names and allows no origins.
+    """
     provider = MockAuthProvider() if auth is None else auth
+    policy = EdgePolicy() if policy is None else policy
     server = _Server(Services(store, provider, TunnelKeys(store)))
     inner = Litestar(
         route_handlers=server.routes(),
@@ -52,7 +59,8 @@ def build_app(store: Store, auth: AuthProvider | None = None) -> ASGIApp:
         exception_handlers={HTTPException: _framework_error, 500: _internal_error},
         logging_config=None,
     )
-    return CorsLayer(LoginLayer(AuthLayer(inner, provider), provider, PREFIX))
+    known = LoginLayer(AuthLayer(inner, provider), provider, PREFIX)
+    return AuditLayer(HostLayer(CorsLayer(HeadLayer(known), policy), policy))
 
 
 class _Server:
@@ -160,27 +168,31 @@ def _base(request: AnyRequest) -> str:
 
 async def _body(request: AnyRequest) -> bytes:
     """Read a request body, decompressed. Raises HttpError 413 (too big), 400, 415."""
-    body = await request.body()
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding == "identity":
-        return body
-    if encoding not in ("gzip", "x-gzip"):
+    if encoding not in ("identity", "gzip", "x-gzip"):
         raise HttpError(415, f"Content-Encoding {encoding!r} is not supported.")
-    decompressor = zlib.decompressobj(wbits=31)
-    try:
-        plain = decompressor.decompress(body, MAX_BODY_BYTES)
-    except zlib.error as error:
-        raise HttpError(400, f"The body is not valid gzip: {error}") from None
-    if decompressor.unconsumed_tail:
+    if (request.content_length or 0) > MAX_BODY_BYTES:
         raise HttpError(413)
-    return plain
+    received = bytearray()
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] != "http.request":
+            raise HttpError(400, "The request ended before its body did.")
+        received += message["body"]
+        if len(received) > MAX_BODY_BYTES:
+            raise HttpError(413)
+        more = message.get("more_body", False)
+    return bytes(received) if encoding == "identity" else gunzip(bytes(received))
 
 
 def _respond(request: AnyRequest, status: int, body: bytes, media_type: str) -> Response[bytes]:
     headers = {}
-    if len(body) >= _GZIP_FROM_BYTES and "gzip" in request.headers.get("accept-encoding", ""):
-        body = gzip.compress(body, compresslevel=1)
-        headers = {"content-encoding": "gzip", "vary": "accept-encoding"}
+    if len(body) >= _GZIP_FROM_BYTES:
+        headers = {"vary": "accept-encoding"}
+        if accepts_gzip(request.headers.get("accept-encoding")):
+            body = gzip.compress(body, compresslevel=1)
+            headers["content-encoding"] = "gzip"
     return Response(body, status_code=status, media_type=media_type, headers=headers)
 
 

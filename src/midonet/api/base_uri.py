@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-_AUTHORITY = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+AUTHORITY = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+"""Host name or address with an optional port, as in a Host header."""
 
 
 @lru_cache(maxsize=256)
@@ -25,7 +26,7 @@ def base_uri(
     if proto in ("http", "https"):
         scheme = proto
     authority = next(
-        (each for each in (forwarded_host, host) if each and _AUTHORITY.fullmatch(each)), None
+        (each for each in (forwarded_host, host) if each and AUTHORITY.fullmatch(each)), None
     )
     if authority is None:
         name, number = server or ("localhost", 8181)

@@ -6,10 +6,12 @@ Numbers may come as strings. Whatever the bytes, the outcome is a body or a Vali
 from __future__ import annotations
 
 import re
+import zlib
 from functools import cache
 
 import msgspec
 
+from midonet.api.error_bodies import HttpError
 from midonet.errors import ValidationError, Violation
 from midonet.model.schema import ResourceSchema
 from midonet.model.validation import broken
@@ -17,6 +19,7 @@ from midonet.model.validation import broken
 MAX_BODY_BYTES = 4 * 1024 * 1024
 """Largest request body, before and after decompression."""
 
+_MAX_GZIP_MEMBERS = 16
 _raw = msgspec.json.Decoder()
 _PLACE = re.compile(r"^(?P<rule>.*?)(?: - at `(?:key in )?\$\.?(?P<property>[^`]*)`)?$", re.DOTALL)
 
@@ -36,6 +39,26 @@ def decode_body(schema: ResourceSchema[msgspec.Struct], body: bytes) -> msgspec.
         raise ValidationError((Violation("body", "is not valid UTF-8"),)) from None
     except RecursionError:
         raise ValidationError((Violation("body", "is nested too deeply"),)) from None
+
+
+def gunzip(body: bytes) -> bytes:
+    """Decompress a body. Raises HttpError: 413 over MAX_BODY_BYTES, 400 for what is not gzip, is
+    cut short or is followed by something else (RFC 1952 section 2.2 allows several members)."""
+    plain = bytearray()
+    for _ in range(_MAX_GZIP_MEMBERS):
+        decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        try:
+            plain += decompressor.decompress(body, MAX_BODY_BYTES + 1 - len(plain))
+        except zlib.error as error:
+            raise HttpError(400, f"The body is not valid gzip: {error}") from None
+        if len(plain) > MAX_BODY_BYTES or decompressor.unconsumed_tail:
+            raise HttpError(413)
+        if not decompressor.eof:
+            raise HttpError(400, "The body is not valid gzip: it is cut short.")
+        body = decompressor.unused_data
+        if not body:
+            return bytes(plain)
+    raise HttpError(400, f"The body has more than {_MAX_GZIP_MEMBERS} gzip members.")
 
 
 @cache

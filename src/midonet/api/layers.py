@@ -1,4 +1,4 @@
-"""The layers around the resources, from the outside in: CORS, login, authentication.
+"""The layers around the resources that know users: login and authentication.
 
 Plain ASGI, so that each also covers requests for which there is no route.
 """
@@ -10,7 +10,7 @@ import binascii
 
 import msgspec
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from midonet.api.auth import AuthProvider, Token
 from midonet.api.error_bodies import ERROR_MEDIA_TYPE, HttpError, encode_error, status_of
@@ -19,19 +19,6 @@ from midonet.model.schema_system import TOKEN, TokenResource
 
 Headers = list[tuple[bytes, bytes]]
 
-_CORS: Headers = [
-    (b"access-control-allow-origin", b"*"),
-    (b"access-control-expose-headers", b"Location"),
-]
-_PREFLIGHT: Headers = [
-    (b"access-control-allow-methods", b"GET, POST, PUT, DELETE, OPTIONS"),
-    (
-        b"access-control-allow-headers",
-        b"Origin, X-Auth-Token, X-Auth-Project, Content-Type, Accept, Authorization",
-    ),
-    (b"content-length", b"0"),
-]
-
 
 def header(scope: Scope, name: bytes) -> str | None:
     """Return a request header (name in lower case), or None."""
@@ -39,6 +26,11 @@ def header(scope: Scope, name: bytes) -> str | None:
         if key == name:
             return value.decode("latin-1")
     return None
+
+
+def note_user(scope: Scope, user: str) -> None:
+    """Tell the audit line who calls, or who tries to log in."""
+    scope.setdefault("state", {}).setdefault("audit", {})["user"] = user
 
 
 async def send_reply(send: Send, status: int, headers: Headers, body: bytes) -> None:
@@ -56,31 +48,6 @@ async def send_error(send: Send, error: MidoNetError) -> None:
     if isinstance(error, UnavailableError):
         headers.append((b"retryafter", b"5"))
     await send_reply(send, status_of(error), headers, encode_error(error))
-
-
-class CorsLayer:
-    """Lets pages of any origin call, and answers preflight requests."""
-
-    def __init__(self, inner: ASGIApp) -> None:
-        self._inner = inner
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
-        if scope["type"] != ScopeType.HTTP:
-            await self._inner(scope, receive, send)
-            return
-        if scope["method"] == "OPTIONS":
-            headers = [*_CORS, *_PREFLIGHT]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-            return
-
-        async def send_with_cors(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_CORS]
-            await send(message)
-
-        await self._inner(scope, receive, send_with_cors)
 
 
 class LoginLayer:
@@ -116,6 +83,7 @@ class LoginLayer:
         if credentials is None:
             raise _unauthorised("A login needs an Authorization header with Basic credentials.")
         user, password = credentials
+        note_user(scope, user)
         project = header(scope, b"x-auth-project")
         token = await self._auth.login(user, password, project)
         if token is None:
@@ -162,4 +130,5 @@ class AuthLayer:
         if identity is None or not identity.is_admin:
             await send_error(send, _unauthorised("A valid administrator's token is required."))
             return
+        note_user(scope, identity.user)
         await self._inner(scope, receive, send)

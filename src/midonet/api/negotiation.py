@@ -38,6 +38,16 @@ def is_accepted(content_type: str | None, accepted: tuple[str, ...]) -> bool:
     return any(_covers(kind, offer.lower()) for offer in accepted)
 
 
+@lru_cache(maxsize=256)
+def accepts_gzip(accept_encoding: str | None) -> bool:
+    """Tell whether a reply may be gzip (RFC 9110 section 12.5.3): named, or covered by `*`."""
+    if accept_encoding is None:
+        return False
+    codings = dict(_parse(part) for part in accept_encoding.split(","))
+    named = [codings[name] for name in ("gzip", "x-gzip") if name in codings]
+    return max(named, default=codings.get("*", 0.0)) > 0
+
+
 def _parse(media_range: str) -> tuple[str, float]:
     kind, *parameters = media_range.split(";")
     quality = 1.0

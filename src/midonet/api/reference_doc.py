@@ -35,13 +35,24 @@ and templates they find there. The same definitions are served as OpenAPI 3.1 at
 - A field marked *not supported* is emitted with its default; another value is refused with 400,
   so that nothing is silently lost.
 - Errors are `application/vnd.org.midonet.Error-v1+json`: `message`, `code`, and for broken rules
-  `violations` with `property` and `message`. 400 the request is wrong, 404 no such object, 405
-  method, 406 media type, 409 conflict, 413 body over 4 MiB, 415 media type of nested resources
-  and links, 503 the network state database is away.
+  `violations` with `property` and `message`; the message shows the value. 400 the request is
+  wrong, 404 no such object, 405 method, 406 media type, 409 conflict, 413 body over 4 MiB, 415
+  media type of nested resources and links, 503 the network state database is away.
+- Each part of a request has a bound: 8 KiB of target (414), 100 headers and 32 KiB of them (431),
+  10 s for the headers and 60 s for the body (408). When `max_connections` are open, a new one
+  takes the place of the oldest whose request is not complete; when all are complete, it is
+  answered 503. A client that leaves a reply unread for 60 s is cut off.
+- A request has one `Host`, else 400. Names other than `localhost`, the machine's own, IP
+  addresses and `allowed_hosts` are 421, so that no page can reach the API under a name of its own
+  (DNS rebinding). Web pages of other origins cannot read replies, and their writes and preflight
+  requests are 403, unless `cors_origins` names their origin.
+- HEAD is answered as GET, without the content.
+- Each write and each login leaves one line `event=write` in the log: `user`, `client`, `method`,
+  `path`, `status`, and `location` or `reason`. Reads leave `event=read` at level debug.
 - Media types: vendor types as listed, and `application/json`. A missing `Accept` or
   `Content-Type` means the first type listed; a list of types is searched by quality.
 - Links honour `X-Forwarded-Proto`, `X-Forwarded-Host` and `X-Forwarded-Port`. Bodies may be
-  gzip, and replies are when the caller accepts it.
+  gzip, and replies are when the caller accepts it. A body that is cut short is 400.
 - Writes are transactions on versions of the stored objects, tried three times, then 409.
 
 ## Where this server differs from the original
@@ -54,7 +65,9 @@ and templates they find there. The same definitions are served as OpenAPI 3.1 at
 - A PUT of a tunnel zone that keeps its name is accepted.
 - Lists of media types and missing headers are accepted where the original answers 406;
   `application/json` is accepted everywhere.
-- A PUT that changes the type of a port is 400, not 500.
+- A PUT that changes the type of a port is 400, not 500. An empty body is 400.
+- Pages of other origins are let in only when they are configured (the original: all).
+- What is well formed and means nothing is 400: see the rules of each field.
 - References in a body to what does not exist are 400 and name the property, also for
   `hostId` of tunnel zone members and `inPorts`, `outPorts` of rules.
 - The root document names only what this server serves, and a link to what it does not serve is

@@ -1,21 +1,29 @@
-"""Serving the application over HTTP: uvicorn with httptools, on a socket bound beforehand."""
+"""Serving the application over HTTP: uvicorn with httptools, on a socket bound beforehand,
+within the limits of `midonet.api.connection`."""
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
+import resource
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import uvicorn
 from litestar.types import ASGIApp
 
+from midonet.api.connection import ApiConnection, ConnectionLimits, new_throttle
 from midonet.errors import UnavailableError, UserError
 
 _LISTEN = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<name>[^:\[\]]*)):(?P<port>[0-9]{1,5})")
 _BACKLOG = 1024
+_OTHER_DESCRIPTORS = 256
+_FEWEST_CONNECTIONS = 16
 
 
 def bind(listen: str) -> socket.socket:
@@ -36,14 +44,36 @@ def bind(listen: str) -> socket.socket:
         raise UnavailableError(f"cannot listen on {listen}: {reason}") from None
 
 
+def is_loopback(listening: socket.socket) -> bool:
+    """Tell whether a listening socket can be reached from this machine only."""
+    return ipaddress.ip_address(listening.getsockname()[0]).is_loopback
+
+
+def _within_descriptors(limits: ConnectionLimits) -> ConnectionLimits:
+    """Let the process have a descriptor for each connection, or fewer connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limits.connections + _OTHER_DESCRIPTORS
+    if soft < wanted <= hard or hard == resource.RLIM_INFINITY:
+        soft = max(soft, wanted)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    connections = min(limits.connections, max(soft - _OTHER_DESCRIPTORS, _FEWEST_CONNECTIONS))
+    return replace(limits, connections=connections)
+
+
 class ApiServer(uvicorn.Server):
     """A server that leaves signals to the process and tells when it is ready."""
 
-    def __init__(self, app: ASGIApp, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        on_ready: Callable[[], None],
+        limits: ConnectionLimits = ConnectionLimits(),  # noqa: B008 - immutable
+    ) -> None:
+        connection = partial(ApiConnection, _within_descriptors(limits), new_throttle())
         super().__init__(
             uvicorn.Config(
                 cast(Any, app),
-                http="httptools",
+                http=cast(Any, connection),
                 ws="none",
                 log_config=None,
                 access_log=False,

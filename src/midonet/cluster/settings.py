@@ -15,6 +15,11 @@ class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     nsdb: URL of the network state database.
     listen: ADDRESS:PORT of the REST API, `[ADDRESS]:PORT` for IPv6; port 0 takes a free one.
+    allowed_hosts: names by which callers may reach the API, beside `localhost`, the machine's own
+        name and IP addresses; `.example.org` stands for every name that ends so, `*` for any.
+    cors_origins: origins, such as `https://gui.example.org`, whose web pages may call the API; `*`
+        for any. Pages of other origins cannot read replies and may not write.
+    max_connections: connections of API clients that may be open at once.
     collect_interval_s: pause between two rounds of garbage collection.
     mac_ageing_s: time until a bridge forgets a MAC that no traffic uses, of all bridges of the
         deployment that do not set `macAgeingSeconds`; kept in the network state database. 0
@@ -24,6 +29,9 @@ class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     nsdb: str
     listen: str = "127.0.0.1:8181"
+    allowed_hosts: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    max_connections: Annotated[int, Meta(ge=16, le=65536)] = 512
     collect_interval_s: float = 60.0
     mac_ageing_s: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     log_level: str = "info"

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+import socket
 from pathlib import Path
 
 import structlog
 import uvloop
 
 from midonet.api.app import build_app
-from midonet.api.server import ApiServer, bind
+from midonet.api.connection import ConnectionLimits
+from midonet.api.edge import EdgePolicy
+from midonet.api.server import ApiServer, bind, is_loopback
 from midonet.cluster.daemon import start_services
 from midonet.cluster.settings import ENVIRONMENT_PREFIX, ClusterSettings
 from midonet.nsdb.url import open_store
@@ -22,6 +25,11 @@ from midonet.runtime.notify import notify
 from midonet.runtime.supervisor import OnFailure, Supervisor
 
 _log = structlog.get_logger("cluster")
+
+_OPEN = (
+    "there is neither authentication nor TLS: whoever reaches this address is an administrator;"
+    " listen on a loopback address behind a proxy that has both"
+)
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -59,7 +67,15 @@ async def serve(settings: ClusterSettings) -> int:
         await store.open()
         try:
             address = listening.getsockname()
-            server = ApiServer(build_app(store), lambda: _ready(address))
+            policy = EdgePolicy(
+                frozenset((*settings.allowed_hosts, socket.gethostname())),
+                frozenset(settings.cors_origins),
+            )
+            limits = ConnectionLimits(connections=settings.max_connections)
+            app = build_app(store, policy=policy)
+            server = ApiServer(app, lambda: _ready(address), limits)
+            if not is_loopback(listening):
+                _log.warning("api_open_to_the_network", listen=settings.listen, reason=_OPEN)
             async with Supervisor() as supervisor:
                 loop = asyncio.get_running_loop()
                 for each in (signal.SIGTERM, signal.SIGINT):
