@@ -177,11 +177,12 @@ class Agent:
     async def stop(self) -> None:
         """Let go of the datapath. A persistent one keeps forwarding, and the session stays
         open for the next start; otherwise peers learn at once that this host is gone."""
-        if not self.datapath.capabilities.is_persistent:
-            await self.keeper.end()
-        await self._tables.close()
-        await self._interfaces.close()
-        await self.datapath.close()
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self.datapath.close)
+            stack.push_async_callback(self._interfaces.close)
+            stack.push_async_callback(self._tables.close)
+            if not self.datapath.capabilities.is_persistent:
+                stack.push_async_callback(self.keeper.end)
 
     async def _begin(self) -> None:
         """Decide on packets once the ports bound here are attached and in the view."""

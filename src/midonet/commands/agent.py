@@ -116,30 +116,38 @@ async def serve(settings: AgentSettings) -> int:
             for each in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(each, supervisor.stop)
             store = open_store(settings.nsdb)
-            if await _open(store, supervisor):
-                try:
-                    is_clean = await _serve(settings, state_directory, store, supervisor)
-                finally:
-                    await store.close()
+            try:
+                hash_seed = await _reach_store(store, state_directory, supervisor)
+                if hash_seed is not None:
+                    is_clean = await _serve(settings, state_directory, store, supervisor, hash_seed)
+            finally:
+                await store.close()
     finally:
         state_directory.close()
     _log.info("stopped")
     return 0 if is_clean else 1
 
 
-async def _open(store: Store, supervisor: Supervisor) -> bool:
-    """Open the store as soon as it can be reached; False when told to stop before."""
+async def _reach_store(
+    store: Store, state_directory: StateDirectory, supervisor: Supervisor
+) -> int | None:
+    """Open the store as soon as it can be reached, and return the deployment's flow-hash key.
+
+    None when told to stop before.
+    """
+    is_open = False
     while True:
         try:
-            await store.open()
+            if not is_open:
+                await store.open()
+                is_open = True
+            return await _hash_seed(store, state_directory)
         except UnavailableError as error:
             _log.warning("store_away", error=str(error))
-        else:
-            return True
         try:
             async with asyncio.timeout(_RETRY_S):
                 await supervisor.wait()
-                return False
+                return None
         except TimeoutError:
             continue
 
@@ -149,9 +157,9 @@ async def _serve(
     state_directory: StateDirectory,
     store: Store,
     supervisor: Supervisor,
+    hash_seed: int,
 ) -> bool:
     """Run until told to stop; False when a task failed that the agent cannot do without."""
-    hash_seed = await _hash_seed(store, state_directory)
     async with datapath_of(settings, hash_seed) as (datapath, interfaces):
         agent = Agent(
             host_record(state_directory.host_id(), settings.host_name or socket.gethostname()),

@@ -18,9 +18,12 @@ from types import TracebackType
 
 import structlog
 
+from midonet.errors import UnavailableError
 from midonet.runtime.clock import Clock, SystemClock
 
 _log = structlog.get_logger("supervisor")
+
+_GRACE_S = 10.0
 
 Factory = Callable[[], Awaitable[None]]
 
@@ -57,11 +60,19 @@ class Supervisor:
     Leaving the context cancels what still runs and waits for it.
     """
 
-    def __init__(self, clock: Clock | None = None, backoff: Backoff | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock | None = None,
+        backoff: Backoff | None = None,
+        *,
+        grace_s: float = _GRACE_S,
+    ) -> None:
+        """grace_s: how long tasks may clean up before they are cancelled once more."""
         self.failures: Counter[str] = Counter()
         self.fatal: BaseException | None = None
         self._clock = clock or SystemClock()
         self._backoff = backoff or Backoff()
+        self._grace_s = grace_s
         self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
@@ -77,11 +88,23 @@ class Supervisor:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
-        for task in tuple(self._tasks):
-            task.cancel()
-        # All tasks are cancelled already, so that the group has nothing to do with the error
-        # of the body; told of it, it would wrap it in an exception group.
-        await self._group.__aexit__(None, None, None)
+        try:
+            await self._end_tasks()
+        finally:
+            # All tasks are cancelled already, so that the group has nothing to do with the error
+            # of the body; told of it, it would wrap it in an exception group.
+            await self._group.__aexit__(None, None, None)
+
+    async def _end_tasks(self) -> None:
+        """Cancel all tasks and wait; cancel again those that lost the cancellation."""
+        waiting = set(self._tasks)
+        while waiting:
+            for task in waiting:
+                task.cancel()
+            _, waiting = await asyncio.wait(waiting, timeout=self._grace_s)
+            if waiting:
+                names = sorted(task.get_name() for task in waiting)
+                _log.warning("tasks_end_slowly", tasks=names, after_s=self._grace_s)
 
     def start(
         self, name: str, factory: Factory, on_failure: OnFailure = OnFailure.RESTART
@@ -109,6 +132,10 @@ class Supervisor:
                 return
             except Exception as error:  # noqa: BLE001 - the one place that supervises
                 self.failures[name] += 1
+                if _is_told_to_end():
+                    # The failure of a clean-up has taken the place of the cancellation.
+                    _log.warning("task_ended_badly", task=name, error=_text(error))
+                    return
                 if on_failure is OnFailure.STOP_ALL:
                     _log.error("task_failed", task=name, error=str(error), exc_info=True)
                     self.fatal = error
@@ -119,10 +146,20 @@ class Supervisor:
                 _log.warning(
                     "task_restarts",
                     task=name,
-                    error=str(error) or type(error).__name__,
+                    error=_text(error),
                     failures=self.failures[name],
                     pause_s=pause_s,
-                    exc_info=True,
+                    # Where a dependency is away there is nothing to be seen in our own code.
+                    exc_info=not isinstance(error, UnavailableError),
                 )
             await self._clock.sleep(pause_s)
             pause_s = min(pause_s * 2, self._backoff.most_s)
+
+
+def _is_told_to_end() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _text(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -16,7 +16,7 @@ import structlog
 
 from midonet.agent.host.state_directory import StateDirectory
 from midonet.agent.soft_state.outbox import Outbox
-from midonet.errors import ConflictError, UnavailableError
+from midonet.errors import ConflictError, MidoNetError, UnavailableError
 from midonet.model.hosts import Host, HostState, Interface
 from midonet.model.ids import HostId
 from midonet.nsdb.store import Create, PutState, Session, StateTables, Store, Update
@@ -26,6 +26,7 @@ from midonet.runtime.logging import Throttle
 _log = structlog.get_logger("hosting")
 
 _RETRY_S = 1.0
+_END_WITHIN_S = 5.0
 
 _KEEP_RETRY_S = 0.2
 """Pause between attempts to extend a session that the store did not take."""
@@ -119,13 +120,18 @@ class HostKeeper:
             _log.warning("session_lost", host_id=str(self._host.id))
 
     async def end(self) -> None:
-        """End the session, so that peers know at once that this host is gone."""
-        if self._session is not None:
-            try:
-                await self._session.close()
-            except UnavailableError:
-                _log.info("session_left_to_expire", host_id=str(self._host.id))
-            self._session = None
+        """End the session, so that peers know at once that this host is gone.
+
+        Where the store does not let us, the session expires.
+        """
+        session, self._session = self._session, None
+        if session is None:
+            return
+        try:
+            async with asyncio.timeout(_END_WITHIN_S):
+                await session.close()
+        except (MidoNetError, TimeoutError) as error:
+            _log.info("session_left_to_expire", host_id=str(self._host.id), error=str(error))
 
     def publish(self, interfaces: Mapping[str, Interface], *, overlay_mtu_bytes: int = 0) -> None:
         """Publish the host's state when it differs from what was published before."""

@@ -59,6 +59,7 @@ class Writer:
         self._notify = notify
         self._history = options.history
         self._now = options.now
+        self._is_closing = False
         self._jobs: deque[_Job[object]] = deque()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="nsdb-writer")
         with translated_errors(path):
@@ -81,7 +82,8 @@ class Writer:
         return self._executor.submit(self._commit_waiting)
 
     def close(self) -> None:
-        """Finish what waits and close the connection."""
+        """Finish what waits, unless the store does not take it, and close the connection."""
+        self._is_closing = True
         self._executor.shutdown(wait=True)
         self._connection.close()
 
@@ -96,6 +98,10 @@ class Writer:
                 has_marks = self._commit(jobs)
         except MidoNetError as error:
             self.writability.note_refusal()
+            if self._is_closing:
+                # Each further attempt might wait as long for whoever holds the lock.
+                while self._jobs:
+                    jobs.append(self._jobs.popleft())
             for job in jobs:
                 job.error = job.error or error
             return
