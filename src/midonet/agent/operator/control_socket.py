@@ -153,9 +153,15 @@ async def _read_request(reader: asyncio.StreamReader) -> Request:
         for name, _, value in (line.partition(":") for line in lines)
     }
     length = headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > _MAX_BODY_SIZE:
+    # Digits of other scripts are digits too, and no number; one of many digits takes its time.
+    if not (length.isascii() and length.isdigit()) or len(length) > 10:
         raise DecodeError("bad Content-Length")
+    if int(length) > _MAX_BODY_SIZE:
+        raise DecodeError(f"the body is longer than {_MAX_BODY_SIZE} bytes")
     body = await reader.readexactly(int(length))
-    target = urlsplit(parts[1])
+    try:
+        target = urlsplit(parts[1])
+    except ValueError as error:
+        raise DecodeError(f"bad request target: {error}") from None
     path = tuple(part for part in target.path.split("/") if part)
     return Request(parts[0], path, dict(parse_qsl(target.query)), body)
