@@ -234,8 +234,10 @@ class Decisions:
         outcome = self.programs.install(program, revision)
         if _is_stale(outcome):
             return False
-        if upcall.reason is UpcallReason.GUARD and outcome is InstallOutcome.UNCHANGED:
-            # The same program would send the packet up again.
+        if not meets_guards(program.guards, packet) or (
+            upcall.reason is UpcallReason.GUARD and outcome is InstallOutcome.UNCHANGED
+        ):
+            # The program would send the packet up again: a bridge forwards even a TTL of 0.
             self._emit(program, upcall, packet)
         else:
             self._datapath.reinject(upcall)

@@ -127,6 +127,17 @@ async def test_packets_of_one_class_are_decided_on_once(shell: Shell) -> None:
     assert len(shell.decisions.programs.table) == 1
 
 
+async def test_packet_whose_time_to_live_is_over_crosses_a_bridge(shell: Shell) -> None:
+    """No program is for it: each one comes up, and is forwarded."""
+    shell.show_bridge()
+    for count in (1, 2, 3):
+        await shell.send(frame(ttl=0))
+        assert shell.left == [(THERE, frame(ttl=0))] * count
+    await shell.send(frame(), frame(ttl=0))
+    assert shell.left[3:] == [(THERE, frame()), (THERE, frame(ttl=0))]
+    assert dict(shell.datapath.drops()) == {}
+
+
 async def test_program_of_changed_facts_takes_the_place_of_the_old_one(shell: Shell) -> None:
     shell.show_bridge()
     await shell.send(frame())
