@@ -233,6 +233,25 @@ class World:
         self._ports[right] = replace(self._ports[right], peer_port_id=self.port_id(left))
         return self
 
+    def unlink(self, port: str) -> World:
+        """Part a port from its peer."""
+        peer_id = self._ports[port].peer_port_id
+        for name, view in self._ports.items():
+            if name == port or view.id == peer_id:
+                self._ports[name] = replace(view, peer_port_id=None)
+        return self
+
+    def set_up(self, name: str, up: bool) -> World:
+        """Change the administrative state of a port or device."""
+        for objects in (self._ports, self._bridges, self._routers):
+            if name in objects:
+                objects[name] = replace(objects[name], admin_state_up=up)  # type: ignore[index,arg-type]
+        return self
+
+    def names(self) -> tuple[list[str], list[str]]:
+        """Return the names of ports and of devices."""
+        return list(self._ports), [*self._bridges, *self._routers]
+
     def attach(self, router_port: str, bridge: str, *, vlan: int = 0) -> World:
         """Link a router port to a new port of a bridge, called `<router port>-peer`."""
         self.port(f"{router_port}-peer", on=bridge, vlan=vlan)
