@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 MAX_LINES = 600
@@ -12,6 +13,7 @@ LONGER_WITH_REASON: dict[str, str] = {}
 """Paths allowed over MAX_LINES, each with the reason."""
 
 EMPTY_PROMISE = re.compile(r"(^|/)(utils?|helpers?|common|misc|base|managers?|handlers?)(\.|/)")
+ONE_NAME_EACH = "src/midonet/agent/"
 CHECKED = ("src/*.py", "tests/*.py", "bench/*.py", "scripts/*.py", "bpf/*.c", "bpf/*.h")
 
 
@@ -28,11 +30,23 @@ def findings(paths: list[str]) -> list[str]:
         if re.search(r"\b(TODO|FIXME|XXX)\b", text) and path != "scripts/check_modules.py":
             found.append(f"{path}: holds an unfinished mark")
     found += [
+        f"{' and '.join(same)}: one name for two things; name each by what it does"
+        for same in _same_names(path for path in paths if path.startswith(ONE_NAME_EACH))
+    ]
+    found += [
         f"{path}: is listed as longer than {MAX_LINES} lines but is not there"
         for path in LONGER_WITH_REASON
         if not Path(path).exists()
     ]
     return found
+
+
+def _same_names(paths: Iterable[str]) -> list[list[str]]:
+    """Return the groups of modules that have one file name in several rooms."""
+    by_name: dict[str, list[str]] = {}
+    for path in paths:
+        by_name.setdefault(Path(path).name, []).append(path)
+    return [same for name, same in by_name.items() if len(same) > 1 and name != "__init__.py"]
 
 
 def main() -> int:

@@ -18,23 +18,15 @@ from uuid import UUID, uuid5
 
 from midonet.agent.flows.apply import apply_rewrite
 from midonet.agent.flows.program import LocalOutput
-from midonet.agent.simulation.result import (
-    Await,
-    Effect,
-    Forward,
-    LearnMac,
-    LearnNeighbour,
-    MoveBridgeNeighbour,
-    SimulationResult,
-)
+from midonet.agent.simulation.result import Await, Effect, Forward, SimulationResult
 from midonet.agent.simulation.simulate import simulate, simulate_generated
+from midonet.agent.soft_state.lessons import LearnMac, LearnNeighbour, MoveBridgeNeighbour
+from midonet.agent.soft_state.reading import Neighbour, NeighbourState
 from midonet.agent.topology.fib import RoutingTable
 from midonet.agent.topology.view import (
     BridgeView,
     ChainView,
     Location,
-    Neighbour,
-    NeighbourState,
     PortView,
     RouterAttachment,
     RouterView,

@@ -14,7 +14,8 @@ from midonet.packets.frame import ParsedFrame
 from midonet.packets.protocols import EtherType, IpProtocol
 from midonet.packets.sctp import crc32c_change
 
-_TCP, _UDP, _SCTP, _ICMPV6 = 6, 17, 132, 58
+_TCP, _UDP = int(IpProtocol.TCP), int(IpProtocol.UDP)
+_SCTP, _ICMPV6 = int(IpProtocol.SCTP), int(IpProtocol.ICMPV6)
 _IPV4, _IPV6 = int(EtherType.IPV4), int(EtherType.IPV6)
 
 _PSEUDO_HEADER_CHECKSUMS = {

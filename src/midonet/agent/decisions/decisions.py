@@ -36,10 +36,7 @@ from midonet.agent.simulation.result import (
     Effect,
     Forward,
     GeneratedPacket,
-    LearnMac,
-    LearnNeighbour,
     LoadDevices,
-    MoveBridgeNeighbour,
     RefreshNeighbour,
     ResolveNeighbour,
     SimulationResult,
@@ -47,8 +44,10 @@ from midonet.agent.simulation.result import (
 from midonet.agent.simulation.simulate import simulate, simulate_generated
 from midonet.agent.soft_state.holdings import DEFAULT_LIMITS, HoldingLimits
 from midonet.agent.soft_state.learning import MacLearning
+from midonet.agent.soft_state.lessons import LearnMac, LearnNeighbour, MoveBridgeNeighbour
+from midonet.agent.soft_state.reading import Neighbour, NeighbourState
 from midonet.agent.soft_state.replica import SoftStateReplica
-from midonet.agent.topology.view import Neighbour, NeighbourState, TopologyView, ViewDelta
+from midonet.agent.topology.view import TopologyView, ViewDelta
 from midonet.errors import DecodeError
 from midonet.model.ids import BridgeId, HostId, ObjectId, PortId
 from midonet.packets.frame import ParsedFrame, parse_frame

@@ -29,7 +29,7 @@ from midonet.agent.simulation.header import (
     ETH_TYPE_ARP,
     VLAN_TCI,
 )
-from midonet.agent.simulation.result import Await, LearnMac, LoadDevices
+from midonet.agent.simulation.result import Await, LoadDevices
 from midonet.agent.simulation.walk import (
     Dropped,
     Outcome,
@@ -37,6 +37,7 @@ from midonet.agent.simulation.walk import (
     ToFlood,
     Walk,
 )
+from midonet.agent.soft_state.lessons import LearnMac
 from midonet.agent.topology.view import BridgeView, PortView, TopologyView
 from midonet.model.ids import BridgeId, ObjectId, PortId
 from midonet.packets.addresses import MAC_BROADCAST, is_multicast_mac

@@ -11,8 +11,9 @@ from midonet.agent.flows.program import SlowPathReason
 from midonet.agent.flows.tags import bridge_neighbour_tag
 from midonet.agent.simulation.header import IP_DST, IP_PROTO, IP_SRC, L4_SRC
 from midonet.agent.simulation.link_local import link_local_mac
-from midonet.agent.simulation.result import GeneratedPacket, MoveBridgeNeighbour
+from midonet.agent.simulation.result import GeneratedPacket
 from midonet.agent.simulation.walk import Ended, Outcome, ToEgress, Walk
+from midonet.agent.soft_state.lessons import MoveBridgeNeighbour
 from midonet.agent.topology.view import BridgeView, PortView, RouterAttachment
 from midonet.packets.addresses import IpAddress, IpVersion
 from midonet.packets.arp import ArpOperation

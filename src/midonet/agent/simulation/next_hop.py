@@ -13,13 +13,8 @@ from midonet.agent.simulation import answers
 from midonet.agent.simulation.link_local import is_link_local, link_local_mac
 from midonet.agent.simulation.result import Await, RefreshNeighbour, ResolveNeighbour
 from midonet.agent.simulation.walk import Dropped, Refusal, Walk
-from midonet.agent.topology.view import (
-    BridgeView,
-    Neighbour,
-    NeighbourState,
-    PortView,
-    RouterView,
-)
+from midonet.agent.soft_state.reading import Neighbour, NeighbourState
+from midonet.agent.topology.view import BridgeView, PortView, RouterView
 from midonet.model.ids import BridgeId
 from midonet.packets.addresses import IpAddress, IpVersion
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from midonet.agent.flows.drop_reason import DropReason
-from midonet.agent.flows.program import FlowProgram, LearnedMac
-from midonet.model.ids import BridgeId, ObjectId, PortId, RouterId
+from midonet.agent.flows.program import FlowProgram
+from midonet.agent.soft_state.lessons import LearnMac, LearnNeighbour, MoveBridgeNeighbour
+from midonet.model.ids import ObjectId, PortId, RouterId
 from midonet.packets.addresses import IpAddress
 
 
@@ -22,37 +23,12 @@ class GeneratedPacket:
 
 
 @dataclass(frozen=True, slots=True)
-class LearnMac:
-    """Effect: the bridge saw a source MAC; put it in its table (vlan 0 is untagged)."""
-
-    entry: LearnedMac
-
-
-@dataclass(frozen=True, slots=True)
-class LearnNeighbour:
-    """Effect: a router learnt the MAC of an address from ARP or ND."""
-
-    router_id: RouterId
-    address: IpAddress
-    mac: int
-
-
-@dataclass(frozen=True, slots=True)
 class RefreshNeighbour:
     """Effect: an entry in use is stale; resolve it again while it stays in use."""
 
     router_id: RouterId
     port_id: PortId
     address: IpAddress
-
-
-@dataclass(frozen=True, slots=True)
-class MoveBridgeNeighbour:
-    """Effect: an address in a bridge's ARP table announced itself with another MAC."""
-
-    bridge_id: BridgeId
-    address: IpAddress
-    mac: int
 
 
 Effect = LearnMac | LearnNeighbour | RefreshNeighbour | MoveBridgeNeighbour

@@ -12,8 +12,9 @@ from midonet.agent.simulation.answers import packet_as_seen
 from midonet.agent.simulation.header import IP_DST, IP_PROTO, IP_SRC, L4_SRC
 from midonet.agent.simulation.link_local import link_local_address
 from midonet.agent.simulation.next_hop import on_link
-from midonet.agent.simulation.result import GeneratedPacket, LearnNeighbour
+from midonet.agent.simulation.result import GeneratedPacket
 from midonet.agent.simulation.walk import Dropped, Ended, Outcome, Walk
+from midonet.agent.soft_state.lessons import LearnNeighbour
 from midonet.agent.topology.view import PortView, RouterView
 from midonet.packets.addresses import IpAddress, IpVersion, is_multicast_mac
 from midonet.packets.arp import ArpMessage, ArpOperation

@@ -26,7 +26,8 @@ from midonet.agent.simulation.walk import (
     ToIngress,
     Walk,
 )
-from midonet.agent.topology.view import PortView, SoftState, TopologyView
+from midonet.agent.soft_state.reading import SoftState
+from midonet.agent.topology.view import PortView, TopologyView
 from midonet.model.ids import PortId
 from midonet.packets.frame import ParsedFrame, key_flow_hash
 

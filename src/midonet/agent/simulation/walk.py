@@ -23,13 +23,8 @@ from midonet.agent.simulation.result import (
     LoadDevices,
     TraceStep,
 )
-from midonet.agent.topology.view import (
-    BridgeView,
-    PortView,
-    RouterView,
-    SoftState,
-    TopologyView,
-)
+from midonet.agent.soft_state.reading import SoftState
+from midonet.agent.topology.view import BridgeView, PortView, RouterView, TopologyView
 from midonet.model.ids import BridgeId, ObjectId, PortId, RouterId
 from midonet.packets.frame import ParsedFrame
 

@@ -21,11 +21,11 @@ from midonet.agent.flows.tags import (
     mac_tag,
     neighbour_tag,
 )
-from midonet.agent.simulation.result import LearnNeighbour, MoveBridgeNeighbour
 from midonet.agent.soft_state.holdings import DEFAULT_LIMITS, HoldingLimits, Holdings
+from midonet.agent.soft_state.lessons import LearnNeighbour, MoveBridgeNeighbour
 from midonet.agent.soft_state.outbox import StateWrite
+from midonet.agent.soft_state.reading import Neighbour, NeighbourState
 from midonet.agent.soft_state.shared_table import SharedTable
-from midonet.agent.topology.view import Neighbour, NeighbourState
 from midonet.errors import DecodeError
 from midonet.model.ids import BridgeId, HostId, PortId, RouterId
 from midonet.nsdb.state_tables import (

@@ -12,8 +12,8 @@ from midonet.agent.decisions.parking import AWAIT_LIMIT_S
 from midonet.agent.decisions.upcalls import PacketLoop
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.tags import device_tag
-from midonet.agent.simulation.result import LearnNeighbour
 from midonet.agent.soft_state.holdings import DEFAULT_LIMITS, HoldingLimits
+from midonet.agent.soft_state.lessons import LearnNeighbour
 from midonet.agent.soft_state.outbox import StateWrite
 from midonet.agent.soft_state.replica import SoftStateReplica
 from midonet.agent.topology.view import BridgeView, Location, PortView, TopologyView

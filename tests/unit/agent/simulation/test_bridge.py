@@ -15,16 +15,9 @@ from midonet.agent.flows.program import (
     TunnelOutput,
 )
 from midonet.agent.flows.tags import flood_set_tag, mac_tag
-from midonet.agent.simulation.result import (
-    Await,
-    Consume,
-    Drop,
-    Forward,
-    LearnMac,
-    LoadDevices,
-    MoveBridgeNeighbour,
-)
+from midonet.agent.simulation.result import Await, Consume, Drop, Forward, LoadDevices
 from midonet.agent.simulation.simulate import simulate
+from midonet.agent.soft_state.lessons import LearnMac, MoveBridgeNeighbour
 from midonet.packets.addresses import parse_ip, parse_mac
 from midonet.packets.arp import ArpMessage, ArpOperation
 from midonet.packets.build import ethernet_frame

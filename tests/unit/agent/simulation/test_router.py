@@ -12,11 +12,11 @@ from midonet.agent.simulation.result import (
     Consume,
     Drop,
     Forward,
-    LearnNeighbour,
     LoadDevices,
     RefreshNeighbour,
     ResolveNeighbour,
 )
+from midonet.agent.soft_state.lessons import LearnNeighbour
 from midonet.model.devices import NextHopKind
 from midonet.packets.addresses import IpVersion, parse_ip, parse_mac
 from midonet.packets.build import ethernet_frame

@@ -7,11 +7,11 @@ from uuid import UUID
 import pytest
 
 from midonet.agent.flows.tags import mac_tag
-from midonet.agent.simulation.result import LearnNeighbour
 from midonet.agent.soft_state.holdings import Bound, HoldingLimits, Holdings
+from midonet.agent.soft_state.lessons import LearnNeighbour
 from midonet.agent.soft_state.outbox import Outbox
+from midonet.agent.soft_state.reading import Neighbour, NeighbourState
 from midonet.agent.soft_state.replica import SoftStateReplica
-from midonet.agent.topology.view import Neighbour, NeighbourState
 from midonet.model.ids import BridgeId, HostId, PortId, RouterId
 from midonet.nsdb.memory import MemoryStore
 from midonet.packets.addresses import IpAddress, IpVersion, parse_ip

@@ -6,7 +6,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from midonet.agent.flows.program import LocalOutput
-from midonet.agent.simulation.result import LearnNeighbour
+from midonet.agent.soft_state.lessons import LearnNeighbour
 from midonet.agent.topology.view import RouterAttachment
 from midonet.model.coordination import MAC_AGEING_S
 from midonet.model.ids import PortId, RouterId

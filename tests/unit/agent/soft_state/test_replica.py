@@ -4,16 +4,16 @@ from uuid import UUID
 
 from midonet.agent.flows.program import LearnedMac
 from midonet.agent.flows.tags import bridge_neighbour_tag, mac_tag, neighbour_tag
-from midonet.agent.simulation.result import LearnNeighbour
 from midonet.agent.soft_state.learning import Learnt, MacLearning
+from midonet.agent.soft_state.lessons import LearnNeighbour
 from midonet.agent.soft_state.outbox import StateWrite
+from midonet.agent.soft_state.reading import Neighbour, NeighbourState
 from midonet.agent.soft_state.replica import (
     NEIGHBOUR_EXPIRY_S,
     NEIGHBOUR_FAILED_S,
     NEIGHBOUR_STALE_S,
     SoftStateReplica,
 )
-from midonet.agent.topology.view import Neighbour, NeighbourState
 from midonet.model.coordination import MAC_AGEING_S
 from midonet.model.ids import BridgeId, HostId, PortId, RouterId
 from midonet.nsdb.store import DropState, PutState, StateEntry, StateTables, Table, TableChange
