@@ -1,8 +1,11 @@
 """The kernel programs alone: load, verifier, and nanoseconds a packet by test runs.
 
 A test run repeats a program on one packet, which is right only where the packet stays as it
-is. What rewrites or encapsulates is run once at a time (rows `_once`) and the lower quartile
-taken; that includes starting a run, so compare such rows with each other.
+is, and always finds what the packet before it found. What rewrites or encapsulates is run once at a
+time (rows `_once`) and the lower quartile taken; that includes starting a run, so compare such rows
+with each other. So are new connections (`bpf_new_connection_*`): each frame has another source
+port, and the class is found by the last of so many masks. `bpf_miss_*` finds nothing: all masks are
+tried, then the upcall is refused for its rate. `bpf_forward_cpus_2` runs one program on two CPUs.
 """
 
 from __future__ import annotations
@@ -11,8 +14,10 @@ import json
 import os
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 from scapy.layers.inet import IP, TCP
@@ -31,6 +36,7 @@ from midonet.packets.overlay import encapsulate_vxlan
 RUNS = 7
 REPEAT = 200_000
 SINGLES = 3000
+CONNECTIONS = 500
 LOOPBACK = 1
 FRAME = bytes(
     Ether(src="02:00:00:00:00:0a", dst="02:00:00:00:00:0b")
@@ -56,24 +62,39 @@ def prepare(loaded: LoadedObject) -> None:
     maps["config"].update(
         index(0),
         abi.CONFIG.pack(
-            abi_version=abi.ABI_VERSION, vxlan_port=(6677).to_bytes(2, "big"), statistics_width=2
+            abi_version=abi.ABI_VERSION,
+            vxlan_port=(6677).to_bytes(2, "big"),
+            statistics_width=2,
+            statistics_stride=maps["statistics"].entries // 2,
+            output_slots=maps["outputs"].entries,
         ),
     )
-    maps["ports"].update(
+    set_upcall_burst(loaded, 1 << 62)
+    maps["interfaces"].update(index(LOOPBACK), abi.INTERFACE.pack(slot=1, incarnation=1))
+    ends = {"local": codec.pack_ip(LOCAL), "remote": codec.pack_ip(REMOTE), "family": 4}
+    maps["tunnels"].update(
+        index(1), abi.TUNNEL.pack(sequence=2, identifier=1, **ends, ifindex=LOOPBACK)
+    )
+    maps["peers"].update(abi.PEER_KEY.pack(**ends), abi.PEER.pack())
+    maps["deliveries"].update(
+        index(1), abi.DELIVERY.pack(sequence=2, tunnel_key=7, port=1, incarnation=1)
+    )
+    maps["tunnel_keys"].update(index(7), index(1))
+
+
+def set_upcall_burst(loaded: LoadedObject, burst_ns: int) -> None:
+    """Write the port; with a burst of 0 it takes nothing up."""
+    loaded.maps["ports"].update(
         index(1),
         abi.PORT.pack(
             port_id=UUID(int=1).bytes,
             flags=abi.PortFlag.ATTACHED | abi.PortFlag.IN_USE,
             ifindex=LOOPBACK,
             incarnation=1,
-            upcall_burst_ns=1 << 62,
+            upcall_interval_ns=1,
+            upcall_burst_ns=burst_ns,
         ),
     )
-    maps["interfaces"].update(index(LOOPBACK), abi.INTERFACE.pack(slot=1, incarnation=1))
-    ends = {"local": codec.pack_ip(LOCAL), "remote": codec.pack_ip(REMOTE), "family": 4}
-    maps["tunnels"].update(index(1), abi.TUNNEL.pack(**ends, ifindex=LOOPBACK))
-    maps["peers"].update(abi.PEER_KEY.pack(**ends), abi.PEER.pack())
-    maps["deliveries"].update(index(7), abi.DELIVERY.pack(port=1, incarnation=1))
 
 
 def output(rewrite: Rewrite, *, tunnel: bool = False) -> bytes:
@@ -84,7 +105,9 @@ def output(rewrite: Rewrite, *, tunnel: bool = False) -> bytes:
 
 
 def install(loaded: LoadedObject, way: bytes | None, masks: int = 1) -> None:
-    """Install one program, found under the last of `masks` masks; None drops."""
+    """Install one program and no other, under the last of `masks` masks; None drops."""
+    for earlier, _ in loaded.maps["classes"].items():
+        loaded.maps["classes"].delete(earlier)
     table = bytearray(abi.PORT_MASKS.size)
     table[:16] = abi.PORT_MASKS.pack(valid=(1 << masks) - 1)[:16]
     mask = EMPTY_MASK
@@ -95,15 +118,17 @@ def install(loaded: LoadedObject, way: bytes | None, masks: int = 1) -> None:
     loaded.maps["port_masks"].update(index(1), bytes(table))
     fields = KEY._make(a & b for a, b in zip(KEY, mask, strict=True))
     key = codec.pack_key(1, masks - 1, fields, is_ipv6=False)
-    loaded.maps["programs"].update(
-        key,
-        abi.PROGRAM.pack(
-            program_id=1,
-            drop_reason=0 if way else 10,
-            output_count=1 if way else 0,
-            output=way or b"",
-        ),
+    action = abi.ACTION.pack(
+        program_id=1,
+        drop_reason=0 if way else 10,
+        output_count=1 if way else 0,
+        output=way or b"",
     )
+    form = codec.pack_masks(mask)[0]
+    loaded.maps["programs"].update(
+        index(1), abi.PROGRAM.pack(sequence=2, key=key, mask=form, action=action)
+    )
+    loaded.maps["classes"].update(key, index(1))
 
 
 def repeated(program: int, frame: bytes) -> float:
@@ -114,6 +139,26 @@ def repeated(program: int, frame: bytes) -> float:
 def single(program: int, frame: bytes) -> float:
     durations = [run_program(program, frame).duration_ns for _ in range(SINGLES)]
     return statistics.quantiles(durations, n=4)[0]
+
+
+def new_connections(program: int, first: int) -> float:
+    """Run packets of one class that no hint knows yet, one at a time. first: source port."""
+    # The masks read the low five bits of the source port, and each port is used once.
+    ports = range(first, first + 32 * CONNECTIONS, 32)
+    frames = [FRAME[:34] + port.to_bytes(2, "big") + FRAME[36:] for port in ports]
+    durations = [run_program(program, frame).duration_ns for frame in frames]
+    return statistics.quantiles(durations, n=4)[0]
+
+
+def on_cpus(program: int, cpus: list[int]) -> float:
+    """Run a program on several CPUs at the same time; return the mean duration of a packet."""
+
+    def run(cpu: int) -> float:
+        os.sched_setaffinity(threading.get_native_id(), {cpu})
+        return repeated(program, FRAME)
+
+    with ThreadPoolExecutor(len(cpus)) as pool:
+        return statistics.mean(pool.map(run, cpus))
 
 
 def rows() -> Iterator[tuple[str, float, str]]:
@@ -127,9 +172,22 @@ def rows() -> Iterator[tuple[str, float, str]]:
     install(loaded, None)
     yield "bpf_drop", repeated(port, FRAME), "ns/packet"
     yield "bpf_drop_once", single(port, FRAME), "ns/packet"
+    install(loaded, output(NO_REWRITE))
+    yield "bpf_forward", repeated(port, FRAME), "ns/packet"
+    available = sorted(os.sched_getaffinity(0))[:2]
+    if len(available) == 2:
+        yield "bpf_forward_cpus_2", on_cpus(port, available), "ns/packet"
+    first = 1000
+    for masks in (1, 8, 32):
+        first += 32 * CONNECTIONS
+        install(loaded, output(NO_REWRITE), masks)
+        yield f"bpf_new_connection_masks_{masks}_once", new_connections(port, first), "ns/packet"
+    other = FRAME[:30] + bytes((10, 0, 0, 99)) + FRAME[34:]
+    set_upcall_burst(loaded, 0)
     for masks in (1, 8, 32):
         install(loaded, output(NO_REWRITE), masks)
-        yield f"bpf_forward_masks_{masks}", repeated(port, FRAME), "ns/packet"
+        yield f"bpf_miss_masks_{masks}", repeated(port, other), "ns/packet"
+    set_upcall_burst(loaded, 1 << 62)
     install(loaded, output(NO_REWRITE))
     yield "bpf_forward_once", single(port, FRAME), "ns/packet"
     install(loaded, output(ROUTED))

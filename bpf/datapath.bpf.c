@@ -18,34 +18,43 @@
 
 char license_text[] SEC("license") = "GPL"; /* which the kernel asks for; see SPDX above */
 
-/* Decide on a parsed packet and carry it out. One that came up before does not come up again. */
-static __always_inline int forward(struct __sk_buff *skb, struct packet *packet, int is_reinjected)
+/* Tell whether all that is to be done is known here. What is not would be left out silently. */
+static __always_inline int is_understood(const struct midonet_action *action)
 {
-	struct way_out way = { .slot = packet->key.port, .id = 0, .is_last = 1 };
-	struct midonet_program *program = classify(packet);
+	return !(action->flags & ~MIDONET_PROGRAM_KNOWN) && !action->guards.flags &&
+	       (action->output_count != 1 || is_output_known(&action->output));
+}
 
-	if (is_reinjected &&
-	    (!program || !meets_guards(skb, packet, &program->guards) ||
-	     (program->flags & MIDONET_PROGRAM_UPCALL)))
+/* Decide on a parsed packet and carry it out. One that came up before does not come up again. */
+static __always_inline int forward(struct __sk_buff *skb, struct state *state, int is_reinjected)
+{
+	struct packet *packet = &state->packet;
+	struct midonet_action *action = &state->action;
+	struct way_out way = { .slot = packet->key.port, .id = 0, .is_last = 1 };
+	int is_found = classify(state);
+
+	if (is_found && !is_understood(action))
+		return drop(way.slot, MIDONET_DROP_NOT_UNDERSTOOD);
+	if (is_reinjected && (!is_found || !meets_guards(skb, packet, &action->guards) ||
+			      (action->flags & MIDONET_PROGRAM_UPCALL)))
 		return drop(way.slot, MIDONET_DROP_NOT_REINJECTED);
-	if (!program)
+	if (!is_found)
 		return upcall(skb, packet, MIDONET_UPCALL_MISS, 0);
-	if (!meets_guards(skb, packet, &program->guards))
-		return upcall(skb, packet, MIDONET_UPCALL_GUARD, program->program_id);
-	count_program(skb, program->program_id);
-	if (program->drop_reason)
-		return drop(way.slot, program->drop_reason);
-	if (program->flags & MIDONET_PROGRAM_UPCALL)
-		return upcall(skb, packet, MIDONET_UPCALL_PROGRAM, program->program_id);
-	if (program->output_count != 1 || program->output.kind != MIDONET_OUTPUT_LOCAL)
+	if (!meets_guards(skb, packet, &action->guards))
+		return upcall(skb, packet, MIDONET_UPCALL_GUARD, action->program_id);
+	count_program(skb, action->program_id);
+	if (action->drop_reason)
+		return drop(way.slot, action->drop_reason);
+	if (action->flags & MIDONET_PROGRAM_UPCALL)
+		return upcall(skb, packet, MIDONET_UPCALL_PROGRAM, action->program_id);
+	if (action->output_count != 1 || action->output.kind != MIDONET_OUTPUT_LOCAL)
 		use_flow_hash(skb, packet);
-	if (program->output_count != 1)
-		return send_outputs(skb, packet, way.slot, program->first_output,
-				    program->output_count);
-	if (program->output.rewrite.fields &&
-	    rewrite_packet(skb, packet, &program->output.rewrite))
+	if (action->output_count != 1)
+		return send_outputs(skb, state, 1, way.slot, action->first_output,
+				    action->output_count);
+	if (action->output.rewrite.fields && rewrite_packet(skb, packet, &action->output.rewrite))
 		return drop(way.slot, MIDONET_DROP_REWRITE_FAILED);
-	return send_output(skb, &program->output, &way);
+	return send_output(skb, &action->output, &way);
 }
 
 /* Slot of the port at an interface, 0 when there is none. */
@@ -62,22 +71,27 @@ static __always_inline __u32 find_slot(__u32 ifindex)
 	interface = bpf_map_lookup_elem(&interfaces, &ifindex);
 	if (!interface)
 		return 0;
+	/* The element may be another interface's by now: the port says again whether it is there. */
+	slot = *(volatile __u32 *)&interface->slot;
+	port = bpf_map_lookup_elem(&ports, &slot);
+	if (!slot || !port || port->ifindex != ifindex || !(port->flags & MIDONET_PORT_ATTACHED))
+		return 0;
 	if (hint)
-		*hint = interface->slot;
-	return interface->slot;
+		*hint = slot;
+	return slot;
 }
 
 SEC("tc")
 int midonet_port(struct __sk_buff *skb)
 {
-	struct packet packet = {};
+	__u32 slot = find_slot(skb->ifindex);
+	struct state *state = new_state(slot);
 
-	packet.key.port = find_slot(skb->ifindex);
-	if (!packet.key.port)
+	if (!slot || !state)
 		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_UNKNOWN_INGRESS_PORT);
-	if (parse_packet(skb, &packet))
-		return drop(packet.key.port, MIDONET_DROP_MALFORMED);
-	return forward(skb, &packet, 0);
+	if (parse_packet(skb, &state->packet))
+		return drop(slot, MIDONET_DROP_MALFORMED);
+	return forward(skb, state, 0);
 }
 
 SEC("tc")
@@ -96,22 +110,23 @@ int midonet_closed(struct __sk_buff *skb)
 }
 
 /* One output that was chosen before: by the agent, or by a flood. Nothing is counted as traffic. */
-static __always_inline int emit(struct __sk_buff *skb, __u32 mark)
+static __always_inline int emit(struct __sk_buff *skb, struct state *state, __u32 mark)
 {
-	struct packet packet = {};
 	struct way_out way = { .id = mark & MIDONET_MARK_OUTPUT_MASK, .is_last = 1 };
-	struct midonet_output *output = bpf_map_lookup_elem(&outputs, &way.id);
+	struct midonet_output *output = &state->output;
 
-	if (!output)
+	if (!take_output(state, way.id))
 		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_OUTPUT_GONE);
+	if (!is_output_known(output))
+		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_NOT_UNDERSTOOD);
 	if (!(mark & MIDONET_MARK_REWRITTEN)) {
-		int is_malformed = parse_packet(skb, &packet);
+		int is_malformed = parse_packet(skb, &state->packet);
 
 		if (output->rewrite.fields &&
-		    (is_malformed || rewrite_packet(skb, &packet, &output->rewrite)))
+		    (is_malformed || rewrite_packet(skb, &state->packet, &output->rewrite)))
 			return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_REWRITE_FAILED);
 		if (!is_malformed)
-			use_flow_hash(skb, &packet);
+			use_flow_hash(skb, &state->packet);
 	}
 	return send_output(skb, output, &way);
 }
@@ -119,21 +134,22 @@ static __always_inline int emit(struct __sk_buff *skb, __u32 mark)
 SEC("tc")
 int midonet_inject(struct __sk_buff *skb)
 {
-	struct packet packet = {};
 	struct midonet_port *port;
 	__u32 mark = skb->mark, slot = mark & 0xffff;
+	struct state *state = new_state(slot);
 
 	skb->mark = 0;
+	if (!state)
+		return TC_ACT_SHOT;
 	if (mark & MIDONET_MARK_OUTPUT)
-		return emit(skb, mark);
+		return emit(skb, state, mark);
 	port = bpf_map_lookup_elem(&ports, &slot);
 	if (!slot || !port)
 		return TC_ACT_SHOT; /* the interface's own chatter */
 	if ((port->incarnation & MIDONET_MARK_INCARNATION_MASK) !=
 	    (mark >> MIDONET_MARK_INCARNATION_SHIFT & MIDONET_MARK_INCARNATION_MASK))
 		return drop(slot, MIDONET_DROP_PORT_NOT_ATTACHED);
-	packet.key.port = slot;
-	if (parse_packet(skb, &packet))
+	if (parse_packet(skb, &state->packet))
 		return drop(slot, MIDONET_DROP_MALFORMED);
-	return forward(skb, &packet, 1);
+	return forward(skb, state, 1);
 }

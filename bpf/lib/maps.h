@@ -13,6 +13,9 @@
 
 #define PORTS_MAX 1024
 #define PROGRAMS_MAX 65536
+#define PROGRAM_RECORDS (PROGRAMS_MAX + 64) /* some more, so that a program is replaced unseen */
+#define OUTPUT_RECORDS 131072 /* a power of two */
+#define DELIVERIES_MAX 65536
 #define STATISTICS_WIDTH 4
 
 /* The one configuration. Written by the agent, read here. */
@@ -66,48 +69,88 @@ struct {
 	__type(value, struct midonet_port_masks);
 } port_masks SEC(".maps");
 
-/* Where classes were found last, by digest of the key. Written and read here; collisions lose. */
-#define MASK_HINTS 4096
+/* Index of the program that was found last, by digest of the key; 0 none. Written and read here;
+ * collisions lose. Only a hint: the record says itself whether it is for the packet. */
+#define PROGRAM_HINTS 4096
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, PROGRAM_HINTS);
+	__type(key, __u32);
+	__type(value, __u32);
+} program_hints SEC(".maps");
+
+/* Mask that a new class was found by last, by digest of port, type, protocol and direction. Written
+ * and read here; a wrong one costs a look-up. */
+#define MASK_HINTS 1024
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, MASK_HINTS);
 	__type(key, __u32);
-	__type(value, struct midonet_mask_hint);
+	__type(value, __u32);
 } mask_hints SEC(".maps");
 
-/* Programs of stateless ports. Written by the agent; full: installing fails and packets of
- * classes without a program go on to be upcalls. */
+/* Class to the index of its program. Written by the agent; full: installing fails and packets of
+ * classes without a program go on to be upcalls. An element may be used for another class while it
+ * is read, so what is found is verified at the record. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, PROGRAMS_MAX);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct midonet_class_key);
+	__type(value, __u32);
+} classes SEC(".maps");
+
+/* Programs. Records, written by the agent through shared memory. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PROGRAM_RECORDS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
 	__type(value, struct midonet_program);
 } programs SEC(".maps");
 
-/* Outputs of programs with more than one, of flood groups, and those the agent emits by. Key: a
- * 30-bit identifier. Written by the agent; full: installing fails. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, PROGRAMS_MAX * 4);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __u32);
-	__type(value, struct midonet_output);
-} outputs SEC(".maps");
-
-/* Pairs of underlay addresses. Written by the agent; full: installing fails. */
+/* Notes of the agent for its next process, by the same index. Not read here. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 4096);
+	__uint(max_entries, PROGRAM_RECORDS);
+	__type(key, __u32);
+	__type(value, struct midonet_program_note);
+} program_notes SEC(".maps");
+
+/* Outputs of programs with more than one, of flood groups, and those the agent emits by. Records,
+ * written by the agent through shared memory; full: installing fails. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, OUTPUT_RECORDS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct midonet_output_record);
+} outputs SEC(".maps");
+
+/* Pairs of underlay addresses. Records, written by the agent through shared memory; full:
+ * installing fails. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MIDONET_TUNNELS_MAX);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
 	__type(value, struct midonet_tunnel);
 } tunnels SEC(".maps");
 
-/* Tunnel keys that are delivered here. Written by the agent; full: set_delivery fails. */
+/* Tunnel key to the index of its delivery. Written by the agent; full: set_delivery fails. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, PROGRAMS_MAX);
+	__uint(max_entries, DELIVERIES_MAX);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u32);
+} tunnel_keys SEC(".maps");
+
+/* Tunnel keys that are delivered here. Records, written by the agent through shared memory. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, DELIVERIES_MAX);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
 	__type(value, struct midonet_delivery);
 } deliveries SEC(".maps");
@@ -147,7 +190,7 @@ struct {
 	__type(value, struct delivery_hint);
 } delivery_hints SEC(".maps");
 
-/* Counters of programs: index program_id * width + cpu % width. Written here, mapped by the
+/* Counters of programs: index (cpu % width) * stride + program_id. Written here, mapped by the
  * agent, which clears a slot before it gives it to another program. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -6,7 +6,7 @@
 #define MIDONET_OUTPUT_H
 
 #include "overlay.h"
-#include "packet.h"
+#include "records.h"
 #include "rewrite.h"
 
 /* As in linux/socket.h, which is not for programs. */
@@ -28,34 +28,46 @@ static __always_inline int may_skip_queue(struct __sk_buff *skb)
 	       !(ethernet->destination[0] & 1) && ethernet->type == skb->protocol;
 }
 
+/* Tell whether everything that an output says is known here. */
+static __always_inline int is_output_known(const struct midonet_output *output)
+{
+	return output->kind >= MIDONET_OUTPUT_LOCAL && output->kind <= MIDONET_OUTPUT_GRE &&
+	       !output->flags && !(output->rewrite.fields & ~MIDONET_REWRITE_KNOWN);
+}
+
 /*
  * Deliver to a port. Into a container whose veth end is elsewhere the packet skips a queue, which
  * is right only for unicast of the protocol the kernel believes it to be: that path does not look
  * at the Ethernet header again.
  */
-static __always_inline int output_local(struct __sk_buff *skb, const struct midonet_output *output,
+static __always_inline int output_local(struct __sk_buff *skb, __u32 target, __u32 incarnation,
 					const struct way_out *way)
 {
-	__u32 target = output->target;
 	struct midonet_port *port = bpf_map_lookup_elem(&ports, &target);
+	__u32 ifindex;
 
-	if (!port || port->incarnation != output->incarnation ||
-	    !(port->flags & MIDONET_PORT_ATTACHED))
-		return drop(way->slot, port && (port->flags & MIDONET_PORT_GONE) &&
-						       port->incarnation == output->incarnation
+	if (!port)
+		return drop(way->slot, MIDONET_DROP_PORT_NOT_ATTACHED);
+	/* The interface before the incarnation: a slot that passes to another port gets the new
+	 * incarnation first, so an interface that was read is that of the incarnation, or older. */
+	ifindex = *(volatile __u32 *)&port->ifindex;
+	order_loads();
+	if (port->incarnation != incarnation || !(port->flags & MIDONET_PORT_ATTACHED))
+		return drop(way->slot, (port->flags & MIDONET_PORT_GONE) &&
+						       port->incarnation == incarnation
 					       ? MIDONET_DROP_INTERFACE_GONE
 					       : MIDONET_DROP_PORT_NOT_ATTACHED);
 	if (!way->is_last) {
-		if (bpf_clone_redirect(skb, port->ifindex, 0))
+		if (bpf_clone_redirect(skb, ifindex, 0))
 			return drop(way->slot, MIDONET_DROP_INTERFACE_GONE);
 		return TC_ACT_OK;
 	}
 	if ((port->flags & MIDONET_PORT_REDIRECT_PEER) && may_skip_queue(skb)) {
 		if (skb->pkt_type != TYPE_HOST)
 			bpf_skb_change_type(skb, TYPE_HOST);
-		return bpf_redirect_peer(port->ifindex, 0);
+		return bpf_redirect_peer(ifindex, 0);
 	}
-	return bpf_redirect(port->ifindex, 0);
+	return bpf_redirect(ifindex, 0);
 }
 
 /* Leave by the underlay. The kernel keeps the neighbour's address; which neighbour it is was looked
@@ -84,11 +96,14 @@ static __always_inline int redirect_to_neighbour(const struct midonet_tunnel *tu
 static __always_inline int output_tunnel(struct __sk_buff *skb, const struct midonet_output *output,
 					 const struct way_out *way)
 {
-	__u32 index = output->tunnel;
-	struct midonet_tunnel *tunnel = bpf_map_lookup_elem(&tunnels, &index);
 	struct midonet_config *settings = get_config();
+	struct state *state = get_state();
+	struct midonet_tunnel *tunnel;
 
-	if (!settings || !tunnel || !tunnel->family || !tunnel->ifindex)
+	if (!settings || !state)
+		return TC_ACT_SHOT;
+	tunnel = &state->tunnel;
+	if (!take_tunnel(state, output->tunnel) || !tunnel->family || !tunnel->ifindex)
 		return drop(way->slot, MIDONET_DROP_NO_TUNNEL);
 	if (!way->is_last) {
 		int refused;
@@ -109,14 +124,15 @@ __noinline int send_output(struct __sk_buff *skb, struct midonet_output *output,
 	if (!output || !way)
 		return TC_ACT_SHOT;
 	if (output->kind == MIDONET_OUTPUT_LOCAL)
-		return output_local(skb, output, way);
+		return output_local(skb, output->target, output->incarnation, way);
 	return output_tunnel(skb, output, way);
 }
 
 /* A walk over the outputs first .. first + count - 1. */
 struct walk {
 	struct __sk_buff *skb;
-	struct packet *packet; /* NULL when nothing is rewritten */
+	struct state *state;
+	__u32 rewrites; /* else the packet was not parsed, and no output has a rewrite */
 	__u32 slot;
 	__u32 first;
 	__u32 count;
@@ -132,26 +148,32 @@ static int walk_one(__u32 index, struct walk *walk)
 		.id = walk->first + index,
 		.is_last = index + 1 == walk->count,
 	};
-	struct midonet_output *output = bpf_map_lookup_elem(&outputs, &way.id);
+	struct state *state = walk->state;
 
-	if (!output) { /* taken away while the packet was on its way */
+	if (!take_output(state, way.id)) { /* taken away while the packet was on its way */
 		walk->verdict = drop(way.slot, MIDONET_DROP_OUTPUT_GONE);
 		return 0;
 	}
-	if (walk->packet && rewrite_packet(walk->skb, walk->packet, &output->rewrite)) {
+	if (!is_output_known(&state->output)) {
+		walk->verdict = drop(way.slot, MIDONET_DROP_NOT_UNDERSTOOD);
+		return 0;
+	}
+	if (walk->rewrites &&
+	    rewrite_packet(walk->skb, &state->packet, &state->output.rewrite)) {
 		walk->verdict = drop(way.slot, MIDONET_DROP_REWRITE_FAILED);
 		return 1;
 	}
-	walk->verdict = send_output(walk->skb, output, &way);
+	walk->verdict = send_output(walk->skb, &state->output, &way);
 	return 0;
 }
 
-static __always_inline int send_outputs(struct __sk_buff *skb, struct packet *packet, __u32 slot,
-					__u32 first, __u32 count)
+static __always_inline int send_outputs(struct __sk_buff *skb, struct state *state, __u32 rewrites,
+					__u32 slot, __u32 first, __u32 count)
 {
 	struct walk walk = {
 		.skb = skb,
-		.packet = packet,
+		.state = state,
+		.rewrites = rewrites,
 		.slot = slot,
 		.first = first,
 		.count = count,

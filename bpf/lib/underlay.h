@@ -258,14 +258,15 @@ static __always_inline int decapsulate(struct __sk_buff *skb, const struct overl
 static __always_inline int deliver(struct __sk_buff *skb, const struct midonet_delivery *delivery)
 {
 	struct way_out way = { .slot = MIDONET_OVERLAY_SLOT, .id = 0, .is_last = 1 };
-	struct midonet_output output = { .kind = MIDONET_OUTPUT_LOCAL };
 
-	if (delivery->output_count)
-		return send_outputs(skb, NULL, way.slot, delivery->first_output,
-				    delivery->output_count);
-	output.target = delivery->port;
-	output.incarnation = delivery->incarnation;
-	return output_local(skb, &output, &way);
+	if (delivery->output_count) {
+		struct state *state = get_state();
+
+		return !state ? TC_ACT_SHOT
+			      : send_outputs(skb, state, 0, way.slot, delivery->first_output,
+					     delivery->output_count);
+	}
+	return output_local(skb, delivery->port, delivery->incarnation, &way);
 }
 
 static __always_inline __u32 hint_index(const struct overlay *overlay)
@@ -292,7 +293,7 @@ static __always_inline int is_hint_for(const struct delivery_hint *hint,
 static __always_inline int receive_overlay(struct __sk_buff *skb)
 {
 	struct overlay overlay = {};
-	struct midonet_delivery *delivery;
+	struct midonet_delivery delivery;
 	struct delivery_hint *hint;
 	struct midonet_peer *peer;
 	int verdict = read_outer(skb, &overlay);
@@ -323,16 +324,15 @@ static __always_inline int receive_overlay(struct __sk_buff *skb)
 	}
 	if (verdict != OVERLAY_YES)
 		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_OVERLAY_MALFORMED);
-	delivery = bpf_map_lookup_elem(&deliveries, &overlay.key);
-	if (!delivery)
+	if (!take_delivery(&delivery, overlay.key))
 		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_UNKNOWN_TUNNEL_KEY);
 	hint->peer = overlay.peer;
-	hint->delivery = *delivery;
+	hint->delivery = delivery;
 	hint->key = overlay.key;
 	hint->generation = now;
 	if (decapsulate(skb, &overlay))
 		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_ENCAP_FAILED);
-	return deliver(skb, delivery);
+	return deliver(skb, &delivery);
 }
 
 #endif /* MIDONET_UNDERLAY_H */

@@ -64,8 +64,8 @@ __noinline int upcall(struct __sk_buff *skb, struct packet *packet, __u32 reason
 		record->vlan_tci = bpf_htons(packet->vlan_tci);
 	record->vlan_proto = packet->vlan_proto;
 	record->reason = reason;
-	record->state = MIDONET_STATE_UNTRACKED;
 	record->reserved0 = 0;
+	record->reserved1 = 0;
 	size = skb->len;
 	if (size > MIDONET_UPCALL_BYTES)
 		size = MIDONET_UPCALL_BYTES;

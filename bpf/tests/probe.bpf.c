@@ -29,27 +29,6 @@ struct {
 	__type(value, struct probe);
 } probe SEC(".maps");
 
-/* Structures that are decided and that the datapath does not use: here only so that their
- * layout is in this object and can be compared with the Python mirror. */
-struct decided {
-	struct midonet_stateful_key stateful_key;
-	struct midonet_connection_key connection_key;
-	struct midonet_connection connection;
-	struct midonet_allocation_key allocation_key;
-	struct midonet_allocation allocation;
-	struct midonet_pool pool;
-	struct midonet_fragment_key fragment_key;
-	struct midonet_fragment_ports fragment_ports;
-	struct midonet_state_frame state_frame;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct decided);
-} decided SEC(".maps");
-
 static __always_inline struct probe *get_probe(void)
 {
 	__u32 zero = 0;

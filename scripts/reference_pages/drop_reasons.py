@@ -86,6 +86,8 @@ ADVICE: dict[DropReason, str] = {
     " stays, the interface of the port is missing: `midonet state`.",
     DropReason.REWRITE_FAILED: "The frame is too short or cut where a header must be changed;"
     " capture it at the ingress interface and report it.",
+    DropReason.NOT_UNDERSTOOD: "The agent and the kernel program are of different builds: restart"
+    " the agent, so that it loads its own.",
     DropReason.UNSETTLED: "Passes by itself while the topology or learnt entries change quickly. If"
     " it goes on, look for a MAC or an address that two machines claim.",
     DropReason.PACKET_CUT: "A packet of more than 2048 bytes met a decision that holds for it alone"

@@ -121,8 +121,10 @@ def host(program: LoadedObject) -> LoadedObject:
         ),
     )
     program.maps["deliveries"].update(
-        KEY.to_bytes(4, "little"), abi.DELIVERY.pack(port=1, incarnation=5)
+        (1).to_bytes(4, "little"),
+        abi.DELIVERY.pack(sequence=2, tunnel_key=KEY, port=1, incarnation=5),
     )
+    program.maps["tunnel_keys"].update(KEY.to_bytes(4, "little"), (1).to_bytes(4, "little"))
     return program
 
 

@@ -48,6 +48,7 @@ DATAPATH_ONLY = {
     DropReason.ENCAP_FAILED: "headers are written by the datapath",
     DropReason.PORT_NOT_ATTACHED: "interfaces are the datapath's",
     DropReason.REWRITE_FAILED: "headers are written by the datapath",
+    DropReason.NOT_UNDERSTOOD: "flags and fields are read by the datapath",
     DropReason.UNSETTLED: "the agent simulates again, simulation never does",
     DropReason.PACKET_CUT: "simulation sees headers only",
     DropReason.NOT_REINJECTED: "packets go back into the datapath",

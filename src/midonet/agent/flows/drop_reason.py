@@ -58,6 +58,7 @@ class DropReason(IntEnum):
     ENCAP_FAILED = 66  # the kernel refused to add or remove the outer headers
     PORT_NOT_ATTACHED = 67  # the egress port is local but not attached to the datapath
     REWRITE_FAILED = 68  # the kernel refused a header rewrite
+    NOT_UNDERSTOOD = 75  # a program asks for what this datapath does not know
     # What the agent cannot finish.
     UNSETTLED = 80  # the facts it depends on changed at each attempt to decide on it
     PACKET_CUT = 81  # it must be handled whole, and only its beginning came up

@@ -18,6 +18,7 @@ OUTPUTS_MAX: Final = 1024
 UPCALL_BYTES: Final = 2048
 DROP_REASONS: Final = 128
 OVERLAY_SLOT: Final = 0
+TUNNELS_MAX: Final = 4096
 
 MARK_OUTPUT: Final = 0x8000_0000
 MARK_OUTPUT_MASK: Final = 0x3FFF_FFFF
@@ -38,7 +39,6 @@ class RewriteField(IntFlag):
     L4_SRC = 1 << 7
     L4_DST = 1 << 8
     TTL = 1 << 9
-    TRANSLATED = 1 << 10
 
 
 class OutputKind(IntEnum):
@@ -54,10 +54,6 @@ class ProgramFlag(IntFlag):
     """Verbs of a program (`enum midonet_program_flag`)."""
 
     UPCALL = 1 << 0
-    ALLOCATE = 1 << 1
-    CONFIRM = 1 << 2
-    REBIND = 1 << 3
-    KILL = 1 << 4
 
 
 class PortFlag(IntFlag):
@@ -65,7 +61,6 @@ class PortFlag(IntFlag):
 
     ATTACHED = 1 << 0
     REDIRECT_PEER = 1 << 1
-    STATEFUL = 1 << 2
     GONE = 1 << 3
     IN_USE = 1 << 4
 
@@ -146,27 +141,6 @@ CLASS_KEY = Layout(
     ("ip_src", "16s"),
     ("ip_dst", "16s"),
 )
-TUPLE = Layout(
-    "midonet_tuple",
-    ("ip_src", "16s"),
-    ("ip_dst", "16s"),
-    ("l4_src", "2s"),
-    ("l4_dst", "2s"),
-    ("ip_proto", "B"),
-    ("family", "B"),
-    ("reserved0", "H"),
-)
-CONNECTION_CLASS = Layout(
-    "midonet_connection_class",
-    ("translated", "40s"),
-    ("src_owner", "Q"),
-    ("dst_owner", "Q"),
-    ("zone", "I"),
-    ("zone_vlan", "2s"),
-    ("state", "B"),
-    ("direction", "B"),
-)
-STATEFUL_KEY = Layout("midonet_stateful_key", ("header", "72s"), ("connection", "64s"))
 REWRITE = Layout(
     "midonet_rewrite",
     ("fields", "I"),
@@ -190,14 +164,20 @@ OUTPUT = Layout(
     ("tunnel", "I"),
     ("rewrite", "56s"),
 )
+OUTPUT_RECORD = Layout(
+    "midonet_output_record",
+    ("sequence", "I"),
+    ("identifier", "I"),
+    ("output", "72s"),
+)
 TUNNEL = Layout(
     "midonet_tunnel",
+    ("sequence", "I"),
+    ("identifier", "I"),
     ("local", "16s"),
     ("remote", "16s"),
     ("family", "I"),
     ("ifindex", "I"),
-    ("host", "I"),
-    ("host_epoch", "I"),
     ("next_hop_family", "I"),
     ("next_hop", "16s"),
     ("reserved0", "I"),
@@ -209,20 +189,31 @@ GUARDS = Layout(
     ("flags", "B"),
     ("reserved0", "H"),
 )
-PROGRAM = Layout(
-    "midonet_program",
+ACTION = Layout(
+    "midonet_action",
     ("program_id", "I"),
     ("flags", "I"),
     ("guards", "8s"),
     ("drop_reason", "H"),
     ("output_count", "H"),
     ("first_output", "I"),
+    ("output", "72s"),
+)
+PROGRAM = Layout(
+    "midonet_program",
+    ("sequence", "I"),
+    ("reserved0", "I"),
+    ("key", "72s"),
+    ("mask", "72s"),
+    ("action", "96s"),
+    ("reserved1", "Q"),
+)
+PROGRAM_NOTE = Layout(
+    "midonet_program_note",
     ("installed_ns", "Q"),
     ("expires_ns", "Q"),
-    ("pool", "I"),
-    ("reserved0", "I"),
-    ("output", "72s"),
     ("sample_key", "72s"),
+    ("facts", "40s"),
 )
 PORT_MASKS = Layout(
     "midonet_port_masks",
@@ -232,7 +223,6 @@ PORT_MASKS = Layout(
     ("other", f"{32 * 72}s"),
     ("ipv6", f"{32 * 72}s"),
 )
-MASK_HINT = Layout("midonet_mask_hint", ("tag", "I"), ("mask_id", "I"))
 STATISTICS = Layout(
     "midonet_statistics",
     ("packets", "Q"),
@@ -246,20 +236,12 @@ PORT = Layout(
     ("flags", "I"),
     ("ifindex", "I"),
     ("incarnation", "I"),
-    ("zone", "I"),
+    ("reserved0", "I"),
     ("upcall_interval_ns", "Q"),
     ("upcall_burst_ns", "Q"),
-    ("connection_quota", "I"),
-    ("half_open_quota", "I"),
     ("interface_name", "16s"),
 )
-PORT_STATE = Layout(
-    "midonet_port_state",
-    ("upcall_tat_ns", "Q"),
-    ("connections", "Q"),
-    ("half_open", "Q"),
-    ("reserved0", "Q"),
-)
+PORT_STATE = Layout("midonet_port_state", ("upcall_tat_ns", "Q"))
 INTERFACE = Layout("midonet_interface", ("slot", "I"), ("incarnation", "I"))
 UPCALL = Layout(
     "midonet_upcall",
@@ -275,16 +257,17 @@ UPCALL = Layout(
     ("vlan_tci", "2s"),
     ("vlan_proto", "2s"),
     ("reason", "B"),
-    ("state", "B"),
-    ("reserved0", "H"),
+    ("reserved0", "B"),
+    ("reserved1", "H"),
 )
 DELIVERY = Layout(
     "midonet_delivery",
+    ("sequence", "I"),
+    ("tunnel_key", "I"),
     ("port", "I"),
     ("incarnation", "I"),
     ("first_output", "I"),
     ("output_count", "I"),
-    ("forward_until_ns", "Q"),
 )
 PEER_KEY = Layout(
     "midonet_peer_key",
@@ -293,7 +276,7 @@ PEER_KEY = Layout(
     ("family", "I"),
     ("role", "I"),
 )
-PEER = Layout("midonet_peer", ("host", "I"), ("host_epoch", "I"), ("heard_ns", "Q"))
+PEER = Layout("midonet_peer", ("reserved0", "Q"))
 CONFIG = Layout(
     "midonet_config",
     ("abi_version", "I"),
@@ -302,118 +285,14 @@ CONFIG = Layout(
     ("vxlan_port", "2s"),
     ("reserved0", "H"),
     ("inject_ifindex", "I"),
-    ("cookies", "16s"),
-    ("host", "I"),
-    ("host_epoch", "I"),
     ("statistics_width", "I"),
+    ("statistics_stride", "I"),
+    ("output_slots", "I"),
     ("reserved1", "I"),
     ("boot_offset_ns", "Q"),
 )
-CONNECTION_KEY = Layout(
-    "midonet_connection_key",
-    ("tuple", "40s"),
-    ("zone", "I"),
-    ("zone_vlan", "2s"),
-    ("reserved0", "H"),
-)
-CONNECTION = Layout(
-    "midonet_connection",
-    ("translated", "40s"),
-    ("src_owner", "Q"),
-    ("dst_owner", "Q"),
-    ("state", "B"),
-    ("direction", "B"),
-    ("tcp_state", "B"),
-    ("flags", "B"),
-    ("initiator_port", "I"),
-    ("initiator_incarnation", "I"),
-    ("initiator_tunnel_key", "I"),
-    ("created_ns", "Q"),
-    ("forward_ns", "Q"),
-    ("return_ns", "Q"),
-    ("timeout_ms", "I"),
-    ("partner_zone", "I"),
-    ("partner_vlan", "2s"),
-    ("frames_sent", "B"),
-    ("reserved0", "B"),
-    ("proof_tunnel_key", "I"),
-    ("proof_host", "I"),
-    ("proof_epoch", "I"),
-    ("next_frame_ns", "Q"),
-)
-ALLOCATION_KEY = Layout(
-    "midonet_allocation_key",
-    ("owner", "Q"),
-    ("address", "16s"),
-    ("remote", "16s"),
-    ("port", "2s"),
-    ("remote_port", "2s"),
-    ("ip_proto", "B"),
-    ("family", "B"),
-    ("reserved0", "H"),
-)
-ALLOCATION = Layout(
-    "midonet_allocation",
-    ("connection", "48s"),
-    ("created_ns", "Q"),
-    ("pool", "I"),
-    ("confirmed", "I"),
-)
-POOL = Layout(
-    "midonet_pool",
-    ("owner", "Q"),
-    ("first", "16s"),
-    ("last", "16s"),
-    ("port_first", "H"),
-    ("port_last", "H"),
-    ("family", "B"),
-    ("is_source", "B"),
-    ("weight", "H"),
-    ("valid_until_ns", "Q"),
-)
-FRAGMENT_KEY = Layout(
-    "midonet_fragment_key",
-    ("ip_src", "16s"),
-    ("ip_dst", "16s"),
-    ("id", "4s"),
-    ("zone", "I"),
-    ("zone_vlan", "2s"),
-    ("ip_proto", "B"),
-    ("family", "B"),
-    ("reserved0", "I"),
-)
-FRAGMENT_PORTS = Layout(
-    "midonet_fragment_ports",
-    ("l4_src", "2s"),
-    ("l4_dst", "2s"),
-    ("reserved0", "I"),
-    ("seen_ns", "Q"),
-)
-STATE_FRAME = Layout(
-    "midonet_state_frame",
-    ("version", "B"),
-    ("type", "B"),
-    ("size", "2s"),
-    ("flags", "4s"),
-    ("cookie", "8s"),
-    ("original", "40s"),
-    ("translated", "40s"),
-    ("src_owner", "8s"),
-    ("dst_owner", "8s"),
-    ("egress_tunnel_key", "4s"),
-    ("initiator_tunnel_key", "4s"),
-    ("initiator_epoch", "4s"),
-    ("lifetime_ms", "4s"),
-)
-
 KERNEL_LAYOUTS: Final = (
-    CLASS_KEY, REWRITE, OUTPUT, TUNNEL, GUARDS, PROGRAM, PORT_MASKS, MASK_HINT, STATISTICS, PORT,
-    PORT_STATE, INTERFACE, UPCALL, DELIVERY, PEER_KEY, PEER, CONFIG,
+    CLASS_KEY, REWRITE, OUTPUT, OUTPUT_RECORD, TUNNEL, GUARDS, ACTION, PROGRAM, PROGRAM_NOTE,
+    PORT_MASKS, STATISTICS, PORT, PORT_STATE, INTERFACE, UPCALL, DELIVERY, PEER_KEY, PEER, CONFIG,
 )  # fmt: skip
-"""Layouts that the program uses."""
-
-DECIDED_LAYOUTS: Final = (
-    TUPLE, CONNECTION_CLASS, STATEFUL_KEY, CONNECTION_KEY, CONNECTION, ALLOCATION_KEY, ALLOCATION,
-    POOL, FRAGMENT_KEY, FRAGMENT_PORTS, STATE_FRAME,
-)  # fmt: skip
-"""Layouts of connections, which the program does not keep yet."""
+"""All layouts, each of which a map or the ring holds."""

@@ -1,8 +1,9 @@
 """The class table: programs, masks and counters, kept in step with the kernel's maps.
 
-Order of writing: outputs, then the program, then the mask that makes it visible. Removal goes
-the other way round. Each step leaves a state in which a packet sees the old program, the new
-one, or none.
+Order of writing: outputs, then the program's record, then the class that names it, then the mask
+that makes it visible. Removal goes the other way round. A program that is replaced gets a record
+of its own, and its class is pointed there in one step; only then the old record becomes invalid.
+So a packet sees the old program or the new one, also when this process ends in between.
 """
 
 from __future__ import annotations
@@ -10,19 +11,27 @@ from __future__ import annotations
 import errno
 import gc
 import mmap
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from midonet.agent.datapath.ebpf import abi, codec
-from midonet.agent.datapath.ebpf.outputs import OutputTable
+from midonet.agent.datapath.ebpf.outputs import Ends, OutputTable
+from midonet.agent.datapath.ebpf.records import RecordArray
 from midonet.agent.datapath.ebpf.slots import PortSlot, PortSlots, slot_key
 from midonet.agent.datapath.ebpf.syscalls import BpfMap
 from midonet.agent.datapath.protocol import MASKS_PER_PORT, ProgramStatistics
 from midonet.agent.flows.classification import EXACT_MASK, masked
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.mask import FlowMask
-from midonet.agent.flows.program import FlowProgram, InstalledProgram, Output
+from midonet.agent.flows.program import (
+    FlowProgram,
+    InstalledProgram,
+    LocalOutput,
+    Output,
+    TunnelOutput,
+)
 from midonet.errors import DatapathError
 from midonet.packets.flowkey import FlowKey
 from midonet.packets.protocols import EtherType
@@ -37,9 +46,10 @@ _IPV6_OFFSET = abi.PORT_MASKS.offsets["ipv6"][0]
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A program in the kernel: its key there and its outputs outside of it."""
+    """A program in the kernel: its key, the index of its record, and its outputs elsewhere."""
 
     key: bytes
+    index: int
     entry: InstalledProgram
     first_output: int
     output_count: int
@@ -59,7 +69,7 @@ def _collector_paused() -> Iterator[None]:
 
 
 class Counters:
-    """The statistics map through shared memory. width: slots a program has."""
+    """The statistics map through shared memory. width: slots a program has, one a CPU."""
 
     def __init__(self, table: BpfMap, width: int) -> None:
         self._width = width
@@ -74,33 +84,38 @@ class Counters:
 
     @property
     def capacity(self) -> int:
-        """Program identifiers that have counters are below this."""
+        """Program identifiers that have counters are below this; counters that a CPU has."""
         return self._capacity
 
     def read(self, program_ids: Collection[int]) -> dict[int, ProgramStatistics]:
         """Return the counters of those programs that were used.
 
-        The table is taken as a whole up to the highest identifier: identifiers are dense, and
-        many small slices cost more than one large one.
+        What a CPU counts is taken as a whole up to the highest identifier: identifiers are
+        dense, and many small slices cost more than one large one.
         """
-        stride = self._width * _COUNTERS
-        words = self._words[: (max(program_ids, default=-1) + 1) * stride].tolist()
+        size = (max(program_ids, default=-1) + 1) * _COUNTERS
+        stride = self._capacity * _COUNTERS
+        rows = [
+            self._words[cpu * stride : cpu * stride + size].tolist() for cpu in range(self._width)
+        ]
         found = {}
         for program_id in program_ids:
-            start, end = program_id * stride, (program_id + 1) * stride
-            packets = sum(words[start:end:_COUNTERS])
+            at = program_id * _COUNTERS
+            packets = sum(row[at] for row in rows)
             if packets:
                 found[program_id] = ProgramStatistics(
                     packets,
-                    sum(words[start + 1 : end : _COUNTERS]),
-                    max(words[start + 2 : end : _COUNTERS]),
+                    sum(row[at + 1] for row in rows),
+                    max(row[at + 2] for row in rows),
                 )
         return found
 
     def clear(self, program_id: int) -> None:
         """Set the counters of a program to zero."""
-        size = self._width * abi.STATISTICS.size
-        self._memory[program_id * size : (program_id + 1) * size] = bytes(size)
+        size = abi.STATISTICS.size
+        for cpu in range(self._width):
+            start = (cpu * self._capacity + program_id) * size
+            self._memory[start : start + size] = bytes(size)
 
 
 class ProgramTable:
@@ -116,7 +131,9 @@ class ProgramTable:
         max_programs: int,
         boot_ns: Callable[[], int],
     ) -> None:
-        self._programs = maps["programs"]
+        self._classes = maps["classes"]
+        self._records = RecordArray(maps["programs"])
+        self._notes = maps["program_notes"]
         self._masks = maps["port_masks"]
         self._slots = slots
         self._outputs = outputs
@@ -125,8 +142,13 @@ class ProgramTable:
         self._boot_ns = boot_ns
         self._held: dict[int, _Held] = {}
         self._by_key: dict[bytes, int] = {}
+        self._free: deque[int] = deque(range(1, self._records.capacity))
         self._mask_lists: dict[int, dict[int, FlowMask]] = {}
         self._generations: dict[int, int] = {}
+
+    def close(self) -> None:
+        """Unmap."""
+        self._records.close()
 
     # Reading back.
 
@@ -142,18 +164,29 @@ class ProgramTable:
                     for mask_id in range(MASKS_PER_PORT)
                     if valid >> mask_id & 1
                 }
+        used: set[int] = set()
         with _collector_paused():
-            for key, value in self._programs.items():
-                held = self._read(key, value)
+            for key, value in self._classes.items():
+                index = int.from_bytes(value, abi.HOST_ORDER)
+                held = None if index in used else self._read(key, index)
                 if held is None or held.entry.program_id in self._held:
-                    self._programs.delete(key)
+                    self._classes.delete(key)
                 else:
+                    used.add(index)
+                    self._outputs.hold(held.first_output, held.output_count)
                     self._held[held.entry.program_id] = held
                     self._by_key[key] = held.entry.program_id
+        self._free = deque(i for i in range(1, self._records.capacity) if i not in used)
 
-    def _read(self, key: bytes, value: bytes) -> _Held | None:
-        (program_id, _, guards, drop_reason, count, first, installed_ns, expires_ns, _, _, inline,
-         sample) = abi.PROGRAM.struct.unpack(value)  # fmt: skip
+    def _read(self, key: bytes, index: int) -> _Held | None:
+        record = self._records.read(index) if 0 < index < self._records.capacity else None
+        note = self._notes.get(slot_key(index))
+        if record is None or note is None or abi.PROGRAM.part(record, "key") != key:
+            return None
+        program_id, _, guards, drop_reason, count, first, inline = abi.ACTION.struct.unpack(
+            abi.PROGRAM.part(record, "action")
+        )
+        installed_ns, expires_ns, sample, _ = abi.PROGRAM_NOTE.struct.unpack(note)
         slot_number, mask_id = codec.key_place(key)
         slot = self._slots.at(slot_number)
         mask = self._mask_lists.get(slot_number, {}).get(mask_id)
@@ -179,7 +212,7 @@ class ProgramTable:
             lifetime_s=max(0.0, (expires_ns - installed_ns) / _NANOSECONDS),
         )
         entry = InstalledProgram(program_id, mask_id, mask, masked(sample_key, mask), program)
-        return _Held(key, entry, first, count if count > 1 else 0)
+        return _Held(key, index, entry, first, count if count > 1 else 0)
 
     def installed(self) -> list[InstalledProgram]:
         """Return the programs held."""
@@ -189,24 +222,25 @@ class ProgramTable:
         """Return the counters of programs that were used."""
         return self._counters.read(self._held.keys())
 
-    def output_identifiers(self) -> set[int]:
-        """Return the identifiers of the outputs map that programs refer to."""
-        return {
-            identifier
-            for held in self._held.values()
-            for identifier in range(held.first_output, held.first_output + held.output_count)
-        }
-
-    def inline_slots(self) -> set[int]:
-        """Return the port slots that programs with one output name, and their ingress slots."""
+    def named_slots(self) -> set[int]:
+        """Return the port slots that programs name: of ingress, and those they deliver to."""
         named = {codec.key_place(held.key)[0] for held in self._held.values()}
         for held in self._held.values():
-            value = self._programs.get(held.key)
-            if value is not None:
-                output = abi.PROGRAM.part(value, "output")
-                if output[0] == abi.OutputKind.LOCAL:
-                    named.add(abi.OUTPUT.integer(output, "target"))
+            for output in held.entry.program.outputs:
+                if isinstance(output, LocalOutput):
+                    slot = self._slots.find(output.port_id)
+                    if slot is not None:
+                        named.add(slot.slot)
         return named
+
+    def tunnel_ends(self) -> set[Ends]:
+        """Return the pairs of underlay addresses that programs send between."""
+        return {
+            (output.local, output.remote)
+            for held in self._held.values()
+            for output in held.entry.program.outputs
+            if isinstance(output, TunnelOutput)
+        }
 
     # Writing.
 
@@ -220,13 +254,13 @@ class ProgramTable:
         is_ipv6 = entry.program.key.eth_type == EtherType.IPV6
         fields = _without_hash(entry.key) if entry.mask_id == 0 else entry.key
         key = codec.pack_key(slot.slot, entry.mask_id, fields, is_ipv6=is_ipv6)
-        held, value = self._build(key, entry)
+        held = self._write_record(key, entry)
         if known is None:
             self._counters.clear(entry.program_id)
         try:
-            self._programs.update(key, value)
+            self._classes.update(key, slot_key(held.index))
         except OSError as error:
-            self._outputs.release(held.first_output, held.output_count)
+            self._discard(held)
             full = error.errno in (errno.E2BIG, errno.ENOMEM)
             raise DatapathError(
                 "the class table is full" if full else f"cannot install a program: {error}",
@@ -251,40 +285,55 @@ class ProgramTable:
                 f"a program has at most {abi.OUTPUTS_MAX} outputs", errno=errno.E2BIG
             )
 
-    def _build(self, key: bytes, entry: InstalledProgram) -> tuple[_Held, bytes]:
+    def _write_record(self, key: bytes, entry: InstalledProgram) -> _Held:
+        """Write a program's record, which nothing leads to yet."""
         program = entry.program
+        slot, mask_id = codec.key_place(key)
         is_ipv6 = program.key.eth_type == EtherType.IPV6
         packed = [self._outputs.pack(output, is_ipv6=is_ipv6) for output in program.outputs]
-        first = self._outputs.store(packed) if len(packed) > 1 else 0
+        first = self._outputs.store(packed, slot) if len(packed) > 1 else 0
+        index = self._free.popleft()
         now = self._boot_ns()
-        value = abi.PROGRAM.struct.pack(
+        self._notes.update(
+            slot_key(index),
+            abi.PROGRAM_NOTE.struct.pack(
+                now,
+                now + int(program.lifetime_s * _NANOSECONDS),
+                codec.pack_key(slot, mask_id, program.key),
+                b"",
+            ),
+        )
+        action = abi.ACTION.struct.pack(
             entry.program_id,
             0,
             codec.pack_guards(program.guards),
             program.drop_reason or 0,
             len(packed),
             first,
-            now,
-            now + int(program.lifetime_s * _NANOSECONDS),
-            0,
-            0,
             packed[0] if len(packed) == 1 else b"",
-            codec.pack_key(codec.key_place(key)[0], entry.mask_id, program.key),
         )
-        return _Held(key, entry, first, len(packed) if first else 0), value
+        mask = _without_hash(entry.mask) if mask_id == 0 else entry.mask
+        form = codec.pack_masks(mask)[is_ipv6]
+        self._records.write(index, abi.PROGRAM.struct.pack(0, 0, key, form, action, 0))
+        return _Held(key, index, entry, first, len(packed) if first else 0)
 
     def _displace(self, key: bytes, program_id: int) -> None:
         """Forget another program whose place was taken by this one."""
         other = self._by_key.get(key)
         if other is not None and other != program_id:
-            gone = self._held.pop(other)
-            self._outputs.release(gone.first_output, gone.output_count)
+            self._discard(self._held.pop(other))
 
     def _withdraw(self, held: _Held, new_key: bytes | None) -> None:
         """Remove what is left of an earlier version of a program."""
         if held.key != new_key and self._by_key.get(held.key) == held.entry.program_id:
             del self._by_key[held.key]
-            self._programs.delete(held.key)
+            self._classes.delete(held.key)
+        self._discard(held)
+
+    def _discard(self, held: _Held) -> None:
+        """Make a record that nothing leads to any more invalid, and free it."""
+        self._records.clear(held.index)
+        self._free.append(held.index)
         self._outputs.release(held.first_output, held.output_count)
 
     def remove(self, program_id: int) -> None:

@@ -321,7 +321,7 @@ class EbpfDatapath:
         self._settle_timer = None
         if self._kernel is None:
             return
-        self._kernel.outputs.refresh_routes()
+        self._kernel.outputs.tunnels.refresh_routes()
         if self._overlay.interface_names:
             # What stands in the way was said when the overlay was configured.
             with suppress(DatapathError):

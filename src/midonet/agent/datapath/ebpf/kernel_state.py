@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from midonet.agent.datapath.ebpf import abi, syscalls
+from midonet.agent.datapath.ebpf import abi
 from midonet.agent.datapath.ebpf.abi import PortFlag
 from midonet.agent.datapath.ebpf.class_table import Counters, ProgramTable
 from midonet.agent.datapath.ebpf.delivery_table import DeliveryGeneration, DeliveryTable
@@ -27,8 +27,9 @@ from midonet.agent.datapath.ebpf.hooks import (
 )
 from midonet.agent.datapath.ebpf.injection import Injection
 from midonet.agent.datapath.ebpf.loader import load_object
-from midonet.agent.datapath.ebpf.outputs import OutputTable
-from midonet.agent.datapath.ebpf.pins import PinDirectory, TableSizes
+from midonet.agent.datapath.ebpf.outputs import Ends, OutputTable
+from midonet.agent.datapath.ebpf.pins import CACHES, PinDirectory, TableSizes
+from midonet.agent.datapath.ebpf.resizing import copy_tables
 from midonet.agent.datapath.ebpf.ring import RingReader
 from midonet.agent.datapath.ebpf.rtnetlink import RouteNetlink
 from midonet.agent.datapath.ebpf.slots import PortSlot, PortSlots
@@ -36,14 +37,9 @@ from midonet.agent.datapath.ebpf.syscalls import BpfMap
 from midonet.agent.datapath.ebpf.tunnel_device import TunnelDevice
 from midonet.agent.datapath.ebpf.underlay_table import UnderlayTable
 from midonet.agent.flows.drop_reason import DropReason
-from midonet.errors import DatapathError
 from midonet.model.ids import PortId
 from midonet.runtime.clock import Clock
 
-_COPIED_MAPS = (
-    "config", "interfaces", "ports", "port_masks", "programs", "outputs", "tunnels",
-    "deliveries", "peers", "port_states",
-)  # fmt: skip
 _DEFAULT_VXLAN_PORT = 6677
 _REASONS = {int(reason): reason for reason in DropReason}
 
@@ -113,8 +109,12 @@ class KernelState:
             pins.acquire()
             stack.callback(pins.release)
             pins.mount()
+            pins.forget(CACHES)
             self.loaded = load_object(
-                settings.object_path, pin_directory=pins.maps, entries=settings.sizes.entries
+                settings.object_path,
+                pin_directory=pins.maps,
+                unpinned=CACHES,
+                entries=settings.sizes.entries,
             )
             stack.callback(self.loaded.close)
             self._copy_earlier_tables()
@@ -158,6 +158,7 @@ class KernelState:
         self.outputs = OutputTable(
             maps["outputs"], maps["tunnels"], self.slots, self.netlink.route_towards, boot_ns
         )
+        stack.callback(self.outputs.close)
         self.programs = ProgramTable(
             maps,
             self.slots,
@@ -166,18 +167,23 @@ class KernelState:
             max_programs=self.settings.sizes.programs,
             boot_ns=boot_ns,
         )
+        stack.callback(self.programs.close)
         self.programs.load()
+        self.outputs.tunnels.set_in_use(self._tunnels_in_use)
         generation = DeliveryGeneration(maps["delivery_generation"])
-        self.deliveries = DeliveryTable(maps["deliveries"], generation, self.slots, self.outputs)
+        self.deliveries = DeliveryTable(
+            maps["tunnel_keys"], maps["deliveries"], generation, self.slots, self.outputs
+        )
+        stack.callback(self.deliveries.close)
         self.underlay = UnderlayTable(maps["peers"], generation, self.hooks, self.netlink)
-        _, delivered = self.deliveries.references()
-        self.outputs.sweep(self.programs.output_identifiers() | delivered)
-        self.outputs.refresh_routes()
+        self.outputs.tunnels.refresh_routes()
 
     def _referenced_slots(self) -> set[int]:
-        slots, identifiers = self.deliveries.references()
-        identifiers |= self.programs.output_identifiers()
-        return slots | self.programs.inline_slots() | self.outputs.slots_in(identifiers)
+        return self.deliveries.named_slots() | self.programs.named_slots()
+
+    def _tunnels_in_use(self) -> set[Ends]:
+        self.outputs.forget_emitted()
+        return self.programs.tunnel_ends()
 
     def _check_ports(self) -> None:
         """Detach ports whose interface went while nobody looked; hook up the others."""
@@ -210,6 +216,8 @@ class KernelState:
                 vxlan_port=vxlan_port.to_bytes(2, "big"),
                 inject_ifindex=self.injection.near_ifindex,
                 statistics_width=self.settings.sizes.width,
+                statistics_stride=self.settings.sizes.programs + 1,
+                output_slots=self.loaded.maps["outputs"].entries,
                 boot_offset_ns=max(0, self._clock.boot_ns() - monotonic_ns),
             ),
         )
@@ -226,12 +234,8 @@ class KernelState:
         """
         prefix = f"v{abi.ABI_VERSION}-"
         for generation in self._pins.other_generations():
-            if not generation.name.startswith(prefix):
-                continue
-            for name in _COPIED_MAPS:
-                source = generation / "maps" / name
-                if source.exists():
-                    _copy_map(source, self.loaded.maps[name])
+            if generation.name.startswith(prefix):
+                copy_tables(generation / "maps", self.loaded.maps)
 
     def drop_counts(self) -> dict[tuple[PortId | None, DropReason], int]:
         """Return what the kernel counted, by ingress port (None: overlay) and reason."""
@@ -242,25 +246,6 @@ class KernelState:
             for port_id, slot in owners
             for reason, count in self.drops.read(slot).items()
         }
-
-
-def _copy_map(source: Path, target: BpfMap) -> None:
-    descriptor = syscalls.open_pin(str(source))
-    try:
-        shape = syscalls.map_shape(descriptor)
-        if (shape.key_size, shape.value_size) != (target.key_size, target.value_size):
-            return
-        table = BpfMap(descriptor, shape.key_size, shape.value_size, shape.entries)
-        for key, value in table.items():
-            try:
-                target.update(key, value)
-            except OSError as error:
-                raise DatapathError(
-                    f"the smaller table {source.name} does not hold what is in use",
-                    errno=error.errno or 0,
-                ) from error
-    finally:
-        os.close(descriptor)
 
 
 def remove_from_host(settings: DatapathSettings, pins: PinDirectory) -> None:

@@ -10,13 +10,14 @@ import ctypes.util
 import errno
 import hashlib
 import os
+import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from midonet.agent.datapath.ebpf.syscalls import BpfMap
+from midonet.agent.datapath.ebpf.syscalls import STORES_IN_ORDER, BpfMap
 from midonet.errors import DatapathError
 
 OBJECT_PATH: Final = Path(__file__).with_name("datapath.bpf.o")
@@ -32,6 +33,7 @@ _FUNCTIONS: Final = {
     "bpf_map__fd": (ctypes.c_int, [_POINTER]),
     "bpf_map__set_pin_path": (ctypes.c_int, [_POINTER, ctypes.c_char_p]),
     "bpf_map__set_max_entries": (ctypes.c_int, [_POINTER, ctypes.c_uint32]),
+    "bpf_map__set_initial_value": (ctypes.c_int, [_POINTER, ctypes.c_char_p, ctypes.c_size_t]),
     "bpf_map__key_size": (ctypes.c_uint32, [_POINTER]),
     "bpf_map__value_size": (ctypes.c_uint32, [_POINTER]),
     "bpf_map__max_entries": (ctypes.c_uint32, [_POINTER]),
@@ -121,13 +123,16 @@ def load_object(
     path: Path = OBJECT_PATH,
     *,
     pin_directory: Path | None = None,
+    unpinned: Collection[str] = (),
     entries: Mapping[str, int] | None = None,
+    reorders_loads: bool = not STORES_IN_ORDER,
 ) -> LoadedObject:
     """Load the object into the kernel.
 
-    pin_directory: in a bpffs; maps found there are reused, others pinned there. entries: other
-    capacities of maps, by name. Raises DatapathError with the errno of the kernel; EINVAL also
-    when a pinned map has another shape than this build expects.
+    pin_directory: in a bpffs; maps found there are reused, others pinned there, except those
+    named in `unpinned`. entries: other capacities of maps, by name. reorders_loads: the program
+    needs barriers between what it reads. Raises DatapathError with the errno of the kernel;
+    EINVAL also when a pinned map has another shape than this build expects.
     """
     build_id(path)
     library = _library()
@@ -137,7 +142,8 @@ def load_object(
         raise DatapathError(f"{path} is not a BPF object", errno=ctypes.get_errno())
     loaded = LoadedObject(handle, library)
     try:
-        _prepare_maps(loaded, pin_directory, entries or {})
+        _prepare_maps(loaded, pin_directory, unpinned, entries or {})
+        _set_constants(loaded, reorders_loads=reorders_loads)
         result = library.bpf_object__load(handle)
         if result:
             raise DatapathError(_load_message(-result), errno=-result)
@@ -161,13 +167,17 @@ def _load_message(number: int) -> str:
 
 
 def _prepare_maps(
-    loaded: LoadedObject, pin_directory: Path | None, entries: Mapping[str, int]
+    loaded: LoadedObject,
+    pin_directory: Path | None,
+    unpinned: Collection[str],
+    entries: Mapping[str, int],
 ) -> None:
     library = loaded.library
     item = library.bpf_object__next_map(loaded.handle, None)
     while item:
         name = library.bpf_map__name(item).decode()
-        if pin_directory is not None and not library.bpf_map__is_internal(item):
+        is_kept = name not in unpinned and not library.bpf_map__is_internal(item)
+        if pin_directory is not None and is_kept:
             path = str(pin_directory / name)
             _check(library.bpf_map__set_pin_path(item, path.encode()), f"pin map {name} at {path}")
         if name in entries:
@@ -179,6 +189,17 @@ def _prepare_maps(
 def _check(result: int, action: str) -> None:
     if result:
         raise DatapathError(f"cannot {action}: {os.strerror(-result)}", errno=-result)
+
+
+def _set_constants(loaded: LoadedObject, *, reorders_loads: bool) -> None:
+    """Set the constants of `bpf/lib/records.h`: one integer."""
+    library = loaded.library
+    item = library.bpf_object__next_map(loaded.handle, None)
+    while item:
+        if library.bpf_map__name(item).decode().endswith(".rodata.cpu"):
+            value = int(reorders_loads).to_bytes(4, sys.byteorder)
+            _check(library.bpf_map__set_initial_value(item, value, 4), "set the constants")
+        item = library.bpf_object__next_map(loaded.handle, item)
 
 
 def _collect(loaded: LoadedObject) -> None:

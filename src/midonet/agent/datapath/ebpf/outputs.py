@@ -1,7 +1,10 @@
-"""Outputs in the kernel's words: port slots, tunnels, and entries that carry identifiers.
+"""Outputs in the kernel's words: port slots, tunnels, and records that carry identifiers.
 
-Identifiers and tunnel indices are not used again while anything in the kernel could still
-refer to them: what is released goes after a grace period in which packets on their way finish.
+An identifier names a record for good: the record lies at the identifier's remainder by the number
+of records, and says which identifier it is. What used the place before is not found under the old
+one, so a packet on its way drops instead of leaving by another's output. Identifiers come round
+again after 2^30. What is released goes after a grace period in which packets on their way finish.
+Lists of outputs that are alike are kept once: the classes of a port that flood share theirs.
 """
 
 from __future__ import annotations
@@ -9,16 +12,20 @@ from __future__ import annotations
 import errno
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
 
 from midonet.agent.datapath.ebpf import abi, codec
 from midonet.agent.datapath.ebpf.abi import OutputKind
-from midonet.agent.datapath.ebpf.rtnetlink import Route
-from midonet.agent.datapath.ebpf.slots import PortSlots, slot_key
+from midonet.agent.datapath.ebpf.records import RecordArray
+from midonet.agent.datapath.ebpf.slots import PortSlots
 from midonet.agent.datapath.ebpf.syscalls import BpfMap
+from midonet.agent.datapath.ebpf.tunnels import Ends, RouteFinder, TunnelTable
 from midonet.agent.flows.program import LocalOutput, Output, TunnelOutput
 from midonet.errors import DatapathError
 from midonet.model.hosts import TunnelKind
-from midonet.packets.addresses import IpAddress
+
+__all__ = ["GRACE_NS", "Ends", "OutputTable"]
 
 GRACE_NS = 1_000_000_000
 """How long a released entry stays readable, in nanoseconds."""
@@ -27,8 +34,14 @@ _EMIT_CACHE_LENGTH = 256
 _KINDS = {TunnelKind.VXLAN: OutputKind.VXLAN, TunnelKind.GRE: OutputKind.GRE}
 _TUNNEL_KINDS = {number: kind for kind, number in _KINDS.items()}
 
-Ends = tuple[IpAddress, IpAddress]
-RouteFinder = Callable[[IpAddress], Route]
+
+@dataclass(slots=True)
+class _List:
+    """Outputs that are referred to together."""
+
+    count: int
+    digest: bytes
+    references: int
 
 
 class OutputTable:
@@ -46,29 +59,26 @@ class OutputTable:
         route: RouteFinder,
         boot_ns: Callable[[], int],
     ) -> None:
-        self._outputs = outputs
-        self._tunnels = tunnels
+        self._outputs = RecordArray(outputs)
+        self._tunnels = TunnelTable(tunnels, route)
         self._slots = slots
-        self._route = route
         self._boot_ns = boot_ns
-        self._used = {int.from_bytes(key, abi.HOST_ORDER) for key, _ in outputs.items()}
-        self._next = max(self._used, default=0) + 1
+        self._lists: dict[int, _List] = {}
+        self._first_by_digest: dict[bytes, int] = {}
+        self._taken: set[int] = set()
+        self._next = 1
         self._released: deque[tuple[int, range]] = deque()
         self._emitted: OrderedDict[bytes, int] = OrderedDict()
-        self._tunnel_index: dict[Ends, int] = {}
-        self._ends: dict[int, Ends] = {}
-        self._routes: dict[int, Route] = {}
-        for key, value in tunnels.items():
-            local, remote, family, ifindex, _, _, next_family, next_hop, _ = (
-                abi.TUNNEL.struct.unpack(value)
-            )
-            if family:
-                index = int.from_bytes(key, abi.HOST_ORDER)
-                ends = codec.unpack_ip(local, family), codec.unpack_ip(remote, family)
-                self._tunnel_index[ends], self._ends[index] = index, ends
-                self._routes[index] = Route(
-                    ifindex, codec.unpack_ip(next_hop, next_family) if next_family else None
-                )
+
+    def close(self) -> None:
+        """Unmap."""
+        self._outputs.close()
+        self._tunnels.close()
+
+    @property
+    def tunnels(self) -> TunnelTable:
+        """The tunnels map."""
+        return self._tunnels
 
     # Encoding.
 
@@ -80,7 +90,7 @@ class OutputTable:
             return abi.OUTPUT.struct.pack(
                 OutputKind.LOCAL, 0, 0, slot.slot, slot.incarnation, 0, rewrite
             )
-        tunnel = self._tunnel((output.local, output.remote))
+        tunnel = self._tunnels.identifier((output.local, output.remote))
         kind = _KINDS[output.kind]
         return abi.OUTPUT.struct.pack(kind, 0, 0, output.tunnel_key, 0, tunnel, rewrite)
 
@@ -93,66 +103,96 @@ class OutputTable:
             if slot is None or slot.incarnation != incarnation:
                 return None
             return LocalOutput(slot.port_id, rewrite)
-        ends = self._ends.get(tunnel)
+        ends = self._tunnels.ends(tunnel)
         if ends is None or kind not in _TUNNEL_KINDS:
             return None
         return TunnelOutput(_TUNNEL_KINDS[kind], *ends, target, rewrite)
 
     def get(self, identifier: int) -> bytes | None:
-        """Return the entry with an identifier."""
-        return self._outputs.get(slot_key(identifier))
+        """Return the output with an identifier."""
+        record = self._outputs.read(identifier % self._outputs.capacity)
+        if record is None or abi.OUTPUT_RECORD.integer(record, "identifier") != identifier:
+            return None
+        return abi.OUTPUT_RECORD.part(record, "output")
 
     # Identifiers.
 
-    def store(self, entries: Sequence[bytes]) -> int:
-        """Write entries under consecutive identifiers; return the first.
+    def store(self, entries: Sequence[bytes], owner: int) -> int:
+        """Write a list of outputs under consecutive identifiers; return the first.
 
-        Raises DatapathError (ENOSPC) when the table is full; nothing is left behind then.
+        owner: port slot that pays for it, or 0. A list that is there already is used again.
+        Raises DatapathError (ENOSPC) when the table is full or the owner's share is used up;
+        nothing is left behind then.
         """
         self._expire()
+        digest = blake2b(b"".join(entries), digest_size=16).digest()
+        known = self._first_by_digest.get(digest)
+        if known is not None:
+            self._lists[known].references += 1
+            return known
         first = self._reserve(len(entries))
-        written = range(first, first)
-        try:
-            for identifier, entry in enumerate(entries, start=first):
-                self._outputs.update(slot_key(identifier), entry)
-                written = range(first, identifier + 1)
-        except OSError as error:
-            self._delete(written)
-            raise DatapathError("the output table is full", errno=errno.ENOSPC) from error
-        self._used.update(written)
+        for identifier, entry in enumerate(entries, start=first):
+            self._outputs.write(
+                identifier % self._outputs.capacity,
+                abi.OUTPUT_RECORD.struct.pack(0, identifier, entry),
+            )
+        self._keep(first, len(entries), digest)
         return first
 
+    def _keep(self, first: int, count: int, digest: bytes) -> None:
+        self._lists[first] = _List(count, digest, 1)
+        self._first_by_digest.setdefault(digest, first)
+        self._taken.update(i % self._outputs.capacity for i in range(first, first + count))
+
     def _reserve(self, count: int) -> int:
-        while True:
+        """Return the first of consecutive identifiers whose places are free."""
+        capacity = self._outputs.capacity
+        if len(self._taken) + count > capacity:
+            raise DatapathError("the output table is full", errno=errno.ENOSPC)
+        end = self._next + 2 * capacity
+        while self._next < end:
             first = self._next
             if first + count > abi.MARK_OUTPUT_MASK:
-                first = 1
-            taken = next((i for i in range(first, first + count) if i in self._used), None)
+                first, end = 1, 2 * capacity
+            run = range(first, first + count)
+            taken = next((i for i in reversed(run) if i % capacity in self._taken), None)
             if taken is None:
                 self._next = first + count
                 return first
             self._next = taken + 1
+        raise DatapathError("the output table is full", errno=errno.ENOSPC)
+
+    def hold(self, first: int, count: int) -> None:
+        """Take over a list that is referred to from before this process."""
+        if not count:
+            return
+        known = self._lists.get(first)
+        if known is not None:
+            known.references += 1
+            return
+        entries = b"".join(self.get(i) or b"" for i in range(first, first + count))
+        self._keep(first, count, blake2b(entries, digest_size=16).digest())
+        self._next = max(self._next, first + count)
 
     def release(self, first: int, count: int) -> None:
-        """Remove entries, after the grace period."""
-        if count:
-            self._released.append((self._boot_ns() + GRACE_NS, range(first, first + count)))
+        """Give a list up; its outputs are removed after the grace period."""
+        known = self._lists.get(first) if count else None
+        if known is not None:
+            known.references -= 1
+            if not known.references:
+                del self._lists[first]
+                if self._first_by_digest.get(known.digest) == first:
+                    del self._first_by_digest[known.digest]
+                self._released.append((self._boot_ns() + GRACE_NS, range(first, first + count)))
         self._expire()
 
     def _expire(self) -> None:
         now = self._boot_ns()
         while self._released and self._released[0][0] <= now:
-            self._delete(self._released.popleft()[1])
-
-    def _delete(self, identifiers: range) -> None:
-        for identifier in identifiers:
-            self._outputs.delete(slot_key(identifier))
-            self._used.discard(identifier)
-
-    def sweep(self, referenced: set[int]) -> None:
-        """Remove entries that nothing refers to: leftovers of a process that ended in between."""
-        for identifier in sorted(self._used - referenced):
-            self._delete(range(identifier, identifier + 1))
+            for identifier in self._released.popleft()[1]:
+                place = identifier % self._outputs.capacity
+                self._outputs.clear(place)
+                self._taken.discard(place)
 
     def emit_identifier(self, entry: bytes) -> int:
         """Return an identifier of an output that the agent sends by, the same for the same."""
@@ -163,55 +203,20 @@ class OutputTable:
         if len(self._emitted) >= _EMIT_CACHE_LENGTH:
             _, oldest = self._emitted.popitem(last=False)
             self.release(oldest, 1)
-        identifier = self.store([entry])
+        identifier = self.store([entry], 0)
         self._emitted[entry] = identifier
         return identifier
 
     def forget_emitted(self) -> None:
-        """Remove the outputs kept for emitting."""
+        """Give up the outputs kept for emitting."""
         for identifier in self._emitted.values():
-            self._delete(range(identifier, identifier + 1))
+            self.release(identifier, 1)
         self._emitted.clear()
 
-    def slots_in(self, identifiers: set[int]) -> set[int]:
-        """Return the port slots that the entries with these identifiers name."""
+    def slots_in(self, first: int, count: int) -> set[int]:
+        """Return the port slots that a list of outputs names."""
         return {
             abi.OUTPUT.integer(value, "target")
-            for value in map(self.get, identifiers)
+            for value in map(self.get, range(first, first + count))
             if value is not None and value[0] == OutputKind.LOCAL
         }
-
-    # Tunnels.
-
-    def _tunnel(self, ends: Ends) -> int:
-        known = self._tunnel_index.get(ends)
-        if known is not None:
-            return known
-        index = max(self._ends, default=0) + 1
-        if index >= self._tunnels.entries:
-            raise DatapathError("the tunnel table is full", errno=errno.ENOSPC)
-        self._tunnel_index[ends], self._ends[index] = index, ends
-        self._write_tunnel(index, self._route(ends[1]))
-        return index
-
-    def _write_tunnel(self, index: int, route: Route) -> None:
-        local, remote = self._ends[index]
-        self._tunnels.update(
-            slot_key(index),
-            abi.TUNNEL.pack(
-                local=codec.pack_ip(local),
-                remote=codec.pack_ip(remote),
-                family=local.version,
-                ifindex=route.ifindex,
-                next_hop_family=0 if route.next_hop is None else route.next_hop.version,
-                next_hop=b"" if route.next_hop is None else codec.pack_ip(route.next_hop),
-            ),
-        )
-        self._routes[index] = route
-
-    def refresh_routes(self) -> None:
-        """Find the way to each remote address again; write what changed."""
-        for index, (_, remote) in self._ends.items():
-            route = self._route(remote)
-            if route != self._routes.get(index):
-                self._write_tunnel(index, route)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,15 @@ from typing import NamedTuple
 from midonet.agent.datapath.ebpf import abi
 from midonet.agent.datapath.ebpf.syscalls import mount_bpffs, unmount
 from midonet.errors import DatapathError
+
+_SPARE_RECORDS = 64
+"""Records of programs beyond their number: a program is replaced in a record of its own, and index
+0 is none."""
+
+CACHES = frozenset(
+    {"interface_hints", "program_hints", "mask_hints", "delivery_hints", "states", "scratch"}
+)
+"""Maps that hold nothing worth keeping: not pinned, so that their shape may change at any time."""
 
 
 class TableSizes(NamedTuple):
@@ -37,8 +47,10 @@ class TableSizes(NamedTuple):
     def entries(self) -> dict[str, int]:
         """Capacity of each map that depends on them, by name."""
         return {
-            "programs": self.programs,
-            "outputs": self.programs * 4 + 4096,
+            "classes": self.programs,
+            "programs": self.programs + _SPARE_RECORDS,
+            "program_notes": self.programs + _SPARE_RECORDS,
+            "outputs": 1 << (2 * max(self.programs, 2048) - 1).bit_length(),
             "statistics": (self.programs + 1) * self.width,
             "interfaces": self.ports,
             "ports": self.ports,
@@ -107,6 +119,11 @@ class PinDirectory:
                 ) from error
         for directory in (self.maps, self.links):
             directory.mkdir(parents=True, exist_ok=True)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Remove the pins of maps of this generation, if there are any."""
+        for name in names:
+            (self.maps / name).unlink(missing_ok=True)
 
     def other_generations(self) -> list[Path]:
         """Return the directories of other ABI versions and table sizes."""

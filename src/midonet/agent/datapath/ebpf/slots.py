@@ -45,7 +45,7 @@ def slot_key(slot: int) -> bytes:
 
 
 def _parse(slot: int, value: bytes) -> PortSlot:
-    port_id, flags, ifindex, incarnation, _, _, _, _, _, name = abi.PORT.struct.unpack(value)
+    port_id, flags, ifindex, incarnation, _, _, _, name = abi.PORT.struct.unpack(value)
     return PortSlot(
         slot,
         PortId(UUID(bytes=port_id)),
@@ -149,7 +149,6 @@ class PortSlots:
                 flags=flags,
                 ifindex=ifindex,
                 incarnation=slot.incarnation,
-                zone=slot.slot,
                 upcall_interval_ns=interval,
                 upcall_burst_ns=interval * attachment.upcall_burst,
                 interface_name=attachment.interface_name.encode(),

@@ -63,6 +63,26 @@ def _bpf(command: int, attributes: Buffer, size: int) -> int:
     return result
 
 
+STORES_IN_ORDER: Final = platform.machine() in {"x86_64", "s390x"}
+"""Whether other CPUs see the stores of this one in the order of the program."""
+
+_FUTEX_NUMBERS: Final = {"aarch64": 98, "riscv64": 98, "loongarch64": 98, "ppc64le": 221,
+                         "ppc64": 221}  # fmt: skip
+_FUTEX_WAKE_PRIVATE = 129
+_futex_word = ctypes.c_uint32(0)
+
+
+def order_stores() -> None:
+    """Have what was stored before this seen before what is stored after it.
+
+    Python has no barrier of its own; waking nobody at a futex is one system call that is a full
+    barrier, where the CPU needs one.
+    """
+    if not STORES_IN_ORDER:
+        number = _FUTEX_NUMBERS[platform.machine()]
+        _libc.syscall(number, ctypes.byref(_futex_word), _FUTEX_WAKE_PRIVATE, 1, None, None, 0)
+
+
 def _buffer(data: bytes) -> Buffer:
     return ctypes.create_string_buffer(data, len(data))
 
