@@ -91,6 +91,7 @@ int midonet_port(struct __sk_buff *skb)
 		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_UNKNOWN_INGRESS_PORT);
 	if (parse_packet(skb, &state->packet))
 		return drop(slot, MIDONET_DROP_MALFORMED);
+	note_sender(&state->packet);
 	return forward(skb, state, 0);
 }
 

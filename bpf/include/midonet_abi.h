@@ -54,6 +54,7 @@ enum midonet_drop_reason {
 	MIDONET_DROP_FILTERED = 10,
 	MIDONET_DROP_REJECTED = 11,
 	MIDONET_DROP_CHAIN_LIMIT = 12,
+	MIDONET_DROP_OFFLOAD_MISMATCH = 13,
 	MIDONET_DROP_SOURCE_MAC_MULTICAST = 20,
 	MIDONET_DROP_HAIRPIN = 21,
 	MIDONET_DROP_VLAN_MISMATCH = 22,
@@ -292,7 +293,8 @@ enum midonet_port_flag {
 	MIDONET_PORT_IN_USE = 1 << 4,        /* the slot belongs to port_id */
 };
 
-/* Port slot: value of the ports map, index 1.. (0 is the overlay). Written by the agent. */
+/* Port slot: value of the ports map, index 1.. (0 is the overlay). Written by the agent, which
+ * may undo a `mac` of the same moment: that is a hint. */
 struct midonet_port {
 	__u8 port_id[16];   /* UUID, as bytes in printed order */
 	__u32 flags;        /* enum midonet_port_flag */
@@ -302,6 +304,8 @@ struct midonet_port {
 	__u64 upcall_interval_ns; /* one over the upcall rate */
 	__u64 upcall_burst_ns;    /* burst times the interval */
 	__u8 interface_name[16];  /* zero-terminated */
+	__u8 mac[6];        /* of the last frame that entered here; written by the program */
+	__u16 reserved1;
 };
 
 /* State of a port that the kernel writes: theoretical arrival time of the upcall bucket (GCRA). */
