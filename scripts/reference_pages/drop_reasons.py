@@ -28,6 +28,9 @@ ADVICE: dict[DropReason, str] = {
     " read; all of it is dropped until then. Look in the agent's log, then set the filter anew.",
     DropReason.MISSING_GROUP: "A rule names a port group or address group that does not exist:"
     " correct the rule.",
+    DropReason.OFFLOAD_MISMATCH: "A virtual machine or a raw socket asks the kernel to write a"
+    " checksum, or to cut segments, where its headers have none: an attack, or a broken driver."
+    " Switch the sender's transmit offloads off to tell.",
     DropReason.FILTERED: "A rule of a filter on the way matched; `midonet flows` shows which"
     " fields were looked at. Change the chain if the packet should pass.",
     DropReason.REJECTED: "As FILTERED, or a `Reject` route; the sender was told by ICMP or a TCP"

@@ -7,8 +7,7 @@ offloads of its own, as a network card without them would have it done.
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from typing import NamedTuple
 from uuid import UUID
 
@@ -121,20 +120,18 @@ def mismatches(harness: EbpfHarness) -> int:
     return harness.datapath.drops().get((IN, DropReason.OFFLOAD_MISMATCH), 0)
 
 
-@contextmanager
-def named_drop(harness: EbpfHarness, count: int) -> Iterator[None]:
-    before = mismatches(harness)
-    yield
-    assert mismatches(harness) - before == count
-
-
 async def test_checksums_are_written_where_the_header_has_one(harness: EbpfHarness) -> None:
+    refused = []
     for case in CASES:
         frame = bytes(case.packet)
-        before = len(await arrived(harness))
-        with named_drop(harness, 0 if case.fits else 1):
+        before, counted = len(await arrived(harness)), mismatches(harness)
+        try:
             harness.tap(IN).send_raw(header(case.start, case.offset), frame)
-            found = (await arrived(harness))[before:]
+        except OSError:
+            refused.append(case.name)  # by the sender's own kernel
+            continue
+        found = (await arrived(harness))[before:]
+        assert mismatches(harness) - counted == int(not case.fits), case.name
         if not case.fits:
             assert found == [], case.name
             continue
@@ -142,6 +139,7 @@ async def test_checksums_are_written_where_the_header_has_one(harness: EbpfHarne
         at = case.start + case.offset
         assert received[:at] + received[at + 2 :] == frame[:at] + frame[at + 2 :], case.name
         assert parse_frame(received).key == parse_frame(frame).key, case.name
+    assert set(refused) <= {"protocol", "type", "link-layer address", "VLAN id"}
 
 
 async def test_a_checksum_that_fits_is_completed(harness: EbpfHarness) -> None:
@@ -182,7 +180,6 @@ SEGMENTS = [
     Segments("IPv6 as IPv4", LINK / V6 / TCP() / BULK, GSO_TCPV4, 54, 16, False),
     Segments("ICMP", LINK / V4 / ICMP() / BULK, GSO_UDP_L4, 34, 2, False),
     Segments("a fragment", LINK / IP(flags="MF") / TCP() / BULK, GSO_TCPV4, 34, 16, False),
-    Segments("a header in the payload", LINK / V4 / TCP() / BULK, GSO_TCPV4, 100, 16, True),
     Segments("a header in the header", LINK / V4 / TCP() / BULK, GSO_TCPV4, 38, 12, False),
 ]
 
@@ -205,8 +202,8 @@ async def test_segments_are_cut_as_the_header_says(harness: EbpfHarness) -> None
             assert keys <= {parse_frame(frame).key}, case.name
         else:
             assert (found, mismatches(harness) - counted) == ([], 1), case.name
-    fitting = {case.name for case in SEGMENTS if case.fits}
-    assert not fitting.intersection(refused)
+    assert not {case.name for case in SEGMENTS if case.fits}.intersection(refused)
+    assert "a fragment" not in refused, "one that only the datapath refuses"
 
 
 def test_an_older_kernel_gets_an_object_of_its_own() -> None:

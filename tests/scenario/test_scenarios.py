@@ -37,6 +37,7 @@ async def test_scenario_as_stored(scenario: Scenario) -> None:
 
 
 DATAPATH_ONLY = {
+    DropReason.OFFLOAD_MISMATCH: "offload metadata are the datapath's",
     DropReason.UNKNOWN_TUNNEL_KEY: "overlay packets are delivered without simulation",
     DropReason.UNKNOWN_PEER: "overlay packets are delivered without simulation",
     DropReason.OVERLAY_MALFORMED: "overlay packets are delivered without simulation",

@@ -21,6 +21,7 @@ class DropReason(IntEnum):
     MISSING_DEVICE = 7  # a referenced device does not exist
     MISSING_CHAIN = 8  # a filter or a jump names a chain that does not exist
     MISSING_GROUP = 9  # a condition names a group that does not exist
+    OFFLOAD_MISMATCH = 13  # the checksum or segments left to a device are not its headers'
     # Policy.
     FILTERED = 10  # a rule says drop
     REJECTED = 11  # a rule or a REJECT route says reject
