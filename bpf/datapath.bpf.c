@@ -11,7 +11,6 @@
  * What enters at a port never reaches the host's own stack.
  */
 #include "lib/classify.h"
-#include "lib/offload.h"
 #include "lib/output.h"
 #include "lib/parse.h"
 #include "lib/underlay.h"
@@ -53,6 +52,9 @@ static __always_inline int forward(struct __sk_buff *skb, struct state *state, i
 	if (action->output_count != 1)
 		return send_outputs(skb, state, 1, way.slot, action->first_output,
 				    action->output_count);
+	if (may_reach_underlay(packet, &action->output) &&
+	    reaches_underlay(packet, &action->output))
+		return drop(way.slot, MIDONET_DROP_UNDERLAY_SPOOF);
 	if (action->output.rewrite.fields && rewrite_packet(skb, packet, &action->output.rewrite))
 		return drop(way.slot, MIDONET_DROP_REWRITE_FAILED);
 	return send_output(skb, &action->output, &way);
@@ -92,9 +94,6 @@ int midonet_port(struct __sk_buff *skb)
 		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_UNKNOWN_INGRESS_PORT);
 	if (parse_packet(skb, &state->packet))
 		return drop(slot, MIDONET_DROP_MALFORMED);
-	if (!offload_agrees(skb, &state->packet))
-		return drop(slot, MIDONET_DROP_OFFLOAD_MISMATCH);
-	note_sender(&state->packet);
 	return forward(skb, state, 0);
 }
 
@@ -126,6 +125,9 @@ static __always_inline int emit(struct __sk_buff *skb, struct state *state, __u3
 	if (!(mark & MIDONET_MARK_REWRITTEN)) {
 		int is_malformed = parse_packet(skb, &state->packet);
 
+		if (!is_malformed && may_reach_underlay(&state->packet, output) &&
+		    reaches_underlay(&state->packet, output))
+			return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_UNDERLAY_SPOOF);
 		if (output->rewrite.fields &&
 		    (is_malformed || rewrite_packet(skb, &state->packet, &output->rewrite)))
 			return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_REWRITE_FAILED);

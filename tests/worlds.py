@@ -23,6 +23,7 @@ from midonet.agent.simulation.simulate import simulate, simulate_generated
 from midonet.agent.soft_state.lessons import LearnMac, LearnNeighbour, MoveBridgeNeighbour
 from midonet.agent.soft_state.reading import Neighbour, NeighbourState
 from midonet.agent.topology.fib import RoutingTable
+from midonet.agent.topology.underlay_addresses import UnderlayAddresses
 from midonet.agent.topology.view import (
     BridgeView,
     ChainView,
@@ -381,6 +382,9 @@ class World:
             tunnels=dict(self._tunnels),
             flood_groups=dict(self._flood_groups),
             absent=frozenset(self._absent),
+            underlay_addresses=UnderlayAddresses.of(
+                end for tunnel in self._tunnels.values() for end in (tunnel.local, tunnel.remote)
+            ),
             hash_seed=0x0123_4567_89AB_CDEF,
         )
 
@@ -433,9 +437,7 @@ class World:
                     if isinstance(output, LocalOutput)
                     else output.tunnel_key
                 )
-                # As its receiver reads it, without what is taken away (priority tags).
-                entered = parse_frame(frame).frame
-                delivered.append(Delivery(place, apply_rewrite(entered, output.rewrite)))
+                delivered.append(Delivery(place, apply_rewrite(frame, output.rewrite)))
         for generated in result.generated:
             again = simulate_generated(
                 self.view(), self._soft, parse_frame(generated.frame), generated.egress, NOW

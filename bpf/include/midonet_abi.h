@@ -54,12 +54,10 @@ enum midonet_drop_reason {
 	MIDONET_DROP_FILTERED = 10,
 	MIDONET_DROP_REJECTED = 11,
 	MIDONET_DROP_CHAIN_LIMIT = 12,
-	MIDONET_DROP_OFFLOAD_MISMATCH = 13,
 	MIDONET_DROP_SOURCE_MAC_MULTICAST = 20,
 	MIDONET_DROP_HAIRPIN = 21,
 	MIDONET_DROP_VLAN_MISMATCH = 22,
 	MIDONET_DROP_NO_FLOOD_TARGET = 23,
-	MIDONET_DROP_LINK_LOCAL_FRAME = 24,
 	MIDONET_DROP_NOT_FOR_ROUTER = 30,
 	MIDONET_DROP_UNSUPPORTED_ETHERTYPE = 31,
 	MIDONET_DROP_NO_ROUTE = 32,
@@ -70,12 +68,12 @@ enum midonet_drop_reason {
 	MIDONET_DROP_NO_PORT_ADDRESS = 37,
 	MIDONET_DROP_MTU_EXCEEDED = 38,
 	MIDONET_DROP_SOURCE_ADDRESS_INVALID = 39,
-	MIDONET_DROP_DESTINATION_ADDRESS_INVALID = 40,
 	MIDONET_DROP_NO_LOCATION = 50,
 	MIDONET_DROP_NO_TUNNEL = 51,
 	MIDONET_DROP_UNKNOWN_TUNNEL_KEY = 52,
 	MIDONET_DROP_UNKNOWN_PEER = 53,
 	MIDONET_DROP_OVERLAY_MALFORMED = 54,
+	MIDONET_DROP_UNDERLAY_SPOOF = 55,
 	MIDONET_DROP_OVERLAY_STRAY = 56,
 	MIDONET_DROP_UPCALL_RATE = 60,
 	MIDONET_DROP_UPCALL_RING_FULL = 61,
@@ -177,6 +175,10 @@ enum midonet_output_kind {
 	MIDONET_OUTPUT_LOCAL = 1,
 	MIDONET_OUTPUT_VXLAN = 2,
 	MIDONET_OUTPUT_GRE = 3,
+};
+
+enum midonet_output_flag {
+	MIDONET_OUTPUT_UPLINK = 1 << 0, /* leads out of the virtual network */
 };
 
 /* One way out. Part of an output record, and inline in a program with a single output. */
@@ -293,8 +295,7 @@ enum midonet_port_flag {
 	MIDONET_PORT_IN_USE = 1 << 4,        /* the slot belongs to port_id */
 };
 
-/* Port slot: value of the ports map, index 1.. (0 is the overlay). Written by the agent, which
- * may undo a `mac` of the same moment: that is a hint. */
+/* Port slot: value of the ports map, index 1.. (0 is the overlay). Written by the agent. */
 struct midonet_port {
 	__u8 port_id[16];   /* UUID, as bytes in printed order */
 	__u32 flags;        /* enum midonet_port_flag */
@@ -304,8 +305,6 @@ struct midonet_port {
 	__u64 upcall_interval_ns; /* one over the upcall rate */
 	__u64 upcall_burst_ns;    /* burst times the interval */
 	__u8 interface_name[16];  /* zero-terminated */
-	__u8 mac[6];        /* of the last frame that entered here; written by the program */
-	__u16 reserved1;
 };
 
 /* State of a port that the kernel writes: theoretical arrival time of the upcall bucket (GCRA). */
@@ -352,6 +351,7 @@ struct midonet_delivery {
 enum midonet_peer_role {
 	MIDONET_PEER_SENDER = 0, /* overlay packets from `remote` to `local` are accepted */
 	MIDONET_PEER_OWN = 1,    /* `local` is of this host: overlay packets of others are dropped */
+	MIDONET_PEER_ADDRESS = 2, /* `remote` is of some host: no tenant may reach it */
 };
 
 struct midonet_peer_key {

@@ -13,6 +13,43 @@
 #define FAMILY_INET 2
 #define FAMILY_INET6 10
 
+/*
+ * No tenant reaches the hosts' underlay addresses; the rule and its reasons are those of
+ * src/midonet/agent/flows/underlay_guard.py. Here is the cheap half, which nearly all packets end
+ * with: whether the address matters at all.
+ */
+static __always_inline int may_reach_underlay(const struct packet *packet,
+					      const struct midonet_output *output)
+{
+	if (output->flags & MIDONET_OUTPUT_UPLINK)
+		return 1;
+	return packet->key.ip_proto == PROTOCOL_UDP || packet->key.ip_proto == PROTOCOL_GRE;
+}
+
+__noinline int reaches_underlay(struct packet *packet, struct midonet_output *output)
+{
+	struct midonet_peer_key address = { .role = MIDONET_PEER_ADDRESS };
+	struct midonet_config *settings = get_config();
+
+	if (!packet || !output || !settings || !is_ip(packet))
+		return 0;
+	if (!(output->flags & MIDONET_OUTPUT_UPLINK) && packet->key.ip_proto == PROTOCOL_UDP &&
+	    packet->key.ip_frag != MIDONET_FRAGMENT_LATER) {
+		__be16 port = output->rewrite.fields & MIDONET_REWRITE_L4_DST
+				      ? output->rewrite.l4_dst
+				      : packet->key.l4_dst;
+
+		if (port != settings->vxlan_port)
+			return 0;
+	}
+	address.family = is_ipv6(packet) ? MIDONET_FAMILY_IPV6 : MIDONET_FAMILY_IPV4;
+	if (output->rewrite.fields & MIDONET_REWRITE_IP_DST)
+		__builtin_memcpy(address.remote, output->rewrite.ip_dst, 16);
+	else
+		__builtin_memcpy(address.remote, packet->key.ip_dst, 16);
+	return bpf_map_lookup_elem(&peers, &address) != NULL;
+}
+
 /* Where a packet is on its way out. */
 struct way_out {
 	__u32 slot;    /* ingress port, for drop counters */
@@ -20,29 +57,11 @@ struct way_out {
 	__u32 is_last;
 };
 
-static __always_inline int is_same_mac(const __u8 *left, const __u8 *right)
-{
-	const __u16 *a = (const void *)left, *b = (const void *)right;
-
-	return !((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]));
-}
-
-/* Keep whose frames come from a port. */
-static __always_inline void note_sender(const struct packet *packet)
-{
-	__u32 slot = packet->key.port;
-	struct midonet_port *port = bpf_map_lookup_elem(&ports, &slot);
-
-	if (port && !is_same_mac(port->mac, packet->key.eth_src))
-		__builtin_memcpy(port->mac, packet->key.eth_src, 6);
-}
-
-static __always_inline int may_skip_queue(struct __sk_buff *skb, const struct midonet_port *port)
+static __always_inline int may_skip_queue(struct __sk_buff *skb)
 {
 	struct ethernet_header *ethernet = (void *)(long)skb->data;
 
 	return (void *)(ethernet + 1) <= (void *)(long)skb->data_end &&
-	       is_same_mac(ethernet->destination, port->mac) &&
 	       !(ethernet->destination[0] & 1) && ethernet->type == skb->protocol;
 }
 
@@ -50,15 +69,14 @@ static __always_inline int may_skip_queue(struct __sk_buff *skb, const struct mi
 static __always_inline int is_output_known(const struct midonet_output *output)
 {
 	return output->kind >= MIDONET_OUTPUT_LOCAL && output->kind <= MIDONET_OUTPUT_GRE &&
-	       !output->flags && !(output->rewrite.fields & ~MIDONET_REWRITE_KNOWN);
+	       !(output->flags & ~MIDONET_OUTPUT_UPLINK) &&
+	       !(output->rewrite.fields & ~MIDONET_REWRITE_KNOWN);
 }
 
 /*
- * Deliver to a port. Into a container whose veth end is elsewhere the packet skips a queue. That
- * path does not look at the Ethernet header again: what takes it has the protocol the kernel
- * believes it to be, and is taken for the container's own. So it is only for the address that the
- * container sends from; of a flood, or of what was for somebody behind it before, it would forward
- * to others what was not sent to it.
+ * Deliver to a port. Into a container whose veth end is elsewhere the packet skips a queue, which
+ * is right only for unicast of the protocol the kernel believes it to be: that path does not look
+ * at the Ethernet header again.
  */
 static __always_inline int output_local(struct __sk_buff *skb, __u32 target, __u32 incarnation,
 					const struct way_out *way)
@@ -82,7 +100,7 @@ static __always_inline int output_local(struct __sk_buff *skb, __u32 target, __u
 			return drop(way->slot, MIDONET_DROP_INTERFACE_GONE);
 		return TC_ACT_OK;
 	}
-	if ((port->flags & MIDONET_PORT_REDIRECT_PEER) && may_skip_queue(skb, port)) {
+	if ((port->flags & MIDONET_PORT_REDIRECT_PEER) && may_skip_queue(skb)) {
 		if (skb->pkt_type != TYPE_HOST)
 			bpf_skb_change_type(skb, TYPE_HOST);
 		return bpf_redirect_peer(ifindex, 0);
@@ -176,6 +194,11 @@ static int walk_one(__u32 index, struct walk *walk)
 	}
 	if (!is_output_known(&state->output)) {
 		walk->verdict = drop(way.slot, MIDONET_DROP_NOT_UNDERSTOOD);
+		return 0;
+	}
+	if (walk->rewrites && may_reach_underlay(&state->packet, &state->output) &&
+	    reaches_underlay(&state->packet, &state->output)) {
+		walk->verdict = drop(way.slot, MIDONET_DROP_UNDERLAY_SPOOF);
 		return 0;
 	}
 	if (walk->rewrites &&

@@ -56,6 +56,7 @@ def header_enum(name: str, prefix: str) -> dict[str, int]:
         ("midonet_program_flag", "MIDONET_PROGRAM_", abi.ProgramFlag),
         ("midonet_port_flag", "MIDONET_PORT_", abi.PortFlag),
         ("midonet_peer_role", "MIDONET_PEER_", abi.PeerRole),
+        ("midonet_output_flag", "MIDONET_OUTPUT_", abi.OutputFlag),
         ("midonet_config_flag", "MIDONET_CONFIG_", abi.ConfigFlag),
     ],
 )

@@ -254,9 +254,9 @@ def test_no_packet_follows_another_class_while_programs_change(table: Table, way
     "change",
     [
         {"flags": 1 << 1},
-        {"guards": abi.GUARDS.pack(flags=1)},
+        {"guards": abi.GUARDS.pack(flags=2)},
         {"output": abi.OUTPUT.pack(kind=9)},
-        {"output": abi.OUTPUT.pack(kind=1, flags=1)},
+        {"output": abi.OUTPUT.pack(kind=1, flags=2)},
         {"output": abi.OUTPUT.pack(kind=1, rewrite=abi.REWRITE.pack(fields=1 << 10))},
     ],
     ids=["flag", "guard", "kind", "output-flag", "rewrite"],

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import pytest
-from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import IPv6
-from scapy.layers.l2 import Ether
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment
+from scapy.layers.l2 import GRE, Ether
+from scapy.packet import Packet, Raw
 
 from midonet.agent.datapath.protocol import OverlayConfig
 from midonet.agent.flows.drop_reason import DropReason
-from midonet.agent.flows.program import TunnelOutput
+from midonet.agent.flows.program import (
+    NO_REWRITE,
+    LocalOutput,
+    Output,
+    Rewrite,
+    TunnelOutput,
+)
 from midonet.model.hosts import TunnelKind
 from midonet.packets.addresses import IpVersion
 from midonet.packets.overlay import decapsulate, overlay_source_port
 from tests.contract.datapath_harness import DatapathHarness, eventually
 from tests.contract.datapath_steps import (
+    DATA,
+    ETH,
     IN,
     OUT,
     TCP_V6,
@@ -137,6 +146,96 @@ async def test_a_malformed_overlay_packet_is_dropped(
     harness.send_outer(bytes(damaged))
     await expect_drops(harness, None, DropReason.OVERLAY_MALFORMED)
     assert harness.delivered(OUT) == []
+
+
+def _to(address: str, *layers: Packet) -> bytes:
+    """Return a frame of a tenant to an address."""
+    packet = IPv6(src="fd00::1", dst=address) if ":" in address else IP(src="10.0.0.1", dst=address)
+    for layer in layers:
+        packet /= layer
+    return bytes(ETH / packet)
+
+
+def _overlay_packets(address: str) -> list[bytes]:
+    """Return frames that hosts might take for tunnelled ones, and pieces of such."""
+    vxlan = UDP(sport=50000, dport=VXLAN_PORT)
+    data = Raw(b"\x08\0\0\0\0\0\x05\0" + UDP_V4)
+    if ":" in address:
+        pieces = [IPv6ExtHdrFragment(nh=17, offset=8, m=1), Raw(bytes(64))]
+        gre = IPv6ExtHdrDestOpt(nh=47)
+        return [
+            _to(address, vxlan, data),
+            _to(address, *pieces),
+            _to(address, gre, Raw(b"\x20\0\x65\x58\0\0\0\x05" + UDP_V4)),
+        ]
+    later = IP(src="10.0.0.1", dst=address, frag=8, proto=17)
+    return [
+        _to(address, vxlan, data),
+        bytes(ETH / later / Raw(bytes(64))),
+        bytes(ETH / IP(src="10.0.0.1", dst=address, options=b"\1\1\1\1") / vxlan / data),
+        _to(address, GRE(proto=0x6558), Raw(UDP_V4)),
+    ]
+
+
+@both_versions
+@pytest.mark.parametrize("way", ["port", "tunnel", "flood", "rewrite"])
+async def test_no_tenant_speaks_to_the_overlay(
+    harness: DatapathHarness, version: IpVersion, way: str
+) -> None:
+    """To the peer's, the host's own and a third host's address, whatever program sends it there."""
+    endpoints = harness.endpoints(version)
+    harness.datapath.configure_overlay(
+        OverlayConfig(
+            local_addresses=frozenset((endpoints.local,)),
+            peers=frozenset((endpoints.peer,)),
+            host_addresses=frozenset((endpoints.stranger,)),
+            interface_names=harness.underlay_interfaces,
+            vxlan_port=VXLAN_PORT,
+        )
+    )
+    sent = 0
+    for address in (endpoints.local, endpoints.peer, endpoints.stranger):
+        rewrite, target = NO_REWRITE, str(address)
+        if way == "rewrite":
+            target = "10.0.0.9" if version is IpVersion.V4 else "fd00::9"
+            rewrite = Rewrite(ip_dst=address.value)
+        outputs: tuple[Output, ...] = (LocalOutput(OUT, rewrite),)
+        if way == "flood":
+            outputs += (LocalOutput(THIRD),)
+        elif way == "tunnel":
+            outputs = (TunnelOutput(TunnelKind.VXLAN, endpoints.local, endpoints.peer, 5),)
+        for frame in _overlay_packets(target):
+            harness.datapath.install([program_for(harness, frame, outputs)])
+            harness.send(IN, frame)
+            sent += len(outputs)
+    await expect_drops(harness, IN, DropReason.UNDERLAY_SPOOF, sent)
+    harness.datapath.install([program_for(harness, UDP_V4)])
+    harness.send(IN, UDP_V4)
+    await expect_delivered(harness, OUT, UDP_V4)
+    assert harness.delivered(THIRD) == []
+    assert harness.sent_outer() == []
+
+
+@both_versions
+async def test_addresses_of_hosts_are_free_for_use_inside_virtual_networks(
+    harness: DatapathHarness, version: IpVersion
+) -> None:
+    """But nothing leaves by an uplink for them."""
+    endpoints = configure_overlay(harness, version)
+    frames = [
+        _to(str(endpoints.peer), UDP(sport=5, dport=VXLAN_PORT + 1), DATA),
+        _to(str(endpoints.peer), TCP(sport=5, dport=VXLAN_PORT), DATA),
+        _to(str(endpoints.stranger), UDP(sport=5, dport=VXLAN_PORT), DATA),
+    ]
+    for is_uplink in (False, True):
+        for frame in frames:
+            outputs = (LocalOutput(OUT, is_uplink=is_uplink),)
+            harness.datapath.install([program_for(harness, frame, outputs)])
+            harness.send(IN, frame)
+    await expect_drops(harness, IN, DropReason.UNDERLAY_SPOOF, 2)
+    await expect_delivered(harness, OUT, *frames, frames[2])
+    harness.datapath.emit(frames[0], (LocalOutput(OUT, is_uplink=True),))
+    await expect_drops(harness, None, DropReason.UNDERLAY_SPOOF)
 
 
 async def test_an_overlay_packet_for_a_port_that_is_gone_is_dropped(

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from midonet.agent.flows.drop_reason import DropReason
 from midonet.commands.control_client import call
 from midonet.demo.checks import ping
 from midonet.demo.lab import Lab, LabHost, LabOptions, VirtualMachine
@@ -150,7 +151,11 @@ def flows(host: LabHost) -> Any:
 
 
 def drops(host: LabHost, reason: str, port: UUID | str | None = "any") -> int:
-    """Return how many packets were dropped for a reason, at a port (None: overlay) or at all."""
+    """Return how many packets were dropped for a reason, at a port (None: overlay) or at all.
+
+    Raises KeyError for a reason that does not exist: it would never be counted.
+    """
+    reason = DropReason[reason].name
     rows = call(host.state_dir, "GET", "/drops")
     wanted = str(port) if isinstance(port, UUID) else port
     return sum(

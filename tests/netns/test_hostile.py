@@ -22,9 +22,12 @@ import pytest
 
 from midonet.commands.control_client import call
 from midonet.demo.lab import Lab, LabHost, VirtualMachine
+from midonet.demo.namespaces import wire
 from midonet.demo.steady_ping import steady_ping
 from midonet.demo.topology import Tenant
 from midonet.model.hosts import TunnelKind
+from midonet.model.schema_devices import RouteResource
+from midonet.model.schema_hosts import BindingResource, HostResource
 from midonet.model.schema_ports import PortResource
 from tests.netns import fuzzing
 from tests.netns.entering import entered, packet_socket
@@ -228,48 +231,112 @@ def test_fuzzed_overlay_packets(victims: Victims, is_known: bool) -> None:
 
 
 MARK = b"spoofed overlay packet"
+WAN = "203.0.113"
 
 
-def test_machine_cannot_speak_to_the_overlay(victims: Victims) -> None:
-    """VXLAN and GRE from a VM to hosts' addresses, through router and as frames to their MACs."""
+@pytest.fixture
+def uplink(victims: Victims) -> Iterator[str]:
+    """Give the tenant's router a way to the underlay, by a port on the first host: the router of
+    the underlay forwards to every host. Yields the name of the interface at that router."""
+    api, router, host = victims.network.api, victims.tenant.router, victims.hosts[0]
+    fabric = victims.lab.fabric
+    wire(host.namespace, "up0", fabric, "wan")
+    fabric.ip(
+        f"address add {WAN}.1/24 dev wan",
+        *(f"route add 10.0.{segment}.0/24 via {WAN}.2" for segment in (1, 2)),
+    )
+    port = api.create(PortResource(kind="Router", addresses=(f"{WAN}.2/24",)), parent=router)
+    routes = [
+        api.create(
+            RouteResource(
+                kind="Normal",
+                source_address="0.0.0.0",
+                destination_address=destination,
+                destination_length=length,
+                next_hop_port_id=port.id,
+                gateway=gateway,
+                weight=100,
+            ),
+            parent=router,
+        )
+        for destination, length, gateway in (
+            (f"{WAN}.0", 24, None),
+            ("0.0.0.0", 0, f"{WAN}.1"),
+        )
+    ]
+    api.create(
+        BindingResource(port_id=port.id, interface_name="up0"),
+        parent=api.get(HostResource, host.host_id),
+    )
+    yield "wan"
+    for route in routes:
+        api.delete(route)
+    api.delete(port)
+    fabric.ip("link del wan")
+
+
+def test_machine_cannot_speak_to_the_overlay(victims: Victims, uplink: str) -> None:
+    """VXLAN and GRE from a VM to hosts' addresses, as from another host, by a router that has a
+    way there; and as frames to the MAC of a host."""
     attacker, (first, second) = victims.vm("attacker"), victims.hosts
     answers(attacker, "10.0.1.13")
-    victim = victims.vm("vm3")
-    keys = [port["tunnelKey"] for port in agent_state(second)["ports"]]
-    inner = mac_bytes(own_mac(victim)) + mac_bytes(own_mac(attacker)) + b"\x88\xb5" + MARK * 3
-    payloads = [
-        (17, struct.pack("!HHHHII", 50000, 6677, 16 + len(inner), 0, 0x0800_0000, key << 8) + inner)
-        for key in keys
-    ] + [(47, struct.pack("!HHI", 0x2000, 0x6558, key) + inner) for key in keys]
-    host_mac = own_mac(VirtualMachine("", second, second.namespace, ""))
-    before = drops(first, "NO_ROUTE") + drops(first, "UNDERLAY_SPOOF")
+    answers(attacker, f"{WAN}.1")
+    victim, fabric = victims.vm("vm3"), victims.lab.fabric
+    frames = _spoofed_packets(victims)
+    before = drops(first, "UNDERLAY_SPOOF")
     with (
         packet_socket(victim.namespace, "eth0") as taken,
+        packet_socket(fabric, uplink) as leaving,
         packet_socket(attacker.namespace, "eth0", eth_type=0) as out,
     ):
-        for gateway in (victims.router_mac(), host_mac):
+        for frame in frames:
+            out.send(frame)
+        wait_dropped(first, "UNDERLAY_SPOOF", before, least=len(frames))
+        host_mac = own_mac(VirtualMachine("", second, second.namespace, ""))
+        for frame in frames:
+            out.send(mac_bytes(host_mac) + frame[6:])
+        require_pings(attacker, "10.0.1.13")
+        for each in (taken, leaving):
+            assert not _holds_mark(each)
+        # The way is open: only the addresses of hosts are out of bounds.
+        out.send(frames[0][:30] + socket.inet_aton(f"{WAN}.9") + frames[0][34:])
+        until(lambda: _arp_for(leaving, f"{WAN}.9"), "the router looks for a neighbour out there")
+
+
+def _spoofed_packets(victims: Victims) -> list[bytes]:
+    """Return what would reach a VM of the second host if that host took it for the first's."""
+    attacker, victim = victims.vm("attacker"), victims.vm("vm3")
+    first, second = victims.hosts
+    ether = mac_bytes(victims.router_mac()) + mac_bytes(own_mac(attacker))
+    inner = mac_bytes(own_mac(victim)) + mac_bytes(own_mac(attacker)) + b"\x88\xb5" + MARK * 3
+    made = []
+    for key in [port["tunnelKey"] for port in agent_state(second)["ports"]]:
+        vxlan = struct.pack("!HHHHII", 50000, 6677, 16 + len(inner), 0, 0x0800_0000, key << 8)
+        for protocol, head in ((17, vxlan), (47, struct.pack("!HHI", 0x2000, 0x6558, key))):
             for source in (first.address, "10.0.1.11"):
                 for host in (first, second):
-                    ether = mac_bytes(gateway) + mac_bytes(own_mac(attacker)) + b"\x08\x00"
-                    for protocol, payload in payloads:
-                        ip = fuzzing.ipv4(
-                            socket.inet_aton(source),
-                            socket.inet_aton(host.address),
-                            protocol,
-                            payload,
-                        )
-                        out.send(ether + ip)
-        until(
-            lambda: drops(first, "NO_ROUTE") + drops(first, "UNDERLAY_SPOOF") > before,
-            "drops at the router",
-        )
-        require_pings(attacker, "10.0.1.13")
-        taken.setblocking(False)
-        while True:
-            try:
-                assert not taken.recv(2048).startswith(inner[:12] + b"\x88\xb5")
-            except BlockingIOError:
-                break
+                    ends = socket.inet_aton(source), socket.inet_aton(host.address)
+                    packet = fuzzing.ipv4(*ends, protocol, head + inner)
+                    made.append(ether + b"\x08\x00" + packet)
+    return made
+
+
+def _received(taken: socket.socket) -> Iterator[bytes]:
+    taken.setblocking(False)
+    while True:
+        try:
+            yield taken.recv(2048)
+        except BlockingIOError:
+            return
+
+
+def _holds_mark(taken: socket.socket) -> bool:
+    return any(MARK in frame for frame in _received(taken))
+
+
+def _arp_for(taken: socket.socket, address: str) -> bool:
+    wanted = socket.inet_aton(address)
+    return any(frame[12:14] == b"\x08\x06" and wanted in frame for frame in _received(taken))
 
 
 # Floods.

@@ -20,7 +20,6 @@ from tests.scenario.frames import (
     B,
     C,
     Family,
-    aged,
     echo,
     error,
     fragment,
@@ -55,10 +54,25 @@ def _hops(family: Family, length: int) -> list[Step]:
         who = family.host(1, 1) if hop == 1 else family.host(20 + hop - 1, 2)
         told = error("time exceeded", (who, route[0]), (R1, A), seen)
         # The answer itself is routed back, one hop less at each router it passes.
-        told = aged(told, hop - 1, family)
+        told = _aged(told, hop - 1, family)
         steps.append(dropped("in", probe, DropReason.TTL_EXCEEDED, at("in", told)))
     arrived = udp(route, OUT, ttl=1)
     return [*steps, sent("in", udp(route, IN, ttl=length + 1), at("out", arrived))]
+
+
+def _aged(frame: bytes, hops: int, family: Family) -> bytes:
+    if not hops:
+        return frame
+    if family is V6:
+        return frame[:21] + bytes((frame[21] - hops,)) + frame[22:]
+    header = bytearray(frame[14:34])
+    header[8] -= hops
+    header[10:12] = b"\0\0"
+    total = sum(int.from_bytes(header[i : i + 2], "big") for i in range(0, 20, 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    header[10:12] = (0xFFFF ^ total).to_bytes(2, "big")
+    return frame[:14] + bytes(header) + frame[34:]
 
 
 def of_family(family: Family) -> list[Scenario]:
@@ -79,6 +93,10 @@ def of_family(family: Family) -> list[Scenario]:
     ) -> Scenario:
         frame = udp(away, IN)
         return scenario(name, world, dropped("a", frame, reason, told(error_name, frame)))
+
+    is_v4 = family is V4
+    hosts = ("192.0.2.1", "192.0.2.2") if is_v4 else ("2001:db8::1", "2001:db8::3")
+    near_host = "192.0.2.9" if is_v4 else "2001:db8::9"
 
     def with_route(**fields: Any) -> World:
         return edge().route("r", wide, **fields)
@@ -276,7 +294,7 @@ def of_family(family: Family) -> list[Scenario]:
             dropped("in", udp(away, IN), DropReason.LOOP_LIMIT),
             dropped(
                 "in", udp(away, IN, ttl=4), DropReason.TTL_EXCEEDED,
-                at("in", aged(error("time exceeded", (family.host(21, 2), one), (R1, A),
+                at("in", _aged(error("time exceeded", (family.host(21, 2), one), (R1, A),
                                      udp(away, (A, R1), ttl=1)), 1, family)),
             ),
         ),
@@ -347,6 +365,16 @@ def of_family(family: Family) -> list[Scenario]:
             "a stale next hop is used",
             lambda: edge().neighbour("r", two, C, stale=True),
             sent("a", udp(route, IN), at("b", udp(route, (R2, C), ttl=63))),
+        ),
+        scenario(
+            "nothing leaves by an uplink for an underlay address of a host",
+            lambda: edge().route("r", family.everywhere, via="b", gateway=two)
+            .tunnel("h3", remote="2001:db8::3"),
+            *(dropped("a", udp((one, host), IN), DropReason.UNDERLAY_SPOOF) for host in hosts),
+            *(dropped("a", echo((one, host), IN), DropReason.UNDERLAY_SPOOF) for host in hosts),
+            dropped("a", udp((hosts[1], two), IN, ttl=1), DropReason.TTL_EXCEEDED),
+            sent("a", udp((one, near_host), IN),
+                 at("b", udp((one, near_host), OUT, ttl=63))),
         ),
         # Between bridges.
         scenario(

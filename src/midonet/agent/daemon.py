@@ -194,9 +194,8 @@ class Agent:
     # What a change in one room means for the others, in this order.
 
     def _view_changed(self, view: TopologyView, delta: ViewDelta) -> None:
-        tunnels = self.decisions.view.tunnels
-        self.decisions.view = view
-        if view.tunnels != tunnels:
+        last, self.decisions.view = self.decisions.view, view
+        if (view.tunnels, view.underlay_addresses) != (last.tunnels, last.underlay_addresses):
             self._tunnels.update()
         self._tables.follow_view(view)
         self.decisions.view_changed(delta)

@@ -96,12 +96,19 @@ class OverlayConfig:
     peers: underlay addresses from which overlay packets are accepted; others are dropped.
     local_addresses: this host's own tunnel end points.
     interface_names: underlay interfaces on which they are accepted (kernel datapaths).
+    host_addresses: underlay addresses of all hosts of the deployment, as far as they are known.
     """
 
     local_addresses: frozenset[IpAddress] = frozenset()
     peers: frozenset[IpAddress] = frozenset()
     interface_names: frozenset[str] = frozenset()
     vxlan_port: int = 6677
+    host_addresses: frozenset[IpAddress] = frozenset()
+
+    @property
+    def protected_addresses(self) -> frozenset[IpAddress]:
+        """Addresses that no tenant may reach (`flows.underlay_guard`)."""
+        return self.host_addresses | self.local_addresses | self.peers
 
 
 @dataclass(frozen=True, slots=True)

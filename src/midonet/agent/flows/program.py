@@ -44,10 +44,15 @@ NO_REWRITE = Rewrite()
 
 @dataclass(frozen=True, slots=True)
 class LocalOutput:
-    """Deliver to a port bound at this host."""
+    """Deliver to a port bound at this host.
+
+    is_uplink: the port leads out of the virtual network, so that underlay addresses may not be
+        reached by it (`underlay_guard`).
+    """
 
     port_id: PortId
     rewrite: Rewrite = NO_REWRITE
+    is_uplink: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,7 @@ class TunnelOutput:
 
     kind: VXLAN or GRE (never VTEP here). local, remote: underlay addresses of one version.
     tunnel_key: 24 bits; names the egress port, or a flood group, at the receiving host.
+    is_uplink: of the egress port, as in `LocalOutput`.
     """
 
     kind: TunnelKind
@@ -63,6 +69,7 @@ class TunnelOutput:
     remote: IpAddress
     tunnel_key: int
     rewrite: Rewrite = NO_REWRITE
+    is_uplink: bool = False
 
 
 Output = LocalOutput | TunnelOutput

@@ -33,6 +33,7 @@ class TagKind(IntEnum):
     TUNNEL = 8  # underlay route and MTU towards a host
     GROUP_ELEMENT = 9  # membership of one element in a group
     FLOOD_GROUP = 10  # key of a bridge's flood group at a host
+    UNDERLAY = 11  # the set of underlay addresses of all hosts
 
 
 class FlowTag(NamedTuple):
@@ -90,6 +91,11 @@ def location_tag(port_id: ObjectId) -> FlowTag:
 def tunnel_tag(host_id: ObjectId) -> FlowTag:
     """Return the tag of the underlay route and MTU towards a host."""
     return FlowTag(TagKind.TUNNEL, host_id)
+
+
+def underlay_tag(host_id: ObjectId) -> FlowTag:
+    """Return the tag of the underlay addresses of all hosts, as `host_id` knows them."""
+    return FlowTag(TagKind.UNDERLAY, host_id)
 
 
 def flood_group_tag(host_id: ObjectId, bridge_id: ObjectId) -> FlowTag:

@@ -3,6 +3,9 @@
 The length of a packet matters where it goes into a tunnel. What is too long is fragmented by
 the last router on the way (IPv4 without DF) or reported by it (RFC 1191, RFC 8201); without a
 router on the way it is dropped, as a bridge has no address to report from.
+
+A bound port of a router is an uplink: it leads out of the virtual network, perhaps to the network
+that carries the overlay. Nothing leaves by it for an underlay address of a host.
 """
 
 from __future__ import annotations
@@ -11,13 +14,20 @@ from collections.abc import Iterable, Mapping
 
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import LocalOutput, Output, Rewrite, SlowPathReason, TunnelOutput
-from midonet.agent.flows.tags import FlowTag, TagKind, flood_group_tag
+from midonet.agent.flows.tags import FlowTag, TagKind, flood_group_tag, underlay_tag
 from midonet.agent.simulation import answers
 from midonet.agent.simulation.fragmentation import fragment_at_router
-from midonet.agent.simulation.header import VLAN_TCI
+from midonet.agent.simulation.header import (
+    ETH_TYPE,
+    ETH_TYPE_IPV4,
+    ETH_TYPE_IPV6,
+    IP_DST,
+    VLAN_TCI,
+)
 from midonet.agent.simulation.walk import Dropped, Ended, Outcome, PortOutput, Walk
 from midonet.agent.topology.view import BridgeView, PortView, TunnelRoute
 from midonet.model.ids import BridgeId, HostId, PortId
+from midonet.packets.addresses import IpAddress, IpVersion
 from midonet.packets.flowkey import VLAN_PRESENT
 
 _TAG_SIZE = 4
@@ -29,9 +39,12 @@ def emit(walk: Walk, port: PortView) -> Outcome:
     walk.tags.append(FlowTag(TagKind.LOCATION, port.id))
     if location is None:
         return Dropped(DropReason.NO_LOCATION)
+    is_uplink = port.router_id is not None
+    if is_uplink and _is_underlay_address(walk):
+        return Dropped(DropReason.UNDERLAY_SPOOF)
     output: Output
     if location.host_id == walk.view.host_id:
-        output = LocalOutput(port.id, walk.header.rewrite())
+        output = LocalOutput(port.id, walk.header.rewrite(), is_uplink)
     else:
         walk.tags.append(FlowTag(TagKind.TUNNEL, location.host_id))
         tunnel = walk.view.tunnels.get(location.host_id)
@@ -46,12 +59,26 @@ def emit(walk: Walk, port: PortView) -> Outcome:
             tunnel.remote,
             location.tunnel_key,
             walk.header.rewrite(),
+            is_uplink,
         )
     walk.ttl_above = max(walk.ttl_above, walk.header.ttl_decrement)
     walk.outputs.append(PortOutput(port, output, walk.branch.flooded_by))
     if walk.steps is not None:
         walk.step(port.id, "output", output=output)
     return Ended.DELIVERED
+
+
+def _is_underlay_address(walk: Walk) -> bool:
+    """Tell whether the packet goes to an address of some host; what shows it is recorded."""
+    eth_type = walk.header.read(ETH_TYPE)
+    if eth_type not in (ETH_TYPE_IPV4, ETH_TYPE_IPV6):
+        return False
+    version, width = (IpVersion.V4, 32) if eth_type == ETH_TYPE_IPV4 else (IpVersion.V6, 128)
+    addresses = walk.view.underlay_addresses
+    walk.tags.append(underlay_tag(walk.view.host_id))
+    value = walk.header.values[IP_DST]
+    walk.header.record_prefix(IP_DST, addresses.proof_length(version, value), width)
+    return IpAddress(version, value) in addresses
 
 
 def _check_length(walk: Walk, tunnel: TunnelRoute) -> Outcome | None:

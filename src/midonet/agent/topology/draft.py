@@ -20,9 +20,11 @@ from midonet.agent.flows.tags import (
     location_tag,
     mac_tag,
     tunnel_tag,
+    underlay_tag,
 )
 from midonet.agent.topology.assembly import adds_denial, may_deny
 from midonet.agent.topology.fib import RoutingTable
+from midonet.agent.topology.underlay_addresses import NO_UNDERLAY
 from midonet.agent.topology.view import (
     BridgeView,
     ChainView,
@@ -106,11 +108,14 @@ class ViewDraft:
         self.tunnels: Layer[HostId, TunnelRoute] = Layer()
         self.flood_groups: Layer[tuple[HostId, BridgeId], int] = Layer()
         self.absent: Layer[ObjectId, bool] = Layer()
+        self.underlay_addresses = NO_UNDERLAY
         self.mac_ageing_s = MAC_AGEING_S
 
     def publish(self, last: TopologyView | None) -> tuple[TopologyView, ViewDelta] | None:
         """Return the next view and its delta, or None when nothing differs from `last`."""
         delta = _DeltaBuilder(self)
+        if self.underlay_addresses != (last.underlay_addresses if last else NO_UNDERLAY):
+            delta.tags.add(underlay_tag(self._host_id))
         is_same = last is not None and last.mac_ageing_s == self.mac_ageing_s
         if not delta.tags and not delta.regions and not delta.is_silent and is_same:
             return None
@@ -130,6 +135,7 @@ class ViewDraft:
             tunnels=self.tunnels.publish(),
             flood_groups=self.flood_groups.publish(),
             absent=absent,
+            underlay_addresses=self.underlay_addresses,
             hash_seed=self._hash_seed,
             mac_ageing_s=self.mac_ageing_s,
         )

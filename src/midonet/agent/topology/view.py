@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from midonet.agent.flows.tags import FlowTag, RouteRegion
+from midonet.agent.topology.underlay_addresses import NO_UNDERLAY, UnderlayAddresses
 from midonet.model.chains import Condition, RuleAction
 from midonet.model.coordination import MAC_AGEING_S
 from midonet.model.devices import NextHopKind
@@ -180,6 +181,7 @@ class TopologyView:
 
     absent: identifiers known not to exist (fail closed), as opposed to not loaded.
     flood_groups: key of a bridge's flood group at a host.
+    underlay_addresses: of all hosts, of other tunnel zones too.
     hash_seed: 64-bit deployment-wide key of the flow hash.
     mac_ageing_s: time (s) until an unused MAC is forgotten, of bridges that say nothing else.
     """
@@ -194,6 +196,7 @@ class TopologyView:
     tunnels: Mapping[HostId, TunnelRoute] = field(default_factory=dict)
     flood_groups: Mapping[tuple[HostId, BridgeId], int] = field(default_factory=dict)
     absent: frozenset[ObjectId] = frozenset()
+    underlay_addresses: UnderlayAddresses = NO_UNDERLAY
     hash_seed: int = 0
     mac_ageing_s: int = MAC_AGEING_S
 

@@ -10,6 +10,7 @@ absent, and what needs it fails closed.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 from midonet.agent.topology.assembly import (
     chain_view,
@@ -25,6 +26,7 @@ from midonet.agent.topology.devices import BridgeAssembly, RouterAssembly
 from midonet.agent.topology.draft import ViewDraft
 from midonet.agent.topology.facts import ALL_ZONE_HOSTS, Facts, flood_groups_of
 from midonet.agent.topology.tracker import Dirty, Tracker
+from midonet.agent.topology.underlay_addresses import UnderlayAddresses
 from midonet.agent.topology.view import (
     ChainView,
     PortView,
@@ -39,6 +41,7 @@ from midonet.model.devices import Bridge, Port, Route, Router
 from midonet.model.hosts import FloodGroup, PortLocation, TunnelZone, TunnelZoneHost
 from midonet.model.ids import BridgeId, ChainId, HostId, ObjectId, PortId, RouterId
 from midonet.nsdb.store import Referrers
+from midonet.packets.addresses import IpAddress, parse_ip
 
 _Filtered = Port | Bridge | Router
 
@@ -435,10 +438,14 @@ class Visibility:
     def _tunnels(self) -> None:
         facts = self._facts
         by_host: dict[HostId, list[TunnelZoneHost]] = {}
+        addresses: set[IpAddress] = set()
         for object_id in facts.ids(ALL_ZONE_HOSTS) or ():
             member = facts.get(TunnelZoneHost, object_id)
             if member is not None:
                 by_host.setdefault(member.host_id, []).append(member)
+                with suppress(DecodeError):
+                    addresses.add(parse_ip(member.address))
+        self._draft.underlay_addresses = UnderlayAddresses.of(addresses)
         ours = {one.tunnel_zone_id: one for one in by_host.pop(self._tracker.host_id, [])}
         shown = self._draft.tunnels
         for host_id in shown.current.keys() | by_host.keys():

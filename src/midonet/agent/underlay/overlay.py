@@ -42,6 +42,7 @@ def overlay_config(
             interface.name for interface in _owners(local_addresses, interfaces.values())
         ),
         vxlan_port=vxlan_port,
+        host_addresses=view.underlay_addresses.all(),
     )
 
 

@@ -56,6 +56,12 @@ class ProgramFlag(IntFlag):
     UPCALL = 1 << 0
 
 
+class OutputFlag(IntFlag):
+    """What is to be known of a way out (`enum midonet_output_flag`)."""
+
+    UPLINK = 1 << 0
+
+
 class PortFlag(IntFlag):
     """State of a port slot (`enum midonet_port_flag`)."""
 
@@ -70,6 +76,7 @@ class PeerRole(IntEnum):
 
     SENDER = 0
     OWN = 1
+    ADDRESS = 2
 
 
 class ConfigFlag(IntFlag):
@@ -240,8 +247,6 @@ PORT = Layout(
     ("upcall_interval_ns", "Q"),
     ("upcall_burst_ns", "Q"),
     ("interface_name", "16s"),
-    ("mac", "6s"),
-    ("reserved1", "H"),
 )
 PORT_STATE = Layout("midonet_port_state", ("upcall_tat_ns", "Q"))
 INTERFACE = Layout("midonet_interface", ("slot", "I"), ("incarnation", "I"))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from midonet.agent.datapath.ebpf import abi, codec
-from midonet.agent.datapath.ebpf.abi import OutputKind
+from midonet.agent.datapath.ebpf.abi import OutputFlag, OutputKind
 from midonet.agent.datapath.ebpf.records import RecordArray
 from midonet.agent.datapath.ebpf.slots import PortSlots
 from midonet.agent.datapath.ebpf.syscalls import BpfMap
@@ -85,28 +85,30 @@ class OutputTable:
     def pack(self, output: Output, *, is_ipv6: bool) -> bytes:
         """Return an output as the kernel holds it. is_ipv6: version of the packets it is for."""
         rewrite = codec.pack_rewrite(output.rewrite, is_ipv6=is_ipv6)
+        flags = OutputFlag.UPLINK if output.is_uplink else OutputFlag(0)
         if isinstance(output, LocalOutput):
             slot = self._slots.name(output.port_id)
             return abi.OUTPUT.struct.pack(
-                OutputKind.LOCAL, 0, 0, slot.slot, slot.incarnation, 0, rewrite
+                OutputKind.LOCAL, 0, flags, slot.slot, slot.incarnation, 0, rewrite
             )
         tunnel = self._tunnels.identifier((output.local, output.remote))
         kind = _KINDS[output.kind]
-        return abi.OUTPUT.struct.pack(kind, 0, 0, output.tunnel_key, 0, tunnel, rewrite)
+        return abi.OUTPUT.struct.pack(kind, 0, flags, output.tunnel_key, 0, tunnel, rewrite)
 
     def unpack(self, data: bytes, *, is_ipv6: bool) -> Output | None:
         """Return an output read back; None when its port or tunnel is not known any more."""
-        kind, _, _, target, incarnation, tunnel, rewrite_data = abi.OUTPUT.struct.unpack(data)
+        kind, _, flags, target, incarnation, tunnel, rewrite_data = abi.OUTPUT.struct.unpack(data)
         rewrite = codec.unpack_rewrite(rewrite_data, is_ipv6=is_ipv6)
+        is_uplink = bool(flags & OutputFlag.UPLINK)
         if kind == OutputKind.LOCAL:
             slot = self._slots.at(target)
             if slot is None or slot.incarnation != incarnation:
                 return None
-            return LocalOutput(slot.port_id, rewrite)
+            return LocalOutput(slot.port_id, rewrite, is_uplink)
         ends = self._tunnels.ends(tunnel)
         if ends is None or kind not in _TUNNEL_KINDS:
             return None
-        return TunnelOutput(_TUNNEL_KINDS[kind], *ends, target, rewrite)
+        return TunnelOutput(_TUNNEL_KINDS[kind], *ends, target, rewrite, is_uplink)
 
     def get(self, identifier: int) -> bytes | None:
         """Return the output with an identifier."""

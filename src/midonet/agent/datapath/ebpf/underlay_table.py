@@ -23,6 +23,12 @@ def _sender(local: IpAddress, remote: IpAddress) -> bytes:
     )
 
 
+def _address(remote: IpAddress) -> bytes:
+    return abi.PEER_KEY.pack(
+        remote=codec.pack_ip(remote), family=remote.version, role=PeerRole.ADDRESS
+    )
+
+
 def _own(local: IpAddress) -> bytes:
     return abi.PEER_KEY.pack(local=codec.pack_ip(local), family=local.version, role=PeerRole.OWN)
 
@@ -43,8 +49,12 @@ class UnderlayTable:
         self._netlink = netlink
 
     def accept(self, config: OverlayConfig) -> None:
-        """Accept overlay packets from the peers of `config` to its local addresses, no others."""
+        """Accept overlay packets from the peers of `config` to its local addresses, no others.
+
+        No port of a tenant reaches any of these addresses from now on.
+        """
         wanted = {_own(local) for local in config.local_addresses}
+        wanted |= {_address(each) for each in config.protected_addresses}
         wanted |= {
             _sender(local, peer)
             for local in config.local_addresses

@@ -28,9 +28,12 @@ from midonet.agent.flows.apply import apply_rewrite
 from midonet.agent.flows.classification import meets_guards
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import InstalledProgram, LocalOutput, Output, TunnelOutput
+from midonet.agent.flows.underlay_guard import reaches_underlay
 from midonet.errors import DatapathError, DecodeError, InternalError
 from midonet.model.hosts import TunnelKind
 from midonet.model.ids import PortId
+from midonet.packets.addresses import IpAddress
+from midonet.packets.flowkey import FlowKey
 from midonet.packets.frame import ParsedFrame, parse_frame
 from midonet.packets.overlay import (
     decapsulate,
@@ -78,6 +81,7 @@ class MemoryDatapath:
         self._ports: dict[PortId, _AttachedPort] = {}
         self._programs: dict[int, Slot] = {}
         self._overlay = OverlayConfig()
+        self._protected: frozenset[IpAddress] = frozenset()
         self._listener: Listener | None = None
         self._deliveries: dict[int, tuple[PortId, ...]] = {}
         self._upcalls: deque[Upcall] = deque()
@@ -155,6 +159,7 @@ class MemoryDatapath:
         """
         has_moved = config.local_addresses != self._overlay.local_addresses
         self._overlay = config
+        self._protected = config.protected_addresses
         if has_moved or self._listener is None:
             self._stop_listening()
             self._listen()
@@ -250,11 +255,13 @@ class MemoryDatapath:
     def emit(self, frame: bytes, outputs: Iterable[Output], *, gso_size: int = 0) -> None:
         """See `Datapath.emit`."""
         try:
-            flow_hash = parse_frame(frame, gso_size=gso_size).flow_hash(self._hash_seed)
+            parsed = parse_frame(frame, gso_size=gso_size, hash_seed=self._hash_seed)
         except DecodeError:
-            flow_hash = 0  # the source port of the tunnel only
+            key = FlowKey(0, 0)  # no packet of IP; and the source port of the tunnel
+        else:
+            key = parsed.key
         for output in outputs:
-            self._output(None, frame, flow_hash, output)
+            self._output(None, frame, key, output)
 
     # Seeing inside.
 
@@ -297,7 +304,7 @@ class MemoryDatapath:
             self._drop(program.ingress, program.drop_reason)
             return
         for output in program.outputs:
-            self._output(program.ingress, parsed.frame, parsed.key.flow_hash, output)
+            self._output(program.ingress, parsed.frame, parsed.key, output)
 
     def _raise_upcall(
         self, port: _AttachedPort, parsed: ParsedFrame, reason: UpcallReason, program_id: int
@@ -324,7 +331,10 @@ class MemoryDatapath:
         )
         self._has_upcalls.set()
 
-    def _output(self, ingress: PortId | None, frame: bytes, flow_hash: int, output: Output) -> None:
+    def _output(self, ingress: PortId | None, frame: bytes, key: FlowKey, output: Output) -> None:
+        if reaches_underlay(key, output, self._protected, self._overlay.vxlan_port):
+            self._drop(ingress, DropReason.UNDERLAY_SPOOF)
+            return
         try:
             rewritten = apply_rewrite(frame, output.rewrite)
         except (DecodeError, InternalError):
@@ -332,7 +342,7 @@ class MemoryDatapath:
             return
         if isinstance(output, LocalOutput):
             self._deliver(ingress, output.port_id, rewritten)
-        elif not self._tunnel(rewritten, flow_hash, output):
+        elif not self._tunnel(rewritten, key.flow_hash, output):
             self._drop(ingress, DropReason.ENCAP_FAILED)
 
     def _deliver(self, ingress: PortId | None, port_id: PortId, frame: bytes) -> None:
