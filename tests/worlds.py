@@ -447,7 +447,8 @@ class World:
 
     def send(self, ingress: str, frame: bytes) -> list[Delivery]:
         """Simulate a frame and return what leaves the network in the end."""
-        return self.settle(self.simulate(ingress, frame), frame)
+        packet = parse_frame(frame)
+        return self.settle(self.simulate(ingress, packet), packet.frame)
 
 
 @dataclass(frozen=True, slots=True)
