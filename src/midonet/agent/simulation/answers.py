@@ -29,6 +29,7 @@ from midonet.agent.simulation.header import (
 )
 from midonet.agent.simulation.link_local import is_link_local, link_local_address
 from midonet.agent.simulation.result import GeneratedPacket
+from midonet.agent.simulation.trace import Answered
 from midonet.agent.simulation.walk import MAX_GENERATED, Walk
 from midonet.agent.topology.view import PortView
 from midonet.model.ids import PortId
@@ -170,7 +171,7 @@ def _generate(walk: Walk, port_id: PortId, frame: bytes, answer: str) -> None:
         return
     walk.generated.append(GeneratedPacket(port_id, frame))
     if walk.steps is not None:
-        walk.step(port_id, "answered", answer=answer)
+        walk.step(Answered(port_id, answer))
 
 
 def _source_address(port: PortView, offending: ParsedFrame) -> IpAddress | None:

@@ -30,9 +30,11 @@ from midonet.agent.simulation.header import (
     VLAN_TCI,
 )
 from midonet.agent.simulation.result import Await, LoadDevices
+from midonet.agent.simulation.trace import Flooded, Hook, LookedUpMac
 from midonet.agent.simulation.walk import (
     Dropped,
     Outcome,
+    Refusal,
     ToEgress,
     ToFlood,
     Walk,
@@ -77,13 +79,13 @@ def process_bridge(walk: Walk, port: PortView, bridge_id: BridgeId) -> Outcome:
     if is_multicast_mac(source):
         return Dropped(DropReason.SOURCE_MAC_MULTICAST)
     if not bridge.admin_state_up:
-        return Dropped(DropReason.DEVICE_DOWN)
+        return Dropped(DropReason.DEVICE_DOWN, object_id=bridge.id)
     links = _links_or_await(walk.view, bridge)
     if isinstance(links, Await):
         return links
     is_tagged = header.vlan_id() != 0
     vlan = _table_vlan(walk, port, links)
-    refusal = None if is_tagged else apply_filter(walk, bridge.inbound_filter_id)
+    refusal = None if is_tagged else _filter_inbound(walk, bridge)
     if isinstance(refusal, Await):
         return refusal
     if walk.is_repeated(bridge_id, vlan):
@@ -151,7 +153,12 @@ def _filter_outcome(walk: Walk, bridge: BridgeView, outcome: Outcome) -> Outcome
         walk.branch.egress_port = outcome.port
     elif not isinstance(outcome, ToFlood):
         return outcome
-    return apply_filter(walk, bridge.outbound_filter_id) or outcome
+    refusal = apply_filter(walk, Hook.BRIDGE_OUTBOUND, bridge.id, bridge.outbound_filter_id)
+    return refusal or outcome
+
+
+def _filter_inbound(walk: Walk, bridge: BridgeView) -> Refusal | None:
+    return apply_filter(walk, Hook.BRIDGE_INBOUND, bridge.id, bridge.inbound_filter_id)
 
 
 def _forward(
@@ -182,6 +189,8 @@ def _unicast(
     if mac == header.read(ETH_SRC):
         return Dropped(DropReason.HAIRPIN)
     target_id = walk.soft_state.mac_port(bridge.id, vlan, mac)
+    if walk.steps is not None:
+        walk.step(LookedUpMac(bridge.id, vlan, mac, target_id))
     if target_id is None or target_id in walk.view.absent:
         return _flood(walk, bridge, port, links)
     target = walk.view.ports.get(target_id)
@@ -235,5 +244,5 @@ def _flood(walk: Walk, bridge: BridgeView, ingress: PortView, links: BridgeLinks
     if not targets:
         return Dropped(DropReason.NO_FLOOD_TARGET)
     if walk.steps is not None:
-        walk.step(bridge.id, "flood", ports=tuple(target.id for target in targets))
+        walk.step(Flooded(bridge.id, tuple(target.id for target in targets)))
     return ToFlood(bridge, tuple(targets))

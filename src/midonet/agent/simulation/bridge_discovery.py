@@ -12,10 +12,11 @@ from midonet.agent.flows.tags import bridge_neighbour_tag
 from midonet.agent.simulation.header import IP_DST, IP_PROTO, IP_SRC, L4_SRC
 from midonet.agent.simulation.link_local import link_local_mac
 from midonet.agent.simulation.result import GeneratedPacket
+from midonet.agent.simulation.trace import Answered
 from midonet.agent.simulation.walk import Ended, Outcome, ToEgress, Walk
 from midonet.agent.soft_state.lessons import MoveBridgeNeighbour
 from midonet.agent.topology.view import BridgeView, PortView, RouterAttachment
-from midonet.packets.addresses import IpAddress, IpVersion
+from midonet.packets.addresses import IpAddress, IpVersion, format_mac
 from midonet.packets.arp import ArpOperation
 from midonet.packets.nd import NdType
 from midonet.packets.neighbour import neighbour_reply
@@ -43,7 +44,7 @@ def process_arp(walk: Walk, bridge: BridgeView, port: PortView) -> Outcome | Non
         if mac == arp.sender_mac:
             return None
         if walk.steps is not None:
-            walk.step(bridge.id, "arp_answered", address=target, mac=mac)
+            walk.step(Answered(port.id, f"ARP reply: {target} is at {format_mac(mac)}"))
         walk.generated.append(GeneratedPacket(port.id, neighbour_reply(walk.packet, mac)))
         return Ended.TAKEN
     if attachment is not None:
@@ -72,7 +73,7 @@ def process_solicitation(walk: Walk, bridge: BridgeView, port: PortView) -> Outc
     if mac is None or mac == packet.key.eth_src:
         return None
     if walk.steps is not None:
-        walk.step(bridge.id, "solicitation_answered", address=target, mac=mac)
+        walk.step(Answered(port.id, f"advertisement: {target} is at {format_mac(mac)}"))
     frame = neighbour_reply(packet, mac, is_router=attachment is not None)
     walk.generated.append(GeneratedPacket(port.id, frame))
     return Ended.TAKEN

@@ -15,6 +15,7 @@ from uuid import UUID
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.tags import FlowTag, TagKind
 from midonet.agent.simulation.condition import Test, compile_condition
+from midonet.agent.simulation.trace import MetRule
 from midonet.agent.simulation.walk import MAX_RULES, Dropped, Refusal, Walk
 from midonet.agent.topology.view import ChainView
 from midonet.model.chains import RuleAction
@@ -85,18 +86,18 @@ def _evaluate(
     visited.add(chain_id)
     for met, rule in enumerate(rules, 1):
         matched = rule.matches(walk)
+        if walk.steps is not None:
+            walk.step(MetRule(chain_id, rule.id, met, rule.action, bool(matched)))
         if not matched:
             if matched is None:
-                return Dropped(DropReason.MISSING_GROUP)
+                return Dropped(DropReason.MISSING_GROUP, object_id=rule.id)
             continue
         walk.rules += met
-        if walk.steps is not None:
-            walk.step(chain_id, "rule_matched", rule_id=rule.id, action=rule.action.value)
         action = rule.action
         if action is RuleAction.ACCEPT:
             return Decision.ACCEPT
         if action is RuleAction.DROP:
-            return Dropped(DropReason.FILTERED)
+            return Dropped(DropReason.FILTERED, object_id=rule.id)
         if action is RuleAction.REJECT:
             return Decision.REJECT
         if action is RuleAction.RETURN:
@@ -116,9 +117,9 @@ def _begin(walk: Walk, chain_id: ChainId, depth: int) -> tuple[CompiledRule, ...
     if chain is None:
         return walk.unavailable(chain_id, DropReason.MISSING_CHAIN)
     if depth > MAX_NESTING:
-        return Dropped(DropReason.CHAIN_LIMIT)
+        return Dropped(DropReason.CHAIN_LIMIT, object_id=chain_id)
     if walk.rules > MAX_RULES:
-        return Dropped(DropReason.RULE_LIMIT, is_final=True)
+        return Dropped(DropReason.RULE_LIMIT, is_final=True, object_id=chain_id)
     memo = _memo.get(chain_id)
     return memo.rules if memo is not None and memo.chain is chain else _compile(chain)
 
@@ -126,7 +127,7 @@ def _begin(walk: Walk, chain_id: ChainId, depth: int) -> tuple[CompiledRule, ...
 def _jump(walk: Walk, rule: CompiledRule, visited: set[ChainId], depth: int) -> Decision | Refusal:
     target = rule.jump_chain_id
     if target is None:
-        return Dropped(DropReason.MISSING_CHAIN)
+        return Dropped(DropReason.MISSING_CHAIN, object_id=rule.id)
     if target in visited:
         return Decision.CONTINUE
     return _evaluate(walk, target, visited, depth + 1)

@@ -24,6 +24,7 @@ from midonet.agent.simulation.header import (
     IP_DST,
     VLAN_TCI,
 )
+from midonet.agent.simulation.trace import EnteredOutput, WasTooLong
 from midonet.agent.simulation.walk import Dropped, Ended, Outcome, PortOutput, Walk
 from midonet.agent.topology.view import BridgeView, PortView, TunnelRoute
 from midonet.model.ids import BridgeId, HostId, PortId
@@ -38,10 +39,10 @@ def emit(walk: Walk, port: PortView) -> Outcome:
     location = walk.view.locations.get(port.id)
     walk.tags.append(FlowTag(TagKind.LOCATION, port.id))
     if location is None:
-        return Dropped(DropReason.NO_LOCATION)
+        return Dropped(DropReason.NO_LOCATION, object_id=port.id)
     is_uplink = port.router_id is not None
     if is_uplink and _is_underlay_address(walk):
-        return Dropped(DropReason.UNDERLAY_SPOOF)
+        return Dropped(DropReason.UNDERLAY_SPOOF, object_id=port.id)
     output: Output
     if location.host_id == walk.view.host_id:
         output = LocalOutput(port.id, walk.header.rewrite(), is_uplink)
@@ -49,7 +50,7 @@ def emit(walk: Walk, port: PortView) -> Outcome:
         walk.tags.append(FlowTag(TagKind.TUNNEL, location.host_id))
         tunnel = walk.view.tunnels.get(location.host_id)
         if tunnel is None:
-            return Dropped(DropReason.NO_TUNNEL)
+            return Dropped(DropReason.NO_TUNNEL, object_id=location.host_id)
         too_long = _check_length(walk, tunnel)
         if too_long is not None:
             return too_long
@@ -64,7 +65,7 @@ def emit(walk: Walk, port: PortView) -> Outcome:
     walk.ttl_above = max(walk.ttl_above, walk.header.ttl_decrement)
     walk.outputs.append(PortOutput(port, output, walk.branch.flooded_by))
     if walk.steps is not None:
-        walk.step(port.id, "output", output=output)
+        walk.step(EnteredOutput(port.id, output))
     return Ended.DELIVERED
 
 
@@ -91,7 +92,7 @@ def _check_length(walk: Walk, tunnel: TunnelRoute) -> Outcome | None:
         return None
     walk.slow_path = walk.slow_path or SlowPathReason.GUARD
     if walk.steps is not None:
-        walk.step(walk.view.host_id, "too_long", length=walk.packet.ip_length, limit=limit)
+        walk.step(WasTooLong(walk.packet.ip_length, limit))
     fragments = fragment_at_router(walk, limit)
     if fragments:
         walk.slow_path = SlowPathReason.FRAGMENT_NEEDED

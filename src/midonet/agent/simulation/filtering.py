@@ -5,14 +5,22 @@ from __future__ import annotations
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.simulation import answers
 from midonet.agent.simulation.chain import Decision, evaluate_chain
+from midonet.agent.simulation.trace import BeganFilter, Hook
 from midonet.agent.simulation.walk import Dropped, Refusal, Walk
-from midonet.model.ids import ChainId
+from midonet.model.ids import ChainId, ObjectId
 
 
-def apply_filter(walk: Walk, chain_id: ChainId | None) -> Refusal | None:
-    """Return why the chain refuses the packet, or None; the sender of a rejected one is told."""
+def apply_filter(
+    walk: Walk, hook: Hook, owner_id: ObjectId, chain_id: ChainId | None
+) -> Refusal | None:
+    """Return why the chain refuses the packet, or None; the sender of a rejected one is told.
+
+    owner_id: the port, bridge or router whose filter it is.
+    """
     if chain_id is None:
         return None
+    if walk.steps is not None:
+        walk.step(BeganFilter(hook, owner_id, chain_id))
     decision = evaluate_chain(walk, chain_id)
     if decision is Decision.ACCEPT:
         return None

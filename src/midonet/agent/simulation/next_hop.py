@@ -12,6 +12,7 @@ from midonet.agent.flows.tags import bridge_neighbour_tag, mac_tag, neighbour_ta
 from midonet.agent.simulation import answers
 from midonet.agent.simulation.link_local import is_link_local, link_local_mac
 from midonet.agent.simulation.result import Await, RefreshNeighbour, ResolveNeighbour
+from midonet.agent.simulation.trace import LookedUpNeighbour
 from midonet.agent.simulation.walk import Dropped, Refusal, Walk
 from midonet.agent.soft_state.reading import Neighbour, NeighbourState
 from midonet.agent.topology.view import BridgeView, PortView, RouterView
@@ -25,7 +26,7 @@ def resolve_mac(
     """Return the MAC of `address` behind a router port, or why the packet cannot go there."""
     if port.host_id is None:
         if port.peer_port_id is None:
-            return Dropped(DropReason.PORT_UNPLUGGED)
+            return Dropped(DropReason.PORT_UNPLUGGED, object_id=port.id)
         peer = walk.port(port.peer_port_id)
         if not isinstance(peer, PortView):
             return peer
@@ -61,12 +62,18 @@ def _ask_bridge(walk: Walk, bridge_id: BridgeId, address: IpAddress) -> int | Re
             walk.tags.append(mac_tag(bridge.id, 0, mac))
             if mac in bridge.attachments:
                 return mac
-    return walk.soft_state.bridge_neighbour(bridge.id, address)
+    known = walk.soft_state.bridge_neighbour(bridge.id, address)
+    if walk.steps is not None:
+        walk.step(LookedUpNeighbour(bridge.id, address, known))
+    return known
 
 
 def _ask_table(walk: Walk, router: RouterView, port: PortView, address: IpAddress) -> int | Refusal:
     walk.tags.append(neighbour_tag(router.id, address.version, address.value))
     neighbour = walk.soft_state.neighbour(router.id, address)
+    if walk.steps is not None:
+        known = neighbour.mac if isinstance(neighbour, Neighbour) else None
+        walk.step(LookedUpNeighbour(router.id, address, known))
     if isinstance(neighbour, Neighbour):
         if neighbour.is_stale:
             walk.effects.append(RefreshNeighbour(router.id, port.id, address))

@@ -14,6 +14,7 @@ from midonet.agent.simulation.emission import emit
 from midonet.agent.simulation.filtering import apply_filter
 from midonet.agent.simulation.header import VLAN_TCI
 from midonet.agent.simulation.router import process_router
+from midonet.agent.simulation.trace import EnteredPort, Hook, LeftPort
 from midonet.agent.simulation.walk import (
     MAX_DEVICES,
     MAX_DEVICES_ENTERED,
@@ -41,11 +42,12 @@ def enter_port(walk: Walk, port: PortView) -> Outcome:
     branch.egress_port = None
     branch.flooded_by = None
     if walk.steps is not None:
-        walk.step(port.id, "port_ingress")
+        walk.step(EnteredPort(port.id, port.bridge_id or port.router_id))
+        walk.note_entry()
     if port.router_id is not None:
         # Errors about this packet come from here, and quote it as it is now.
         branch.router = RouterVisit(port, walk.header.copy())
-    refusal = _admit(walk, port, port.inbound_filter_id)
+    refusal = _admit(walk, Hook.PORT_INBOUND, port, port.inbound_filter_id)
     if refusal is not None:
         return refusal
     if port.bridge_id is not None:
@@ -58,17 +60,18 @@ def enter_port(walk: Walk, port: PortView) -> Outcome:
 def leave_port(walk: Walk, port: PortView) -> Outcome:
     """Take the packet out of its device by `port`."""
     walk.branch.egress_port = port
-    if walk.steps is not None:
-        walk.step(port.id, "port_egress")
     if port.vlan_id and port.bridge_id is not None and not _pop_vlan(walk, port):
-        return Dropped(DropReason.VLAN_MISMATCH)
-    refusal = _admit(walk, port, port.outbound_filter_id)
+        return Dropped(DropReason.VLAN_MISMATCH, object_id=port.id)
+    if walk.steps is not None:
+        walk.note_rewrites(port.bridge_id or port.router_id or port.id)
+        walk.step(LeftPort(port.id))
+    refusal = _admit(walk, Hook.PORT_OUTBOUND, port, port.outbound_filter_id)
     if refusal is not None:
         return refusal
     if port.host_id is not None:
         return emit(walk, port)
     if port.peer_port_id is None:
-        return Dropped(DropReason.PORT_UNPLUGGED)
+        return Dropped(DropReason.PORT_UNPLUGGED, object_id=port.id)
     peer = walk.port(port.peer_port_id)
     return ToIngress(peer) if isinstance(peer, PortView) else peer
 
@@ -83,10 +86,10 @@ def _pop_vlan(walk: Walk, port: PortView) -> bool:
     return walk.branch.ingress_port is None and not header.values[VLAN_TCI]
 
 
-def _admit(walk: Walk, port: PortView, chain_id: ChainId | None) -> Refusal | None:
+def _admit(walk: Walk, hook: Hook, port: PortView, chain_id: ChainId | None) -> Refusal | None:
     """Return why the port refuses the packet, or None."""
     if not port.admin_state_up:
         if port.router_id is not None:
             answers.answer_prohibited(walk)
-        return Dropped(DropReason.PORT_DOWN)
-    return apply_filter(walk, chain_id)
+        return Dropped(DropReason.PORT_DOWN, object_id=port.id)
+    return apply_filter(walk, hook, port.id, chain_id)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import FlowProgram
+from midonet.agent.simulation.trace import TraceStep
 from midonet.agent.soft_state.lessons import LearnMac, LearnNeighbour, MoveBridgeNeighbour
 from midonet.model.ids import ObjectId, PortId, RouterId
 from midonet.packets.addresses import IpAddress
@@ -32,15 +33,6 @@ class RefreshNeighbour:
 
 
 Effect = LearnMac | LearnNeighbour | RefreshNeighbour | MoveBridgeNeighbour
-
-
-@dataclass(frozen=True, slots=True)
-class TraceStep:
-    """One step of the walk: the device, what it did, and detail in the words of the vocabulary."""
-
-    device_id: ObjectId
-    event: str
-    detail: tuple[tuple[str, object], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +90,7 @@ class Await:
     """Not known yet. The shell obtains it and simulates again from the start; nothing was done."""
 
     what: LoadDevices | ResolveNeighbour
+    steps: tuple[TraceStep, ...] = ()
 
 
 SimulationResult = Forward | Drop | Consume | Await

@@ -31,6 +31,7 @@ from midonet.agent.simulation.link_local import is_link_local, link_local_addres
 from midonet.agent.simulation.next_hop import resolve_mac
 from midonet.agent.simulation.result import Await, GeneratedPacket
 from midonet.agent.simulation.router_discovery import process_arp, process_discovery
+from midonet.agent.simulation.trace import Answered, ChoseRoute, Hook
 from midonet.agent.simulation.walk import (
     Dropped,
     Ended,
@@ -63,11 +64,11 @@ def process_router(walk: Walk, port: PortView, router_id: RouterId) -> Outcome:
         return router
     if not router.admin_state_up:
         answers.answer_prohibited(walk)
-        return Dropped(DropReason.DEVICE_DOWN)
+        return Dropped(DropReason.DEVICE_DOWN, object_id=router.id)
     local = _address_resolution(walk, router, port, eth_type)
     if local is not None:
         return local
-    refusal = apply_filter(walk, router.inbound_filter_id)
+    refusal = apply_filter(walk, Hook.ROUTER_INBOUND, router.id, router.inbound_filter_id)
     return refusal or _route(walk, router, port, _VERSIONS[eth_type])
 
 
@@ -107,15 +108,13 @@ def _route(walk: Walk, router: RouterView, port: PortView, version: IpVersion) -
     route = _lookup(walk, router, version)
     if isinstance(route, Dropped):
         return route
-    if walk.steps is not None:
-        walk.step(router.id, "route_chosen", route_id=route.id, kind=route.kind.value)
     if route.kind is NextHopKind.LOCAL:
         return _deliver_locally(walk, router, port)
     if route.kind is NextHopKind.BLACKHOLE:
-        return Dropped(DropReason.BLACKHOLE_ROUTE)
+        return Dropped(DropReason.BLACKHOLE_ROUTE, object_id=route.id)
     if route.kind is NextHopKind.REJECT:
         answers.answer_prohibited(walk)
-        return Dropped(DropReason.REJECTED)
+        return Dropped(DropReason.REJECTED, object_id=route.id)
     return _decrement_ttl(walk) or _send(walk, router, route, version)
 
 
@@ -167,10 +166,23 @@ def _lookup(walk: Walk, router: RouterView, version: IpVersion) -> RouteView | D
     walk.regions.append(RouteRegion(router.id, version, network, proof))
     if not match.routes:
         answers.answer_no_route(walk)
-        return Dropped(DropReason.NO_ROUTE)
-    if len(match.routes) == 1:
-        return match.routes[0]
-    return choose_route(walk, match.routes)
+        return Dropped(DropReason.NO_ROUTE, object_id=router.id)
+    route = match.routes[0] if len(match.routes) == 1 else choose_route(walk, match.routes)
+    if walk.steps is not None:
+        walk.step(_chosen(router, route, len(match.routes)))
+    return route
+
+
+def _chosen(router: RouterView, route: RouteView, candidates: int) -> ChoseRoute:
+    return ChoseRoute(
+        router.id,
+        route.id,
+        route.destination,
+        route.kind,
+        route.gateway,
+        route.next_hop_port_id,
+        candidates,
+    )
 
 
 def _deliver_locally(walk: Walk, router: RouterView, port: PortView) -> Outcome:
@@ -183,7 +195,7 @@ def _deliver_locally(walk: Walk, router: RouterView, port: PortView) -> Outcome:
         answers.answer_not_served(walk)
         return Dropped(DropReason.LOCAL_NOT_HANDLED)
     if walk.steps is not None:
-        walk.step(router.id, "echo_answered")
+        walk.step(Answered(port.id, "echo_reply"))
     try:
         reply = parse_frame(echo_reply(request))
     except DecodeError:
@@ -245,20 +257,20 @@ def _send(
 ) -> ToEgress | Refusal:
     """Take a routed packet to its egress port, with the MACs of the next hop."""
     if route.next_hop_port_id is None:
-        return Dropped(DropReason.MISSING_DEVICE)
+        return Dropped(DropReason.MISSING_DEVICE, object_id=route.id)
     port = walk.port(route.next_hop_port_id)
     if not isinstance(port, PortView):
         return port
     own = [prefix.value for prefix in port.addresses if prefix.version is version]
     if not own:
-        return Dropped(DropReason.NO_PORT_ADDRESS)
+        return Dropped(DropReason.NO_PORT_ADDRESS, object_id=port.id)
     bits = version.bits
     header = walk.header
     if any(header.within(IP_DST, address, bits, bits) for address in own):
         return Dropped(DropReason.LOCAL_NOT_HANDLED)
     branch = walk.branch
     branch.egress_port = port
-    refusal = apply_filter(walk, router.outbound_filter_id)
+    refusal = apply_filter(walk, Hook.ROUTER_OUTBOUND, router.id, router.outbound_filter_id)
     if refusal is not None:
         return refusal
     next_hop = route.gateway or IpAddress(version, header.read(IP_DST))

@@ -13,10 +13,11 @@ from midonet.agent.simulation.header import IP_DST, IP_PROTO, IP_SRC, L4_SRC
 from midonet.agent.simulation.link_local import link_local_address
 from midonet.agent.simulation.next_hop import on_link
 from midonet.agent.simulation.result import GeneratedPacket
+from midonet.agent.simulation.trace import Answered
 from midonet.agent.simulation.walk import Dropped, Ended, Outcome, Walk
 from midonet.agent.soft_state.lessons import LearnNeighbour
 from midonet.agent.topology.view import PortView, RouterView
-from midonet.packets.addresses import IpAddress, IpVersion, is_multicast_mac
+from midonet.packets.addresses import IpAddress, IpVersion, format_mac, is_multicast_mac
 from midonet.packets.arp import ArpMessage, ArpOperation
 from midonet.packets.nd import NdType
 from midonet.packets.neighbour import neighbour_reply
@@ -41,7 +42,8 @@ def process_arp(walk: Walk, router: RouterView, port: PortView) -> Outcome:
         frame = neighbour_reply(packet_as_seen(walk, header), port.mac)
         walk.generated.append(GeneratedPacket(port.id, frame))
         if walk.steps is not None:
-            walk.step(router.id, "arp_answered", address=arp.target_ip)
+            own_address = IpAddress(IpVersion.V4, arp.target_ip)
+            walk.step(Answered(port.id, f"ARP reply: {own_address} is at {format_mac(port.mac)}"))
         return Ended.TAKEN
     if not is_probe and _is_announcement_to(arp, port, own):
         _learn(walk, router, sender, arp.sender_mac)
@@ -82,7 +84,10 @@ def process_discovery(walk: Walk, router: RouterView, port: PortView) -> Outcome
         frame = neighbour_reply(packet_as_seen(walk, walk.header), port.mac, is_router=True)
         walk.generated.append(GeneratedPacket(port.id, frame))
         if walk.steps is not None:
-            walk.step(router.id, "solicitation_answered", address=packet.nd_target)
+            own_address = IpAddress(IpVersion.V6, packet.nd_target)
+            walk.step(
+                Answered(port.id, f"advertisement: {own_address} is at {format_mac(port.mac)}")
+            )
         return Ended.TAKEN
     target = IpAddress(IpVersion.V6, packet.nd_target)
     if mac is None or not on_link(port, target):

@@ -13,7 +13,15 @@ from midonet.agent.flows.mask import FlowMask, quantise
 from midonet.agent.flows.program import FlowProgram, Guards, Output, SlowPathReason
 from midonet.agent.simulation.emission import grouped_outputs
 from midonet.agent.simulation.port import enter_port, leave_port
-from midonet.agent.simulation.result import Await, Consume, Drop, Forward, SimulationResult
+from midonet.agent.simulation.result import (
+    Await,
+    Consume,
+    Drop,
+    Forward,
+    LoadDevices,
+    SimulationResult,
+)
+from midonet.agent.simulation.trace import MetRule, Waits, WasDropped
 from midonet.agent.simulation.walk import (
     MAX_BRANCHES,
     MAX_OUTPUTS,
@@ -128,7 +136,7 @@ def _run(walk: Walk, first: Outcome) -> SimulationResult:
             outcome = enter_port(walk, outcome.port)
             continue
         if isinstance(outcome, Await):
-            return outcome
+            return outcome if walk.steps is None else _awaiting(walk, outcome)
         if isinstance(outcome, ToFlood):
             walk.branches += len(outcome.ports)
             if walk.branches > MAX_BRANCHES:
@@ -138,7 +146,8 @@ def _run(walk: Walk, first: Outcome) -> SimulationResult:
             waiting.extend((walk.branch.fork(bridge_id), port) for port in outcome.ports[::-1])
         elif isinstance(outcome, Dropped):
             walk.drops.append(outcome.reason)
-            _trace_drop(walk, outcome.reason)
+            if walk.steps is not None:
+                _trace_drop(walk, outcome)
             if outcome.is_final:
                 walk.give_up(outcome.reason)
                 return _finish(walk)
@@ -151,10 +160,23 @@ def _run(walk: Walk, first: Outcome) -> SimulationResult:
         outcome = ToEgress(port)
 
 
-def _trace_drop(walk: Walk, reason: DropReason) -> None:
-    if walk.steps is not None:
-        port = walk.branch.egress_port or walk.branch.ingress_port
-        walk.step(port.id if port else walk.ingress, "drop", reason=reason.name)
+def _trace_drop(walk: Walk, dropped: Dropped) -> None:
+    port = walk.branch.egress_port or walk.branch.ingress_port
+    place_id = port.id if port is not None else walk.ingress
+    object_id = dropped.object_id
+    if object_id is None and dropped.reason is DropReason.REJECTED:
+        met = [one.event for one in walk.steps or () if isinstance(one.event, MetRule)]
+        object_id = met[-1].rule_id if met else None
+    walk.step(WasDropped(dropped.reason, place_id, object_id))
+
+
+def _awaiting(walk: Walk, outcome: Await) -> Await:
+    what = outcome.what
+    if isinstance(what, LoadDevices):
+        walk.step(Waits(object_ids=what.object_ids))
+    else:
+        walk.step(Waits(address=what.address))
+    return Await(what, tuple(walk.steps or ()))
 
 
 def _finish(walk: Walk) -> SimulationResult:

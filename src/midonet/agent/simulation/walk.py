@@ -21,8 +21,8 @@ from midonet.agent.simulation.result import (
     Effect,
     GeneratedPacket,
     LoadDevices,
-    TraceStep,
 )
+from midonet.agent.simulation.trace import TraceEvent, TraceStep, rewrites
 from midonet.agent.soft_state.reading import SoftState
 from midonet.agent.topology.view import BridgeView, PortView, RouterView, TopologyView
 from midonet.model.ids import BridgeId, ObjectId, PortId, RouterId
@@ -75,10 +75,14 @@ class ToFlood:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """This branch ends. is_final: so do all others, and nothing of the packet is left."""
+    """This branch ends. is_final: so do all others, and nothing of the packet is left.
+
+    object_id: what made it end, for people: the rule, the route, the device that is missing.
+    """
 
     reason: DropReason
     is_final: bool = False
+    object_id: ObjectId | None = None
 
 
 class Ended(Enum):
@@ -122,6 +126,7 @@ class Branch:
     ingress_port, egress_port: of the device whose filters are evaluated.
     devices: number of devices entered. choices: of ECMP choices made.
     flooded_by: the bridge whose flood this branch is, until it enters another device.
+    entered: when tracing, the header as it was where the present device was entered.
     """
 
     header: Header
@@ -131,6 +136,7 @@ class Branch:
     choices: int = 0
     router: RouterVisit | None = None
     flooded_by: BridgeId | None = None
+    entered: tuple[int, ...] | None = None
 
     def fork(self, bridge_id: BridgeId) -> Branch:
         """Return a branch that starts where this one is, as part of the flood of a bridge."""
@@ -142,6 +148,7 @@ class Branch:
             self.choices,
             self.router,
             bridge_id,
+            self.entered,
         )
 
 
@@ -256,14 +263,28 @@ class Walk:
     def unavailable(self, object_id: ObjectId, reason: DropReason) -> Refusal:
         """Return what to say of an object that the view does not hold."""
         if object_id in self.view.absent:
-            return Dropped(reason)
+            return Dropped(reason, object_id=object_id)
         return Await(LoadDevices((object_id,)))
 
     def traversed(self, device_id: ObjectId) -> bool:
         """Tell whether the packet has met a device or port."""
         return FlowTag(TagKind.DEVICE, device_id) in self.tags
 
-    def step(self, device_id: ObjectId, event: str, **detail: object) -> None:
-        """Enter a trace step. Callers test `steps` first, so that no detail is built in vain."""
+    # For people. Callers test `steps` first, so that nothing is built in vain.
+
+    def step(self, event: TraceEvent) -> None:
+        """Enter a trace step."""
         if self.steps is not None:
-            self.steps.append(TraceStep(device_id, event, tuple(detail.items())))
+            self.steps.append(TraceStep(self.branch.devices, event))
+
+    def note_entry(self) -> None:
+        """Remember how the packet looks where it enters a device."""
+        self.branch.entered = (*self.header.values, self.header.ttl_decrement)
+
+    def note_rewrites(self, device_id: ObjectId) -> None:
+        """Enter a step for each field that a device has changed."""
+        branch = self.branch
+        now = (*self.header.values, self.header.ttl_decrement)
+        for event in rewrites(device_id, branch.entered or now, now):
+            self.step(event)
+        branch.entered = now

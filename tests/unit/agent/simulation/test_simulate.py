@@ -9,7 +9,16 @@ from midonet.agent.flows.program import SlowPathReason
 from midonet.agent.flows.tags import device_tag, location_tag, tunnel_tag
 from midonet.agent.simulation.result import Await, Drop, Forward, LoadDevices
 from midonet.agent.simulation.simulate import simulate_generated
-from midonet.packets.addresses import parse_ip
+from midonet.agent.simulation.trace import (
+    BeganFilter,
+    EnteredOutput,
+    Hook,
+    MetRule,
+    Rewrote,
+    Waits,
+    WasDropped,
+)
+from midonet.packets.addresses import parse_ip, parse_mac
 from midonet.packets.frame import key_flow_hash, parse_frame
 from tests.unit.agent.simulation.frames import M1, M2, M3, udp
 from tests.worlds import NOW, World, rule
@@ -99,10 +108,42 @@ def test_filters_run_in_order_and_the_trace_names_them() -> None:
     world = chained_world()
     result = world.simulate("p1", udp(eth_dst=R1), trace=True)
     assert isinstance(result, Forward)
-    matched = [step.device_id for step in result.steps if step.event == "rule_matched"]
+    met = [step.event for step in result.steps if isinstance(step.event, MetRule)]
+    matched = [event.chain_id for event in met if event.is_matching]
     hooks = ("p1-in", "b1-in", "b1-out", "r-in", "r-out", "p2-out")
     assert matched == [world.id(hook) for hook in hooks]
-    assert [step.event for step in result.steps][-1] == "output"
+    asked = [step.event for step in result.steps if isinstance(step.event, BeganFilter)]
+    assert [event.hook for event in asked] == [
+        Hook.PORT_INBOUND,
+        Hook.BRIDGE_INBOUND,
+        Hook.BRIDGE_OUTBOUND,
+        Hook.ROUTER_INBOUND,
+        Hook.ROUTER_OUTBOUND,
+        Hook.PORT_OUTBOUND,
+    ]
+    assert isinstance(result.steps[-1].event, EnteredOutput)
+
+
+def test_the_trace_shows_what_each_device_changed() -> None:
+    world = chained_world()
+    result = world.simulate("p1", udp(eth_dst=R1), trace=True)
+    assert isinstance(result, Forward)
+    changed = {
+        event.field: (event.device_id, event.before, event.after)
+        for step in result.steps
+        if isinstance(event := step.event, Rewrote)
+    }
+    router = world.id("r")
+    assert changed.keys() == {"eth_src", "eth_dst", "ttl"}
+    assert changed["eth_dst"] == (router, parse_mac(R1), parse_mac(M3))
+    assert changed["ttl"] == (router, 0, 1)
+
+
+def test_a_trace_that_waits_says_for_what() -> None:
+    world = chained_world()
+    result = world.simulate("p1", udp("10.0.1.5", "10.0.2.9", eth_dst=R1), trace=True)
+    assert isinstance(result, Await)
+    assert result.steps[-1].event == Waits(address=parse_ip("10.0.2.9"))
 
 
 def test_no_steps_are_collected_unless_asked() -> None:
@@ -115,7 +156,11 @@ def test_trace_ends_with_the_drop() -> None:
     world = chained_world().chain("r-in", rule("drop"))
     result = world.simulate("p1", udp(eth_dst=R1), trace=True)
     assert isinstance(result, Drop)
-    assert (result.steps[-1].event, dict(result.steps[-1].detail)["reason"]) == ("drop", "FILTERED")
+    (rule_id,) = [
+        step.event.rule_id for step in result.steps[-2:] if isinstance(step.event, MetRule)
+    ]
+    rp1 = world.port_id("rp1")
+    assert result.steps[-1].event == WasDropped(DropReason.FILTERED, rp1, rule_id)
 
 
 def test_everything_consulted_is_tagged() -> None:

@@ -1,0 +1,189 @@
+"""What a walk tells people: typed steps in the order in which they happened. Pure.
+
+Steps are built only when they are asked for: callers test `walk.steps` first. A step carries ids
+and values; names and text are for whoever shows it (`midonet.agent.operator.trace_text`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from midonet.agent.flows.drop_reason import DropReason
+from midonet.agent.flows.program import Output
+from midonet.model.chains import RuleAction
+from midonet.model.devices import NextHopKind
+from midonet.model.ids import BridgeId, ChainId, ObjectId, PortId, RouteId, RouterId, RuleId
+from midonet.packets.addresses import IpAddress, IpPrefix
+from midonet.packets.flowkey import FlowKey
+
+
+class Hook(Enum):
+    """Where a filter is applied."""
+
+    PORT_INBOUND = "inbound filter of port"
+    PORT_OUTBOUND = "outbound filter of port"
+    BRIDGE_INBOUND = "inbound filter of bridge"
+    BRIDGE_OUTBOUND = "outbound filter of bridge"
+    ROUTER_INBOUND = "inbound filter of router"
+    ROUTER_OUTBOUND = "outbound filter of router"
+
+
+@dataclass(frozen=True, slots=True)
+class EnteredPort:
+    """The packet enters `device_id` by a port."""
+
+    port_id: PortId
+    device_id: ObjectId | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeftPort:
+    """The packet leaves its device by a port."""
+
+    port_id: PortId
+
+
+@dataclass(frozen=True, slots=True)
+class BeganFilter:
+    """A chain is asked at a hook of a port, bridge or router."""
+
+    hook: Hook
+    owner_id: ObjectId
+    chain_id: ChainId
+
+
+@dataclass(frozen=True, slots=True)
+class MetRule:
+    """A rule was tested. position: in its chain, from 1."""
+
+    chain_id: ChainId
+    rule_id: RuleId
+    position: int
+    action: RuleAction
+    is_matching: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LookedUpMac:
+    """A bridge looked for a MAC in its table. port_id: None when it does not know it."""
+
+    bridge_id: BridgeId
+    vlan: int
+    mac: int
+    port_id: PortId | None
+
+
+@dataclass(frozen=True, slots=True)
+class LookedUpNeighbour:
+    """The MAC of an address was looked for in the table of a bridge or router; None: not there."""
+
+    device_id: ObjectId
+    address: IpAddress
+    mac: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChoseRoute:
+    """A router chose a route. candidates: how many equal ones there were."""
+
+    router_id: RouterId
+    route_id: RouteId
+    destination: IpPrefix
+    kind: NextHopKind
+    gateway: IpAddress | None
+    next_hop_port_id: PortId | None
+    candidates: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flooded:
+    """A bridge sends copies by these ports; the steps of each copy follow in this order."""
+
+    bridge_id: BridgeId
+    port_ids: tuple[PortId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrote:
+    """A device changed a field of the flow key, or `ttl` (then: by how much, before and after)."""
+
+    device_id: ObjectId
+    field: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A device made an answer, which leaves by a port."""
+
+    port_id: PortId
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class WasTooLong:
+    """The packet is longer than what a tunnel takes. Sizes in bytes of the IP packet."""
+
+    length: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class EnteredOutput:
+    """The packet leaves the virtual network by a bound port."""
+
+    port_id: PortId
+    output: Output
+
+
+@dataclass(frozen=True, slots=True)
+class WasDropped:
+    """The packet ends. place_id: the port where it was last. object_id: what made it end."""
+
+    reason: DropReason
+    place_id: PortId
+    object_id: ObjectId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Something is not known yet: objects to load, or the MAC of an address."""
+
+    object_ids: tuple[ObjectId, ...] = ()
+    address: IpAddress | None = None
+
+
+TraceEvent = (
+    EnteredPort
+    | LeftPort
+    | BeganFilter
+    | MetRule
+    | LookedUpMac
+    | LookedUpNeighbour
+    | ChoseRoute
+    | Flooded
+    | Rewrote
+    | Answered
+    | WasTooLong
+    | EnteredOutput
+    | WasDropped
+    | Waits
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TraceStep:
+    """One step. depth: devices that this copy of the packet has entered so far."""
+
+    depth: int
+    event: TraceEvent
+
+
+def rewrites(device_id: ObjectId, before: Sequence[int], after: Sequence[int]) -> Iterator[Rewrote]:
+    """Yield the fields that differ. before, after: a flow key's values, then the TTL decrement."""
+    for name, old, new in zip((*FlowKey._fields, "ttl"), before, after, strict=True):
+        if old != new:
+            yield Rewrote(device_id, name, old, new)
