@@ -8,7 +8,7 @@ from midonet.agent.host import settings as agent_settings
 from midonet.agent.host.settings import AgentSettings
 from midonet.cluster import settings as cluster_settings
 from midonet.cluster.settings import ClusterSettings
-from midonet.runtime.config import SHARED_PREFIX
+from midonet.runtime.config import SHARED_PREFIX, option_type
 from scripts.reference_pages.commands import option_strings
 from scripts.reference_pages.effects import effects
 from scripts.reference_pages.tables import code, table
@@ -29,6 +29,8 @@ def cluster_options() -> str:
 
 def unit_of(name: str) -> str:
     """Return the unit that the end of an option's name says, or nothing."""
+    if name.startswith("max_"):
+        return ""
     return next((unit for end, unit in _UNITS.items() if name.endswith(end)), "")
 
 
@@ -53,7 +55,7 @@ def _options(kind: type[msgspec.Struct], prefix: str, command: str) -> str:
 
 
 def _type(field: msgspec.structs.FieldInfo) -> str:
-    described = msgspec.inspect.type_info(field.type)
+    described = option_type(field)
     if isinstance(described, msgspec.inspect.EnumType):
         return ", ".join(code(str(member.value)) for member in described.cls)
     if isinstance(described, msgspec.inspect.LiteralType):
@@ -64,7 +66,7 @@ def _type(field: msgspec.structs.FieldInfo) -> str:
     name = words[type(described).__name__]
     low, high = getattr(described, "ge", None), getattr(described, "le", None)
     if low is not None and high is not None:
-        name += f" {low} to {high}"
+        name += f" {low:g} to {high:g}" if isinstance(low, float) else f" {low} to {high}"
     unit = unit_of(field.name)
     return f"{name}, {unit}" if unit else name
 

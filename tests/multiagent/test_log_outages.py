@@ -138,7 +138,10 @@ def test_service_manager_that_does_not_listen_holds_nobody_up(
 
 @pytest.mark.parametrize(
     ("arguments", "ends"),
-    [(("config", "show"), "No space left"), (("config", "show", "--json"), "No space left")],
+    [
+        (("config", "show", "--nsdb", "memory:"), "No space left"),
+        (("config", "show", "--nsdb", "memory:", "--json"), "No space left"),
+    ],
 )
 def test_output_that_cannot_be_written_is_one_line(arguments: tuple[str, ...], ends: str) -> None:
     with Path("/dev/full").open("wb") as full:
@@ -153,7 +156,17 @@ def test_output_that_cannot_be_written_is_one_line(arguments: tuple[str, ...], e
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", "| true"])
 def test_commands_bear_streams_that_are_closed(closed: str, tmp_path: Path) -> None:
     done = subprocess.run(
-        ["bash", "-c", f'set -o pipefail; "$@" {closed}', "-", *DAEMON, "config", "show"],
+        [
+            "bash",
+            "-c",
+            f'set -o pipefail; "$@" {closed}',
+            "-",
+            *DAEMON,
+            "config",
+            "show",
+            "--nsdb",
+            "memory:",
+        ],
         capture_output=True,
         check=False,
         timeout=60,

@@ -3,9 +3,9 @@ within the limits of `midonet.api.connection`."""
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
-import re
 import resource
 import socket
 from collections.abc import Callable, Iterator
@@ -18,9 +18,9 @@ import uvicorn
 from litestar.types import ASGIApp
 
 from midonet.api.connection import ApiConnection, ConnectionLimits, new_throttle
-from midonet.errors import UnavailableError, UserError
+from midonet.errors import UnavailableError
+from midonet.runtime.listen_address import listeners, parse_listen
 
-_LISTEN = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<name>[^:\[\]]*)):(?P<port>[0-9]{1,5})")
 _BACKLOG = 1024
 _OTHER_DESCRIPTORS = 256
 _FEWEST_CONNECTIONS = 16
@@ -31,16 +31,16 @@ def bind(listen: str) -> socket.socket:
 
     Raises UserError (not such a text), UnavailableError (the address cannot be had).
     """
-    match = _LISTEN.fullmatch(listen)
-    if match is None or int(match["port"]) > 0xFFFF:
-        raise UserError(f"{listen!r} is not ADDRESS:PORT.", field="listen")
-    family = socket.AF_INET6 if match["v6"] else socket.AF_INET
-    address = match["v6"] or match["name"] or ""
+    wanted = parse_listen(listen)
+    family = socket.AF_INET6 if wanted.is_ipv6 else socket.AF_INET
     try:
-        return socket.create_server((address, int(match["port"])), family=family, backlog=_BACKLOG)
+        return socket.create_server((wanted.host, wanted.port), family=family, backlog=_BACKLOG)
     except OSError as error:
         number = error.errno or 0
         reason = os.strerror(number) if number > 0 else error.strerror
+        if number == errno.EADDRINUSE:
+            holders = ", ".join(listeners(wanted.port)) or "a process that root can see"
+            reason = f"port {wanted.port} is in use by {holders}"
         raise UnavailableError(f"cannot listen on {listen}: {reason}") from None
 
 

@@ -7,7 +7,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from midonet.runtime.logging import LogFormat
+from midonet.nsdb.settings_types import StoreUrl
+from midonet.runtime.listen_address import parse_listen
+from midonet.runtime.logging import LevelName, LogFormat
+from midonet.runtime.settings_types import Names
 
 
 class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,14 +30,14 @@ class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: debug, info, warning or error. log_format: text or json.
     """
 
-    nsdb: str
-    listen: str = "127.0.0.1:8181"
-    allowed_hosts: tuple[str, ...] = ()
-    cors_origins: tuple[str, ...] = ()
+    nsdb: StoreUrl
+    listen: Annotated[str, Meta(max_length=255, extra={"check": parse_listen})] = "127.0.0.1:8181"
+    allowed_hosts: Names = ()
+    cors_origins: Names = ()
     max_connections: Annotated[int, Meta(ge=16, le=65536)] = 512
-    collect_interval_s: float = 60.0
+    collect_interval_s: Annotated[float, Meta(ge=1.0, le=86_400.0)] = 60.0
     mac_ageing_s: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
-    log_level: str = "info"
+    log_level: LevelName = "info"
     log_format: LogFormat = LogFormat.TEXT
 
 

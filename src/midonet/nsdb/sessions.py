@@ -18,6 +18,9 @@ from midonet.nsdb.transaction import BootTime, SessionRecord, Tables, Transactio
 MIN_TIMEOUT_S = 0.05
 """Shortest session timeout that is accepted."""
 
+MAX_TIMEOUT_S = 86_400.0
+"""Longest session timeout that is accepted."""
+
 
 LONGEST_GRACE_S = 10.0
 """Most time that a session gets after an interruption of the store; a third of its timeout, when
@@ -42,8 +45,10 @@ def open_session(
 
     Raises ConflictError when a live session has another secret, UserError for a bad timeout.
     """
-    if not wanted.timeout_s >= MIN_TIMEOUT_S:
-        raise UserError(f"A session timeout is at least {MIN_TIMEOUT_S} s.", field="timeout_s")
+    if not MIN_TIMEOUT_S <= wanted.timeout_s <= MAX_TIMEOUT_S:
+        raise UserError(
+            f"A session timeout is from {MIN_TIMEOUT_S} to {MAX_TIMEOUT_S:g} s.", field="timeout_s"
+        )
     owner = wanted.owner
     present = tables.session(owner)
     secret = secrets.token_hex(16)

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Mapping, MutableMapping
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import structlog
 
@@ -29,6 +29,8 @@ class LogFormat(StrEnum):
     TEXT = "text"
     JSON = "json"
 
+
+LevelName = Literal["debug", "info", "warning", "error"]
 
 LEVELS = {
     "debug": logging.DEBUG,

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import pytest
+from msgspec import Meta
 
 from midonet.errors import UserError
 from midonet.runtime.config import describe, load
@@ -11,7 +13,7 @@ from midonet.runtime.config import describe, load
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     nsdb: str
-    retries: int = 3
+    retries: Annotated[int, Meta(ge=0, le=9)] = 3
     verbose: bool = False
     peers: tuple[str, ...] = ()
 
@@ -53,7 +55,8 @@ def test_text_becomes_the_type_of_the_option() -> None:
     [
         ('nsdb = "a"\nnope = 1\n', "unknown key 'nope'"),
         ("nsdb = \n", "not valid TOML"),
-        ('nsdb = "a"\nretries = "many"\n', "retries"),
+        ('nsdb = "a"\nretries = "many"\n', "retries: 'many' is not a whole number from 0 to 9"),
+        ('nsdb = "a"\nretrys = 1\n', "did you mean retries"),
     ],
 )
 def test_bad_file_is_refused_with_its_name(tmp_path: Path, content: str, message: str) -> None:
@@ -69,5 +72,7 @@ def test_missing_file_unknown_variable_and_missing_setting_are_errors(tmp_path: 
         read(tmp_path / "absent.toml")
     with pytest.raises(UserError, match="MIDONET_T_NOPE"):
         read(environment={"MIDONET_T_NOPE": "1"})
+    with pytest.raises(UserError, match="did you mean MIDONET_T_RETRIES"):
+        read(environment={"MIDONET_T_RETRYS": "1"})
     with pytest.raises(UserError, match="missing setting: nsdb"):
         read()

@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from midonet.runtime.logging import LogFormat
+from midonet.nsdb.settings_types import StoreUrl
+from midonet.runtime.logging import LevelName, LogFormat
+from midonet.runtime.settings_types import PathText, UdpPort, check_printable
 
 
 class DatapathKind(StrEnum):
@@ -42,19 +44,19 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: debug, info, warning or error. log_format: text or json.
     """
 
-    nsdb: str
-    host_name: str = ""
-    state_dir: str = "/var/lib/midonet"
-    run_dir: str = ""
+    nsdb: StoreUrl
+    host_name: Annotated[str, Meta(max_length=255, extra={"check": check_printable})] = ""
+    state_dir: Annotated[PathText, Meta(min_length=1)] = "/var/lib/midonet"
+    run_dir: PathText = ""
     datapath: DatapathKind = DatapathKind.EBPF
     attach_mode: AttachModeName = "auto"
     max_programs: Annotated[int, Meta(ge=16, le=1 << 22)] = 65536
-    datapath_object: str = ""
-    vxlan_port: int = 6677
-    underlay_port: int = 16677
+    datapath_object: PathText = ""
+    vxlan_port: UdpPort = 6677
+    underlay_port: UdpPort = 16677
     max_macs_per_port: Annotated[int, Meta(ge=1, le=65_536)] = 1024
-    session_timeout_s: float = 30.0
-    log_level: str = "info"
+    session_timeout_s: Annotated[float, Meta(ge=1.0, le=3600.0)] = 30.0
+    log_level: LevelName = "info"
     log_format: LogFormat = LogFormat.TEXT
 
 
