@@ -11,6 +11,7 @@
  * What enters at a port never reaches the host's own stack.
  */
 #include "lib/classify.h"
+#include "lib/offload.h"
 #include "lib/output.h"
 #include "lib/parse.h"
 #include "lib/underlay.h"
@@ -94,6 +95,9 @@ int midonet_port(struct __sk_buff *skb)
 		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_UNKNOWN_INGRESS_PORT);
 	if (parse_packet(skb, &state->packet))
 		return drop(slot, MIDONET_DROP_MALFORMED);
+	if (!offload_agrees(skb, &state->packet))
+		return drop(slot, MIDONET_DROP_OFFLOAD_MISMATCH);
+	note_sender(&state->packet);
 	return forward(skb, state, 0);
 }
 

@@ -437,7 +437,9 @@ class World:
                     if isinstance(output, LocalOutput)
                     else output.tunnel_key
                 )
-                delivered.append(Delivery(place, apply_rewrite(frame, output.rewrite)))
+                # As its receiver reads it, without what is taken away (priority tags).
+                entered = parse_frame(frame).frame
+                delivered.append(Delivery(place, apply_rewrite(entered, output.rewrite)))
         for generated in result.generated:
             again = simulate_generated(
                 self.view(), self._soft, parse_frame(generated.frame), generated.egress, NOW

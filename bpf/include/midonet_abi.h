@@ -54,10 +54,12 @@ enum midonet_drop_reason {
 	MIDONET_DROP_FILTERED = 10,
 	MIDONET_DROP_REJECTED = 11,
 	MIDONET_DROP_CHAIN_LIMIT = 12,
+	MIDONET_DROP_OFFLOAD_MISMATCH = 13,
 	MIDONET_DROP_SOURCE_MAC_MULTICAST = 20,
 	MIDONET_DROP_HAIRPIN = 21,
 	MIDONET_DROP_VLAN_MISMATCH = 22,
 	MIDONET_DROP_NO_FLOOD_TARGET = 23,
+	MIDONET_DROP_LINK_LOCAL_FRAME = 24,
 	MIDONET_DROP_NOT_FOR_ROUTER = 30,
 	MIDONET_DROP_UNSUPPORTED_ETHERTYPE = 31,
 	MIDONET_DROP_NO_ROUTE = 32,
@@ -68,6 +70,7 @@ enum midonet_drop_reason {
 	MIDONET_DROP_NO_PORT_ADDRESS = 37,
 	MIDONET_DROP_MTU_EXCEEDED = 38,
 	MIDONET_DROP_SOURCE_ADDRESS_INVALID = 39,
+	MIDONET_DROP_DESTINATION_ADDRESS_INVALID = 40,
 	MIDONET_DROP_NO_LOCATION = 50,
 	MIDONET_DROP_NO_TUNNEL = 51,
 	MIDONET_DROP_UNKNOWN_TUNNEL_KEY = 52,
@@ -295,7 +298,8 @@ enum midonet_port_flag {
 	MIDONET_PORT_IN_USE = 1 << 4,        /* the slot belongs to port_id */
 };
 
-/* Port slot: value of the ports map, index 1.. (0 is the overlay). Written by the agent. */
+/* Port slot: value of the ports map, index 1.. (0 is the overlay). Written by the agent, which
+ * may undo a `mac` of the same moment: that is a hint. */
 struct midonet_port {
 	__u8 port_id[16];   /* UUID, as bytes in printed order */
 	__u32 flags;        /* enum midonet_port_flag */
@@ -305,6 +309,8 @@ struct midonet_port {
 	__u64 upcall_interval_ns; /* one over the upcall rate */
 	__u64 upcall_burst_ns;    /* burst times the interval */
 	__u8 interface_name[16];  /* zero-terminated */
+	__u8 mac[6];        /* of the last frame that entered here; written by the program */
+	__u16 reserved1;
 };
 
 /* State of a port that the kernel writes: theoretical arrival time of the upcall bucket (GCRA). */

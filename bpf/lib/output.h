@@ -57,11 +57,29 @@ struct way_out {
 	__u32 is_last;
 };
 
-static __always_inline int may_skip_queue(struct __sk_buff *skb)
+static __always_inline int is_same_mac(const __u8 *left, const __u8 *right)
+{
+	const __u16 *a = (const void *)left, *b = (const void *)right;
+
+	return !((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]));
+}
+
+/* Keep whose frames come from a port. */
+static __always_inline void note_sender(const struct packet *packet)
+{
+	__u32 slot = packet->key.port;
+	struct midonet_port *port = bpf_map_lookup_elem(&ports, &slot);
+
+	if (port && !is_same_mac(port->mac, packet->key.eth_src))
+		__builtin_memcpy(port->mac, packet->key.eth_src, 6);
+}
+
+static __always_inline int may_skip_queue(struct __sk_buff *skb, const struct midonet_port *port)
 {
 	struct ethernet_header *ethernet = (void *)(long)skb->data;
 
 	return (void *)(ethernet + 1) <= (void *)(long)skb->data_end &&
+	       is_same_mac(ethernet->destination, port->mac) &&
 	       !(ethernet->destination[0] & 1) && ethernet->type == skb->protocol;
 }
 
@@ -74,9 +92,11 @@ static __always_inline int is_output_known(const struct midonet_output *output)
 }
 
 /*
- * Deliver to a port. Into a container whose veth end is elsewhere the packet skips a queue, which
- * is right only for unicast of the protocol the kernel believes it to be: that path does not look
- * at the Ethernet header again.
+ * Deliver to a port. Into a container whose veth end is elsewhere the packet skips a queue. That
+ * path does not look at the Ethernet header again: what takes it has the protocol the kernel
+ * believes it to be, and is taken for the container's own. So it is only for the address that the
+ * container sends from; of a flood, or of what was for somebody behind it before, it would forward
+ * to others what was not sent to it.
  */
 static __always_inline int output_local(struct __sk_buff *skb, __u32 target, __u32 incarnation,
 					const struct way_out *way)
@@ -100,7 +120,7 @@ static __always_inline int output_local(struct __sk_buff *skb, __u32 target, __u
 			return drop(way->slot, MIDONET_DROP_INTERFACE_GONE);
 		return TC_ACT_OK;
 	}
-	if ((port->flags & MIDONET_PORT_REDIRECT_PEER) && may_skip_queue(skb)) {
+	if ((port->flags & MIDONET_PORT_REDIRECT_PEER) && may_skip_queue(skb, port)) {
 		if (skb->pkt_type != TYPE_HOST)
 			bpf_skb_change_type(skb, TYPE_HOST);
 		return bpf_redirect_peer(ifindex, 0);

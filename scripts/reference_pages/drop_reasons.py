@@ -28,6 +28,9 @@ ADVICE: dict[DropReason, str] = {
     " read; all of it is dropped until then. Look in the agent's log, then set the filter anew.",
     DropReason.MISSING_GROUP: "A rule names a port group or address group that does not exist:"
     " correct the rule.",
+    DropReason.OFFLOAD_MISMATCH: "A virtual machine or a raw socket asks the kernel to write a"
+    " checksum, or to cut segments, where its headers have none: an attack, or a broken driver."
+    " Switch the sender's transmit offloads off to tell.",
     DropReason.FILTERED: "A rule of a filter on the way matched; `midonet flows` shows which"
     " fields were looked at. Change the chain if the packet should pass.",
     DropReason.REJECTED: "As FILTERED, or a `Reject` route; the sender was told by ICMP or a TCP"
@@ -39,6 +42,8 @@ ADVICE: dict[DropReason, str] = {
     DropReason.VLAN_MISMATCH: "Compare `vlanId` of the bridge's ports with the tags in use; a"
     " second tag is not supported.",
     DropReason.NO_FLOOD_TARGET: "The bridge has no other port that is bound or linked.",
+    DropReason.LINK_LOCAL_FRAME: "Normal: spanning tree, pause, LACP, 802.1X and LLDP end at the"
+    " first bridge, and a virtual bridge takes part in none of them.",
     DropReason.NOT_FOR_ROUTER: "Normal for broadcast and multicast at a router port. Else the"
     " sender has a wrong MAC for its gateway, or asks for an address outside the port's subnet.",
     DropReason.UNSUPPORTED_ETHERTYPE: "Routers carry IPv4 and IPv6 without VLAN tag; for anything"
@@ -56,6 +61,8 @@ ADVICE: dict[DropReason, str] = {
     DropReason.MTU_EXCEEDED: "The sender was told (ICMP). If it does not react, ICMP is filtered"
     " on the way: lower its MTU to what the overlay takes, or raise that of the underlay.",
     DropReason.SOURCE_ADDRESS_INVALID: "The sender is misconfigured or forges packets.",
+    DropReason.DESTINATION_ADDRESS_INVALID: "The sender is misconfigured: 0/8, 127/8, 169.254/16,"
+    " 240/4, ::, ::1, ::ffff:0:0/96 and the broadcast address of a subnet are not routed.",
     DropReason.NO_LOCATION: "The agent of the host to which the port is bound does not run, or the"
     " interface does not exist there: `midonet state` at that host.",
     DropReason.NO_TUNNEL: "Put both hosts into one tunnel zone, with addresses of one IP version.",

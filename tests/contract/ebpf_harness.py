@@ -51,6 +51,12 @@ class Tap:
         self._in.bind((interface, 3))
         self.frames: list[bytes] = []
 
+    @property
+    def mac(self) -> str:
+        """The address of the interface."""
+        address: bytes = self._out.getsockname()[4]
+        return address.hex(":")
+
     def close(self) -> None:
         self._out.close()
         self._in.close()
@@ -59,6 +65,10 @@ class Tap:
         offload = NO_OFFLOAD
         if gso_size:
             offload, frame = prepare_super_packet(frame, gso_size)
+        self.send_raw(offload, frame)
+
+    def send_raw(self, offload: bytes, frame: bytes) -> None:
+        """Send a frame with a virtio_net_hdr, whatever that says."""
         self._out.sendmsg([offload, frame])
 
     def read(self) -> list[bytes]:
@@ -163,6 +173,9 @@ class EbpfHarness:
 
     def send(self, port_id: PortId, frame: bytes, *, gso_size: int = 0) -> None:
         self._taps[port_id].send(frame, gso_size)
+
+    def tap(self, port_id: PortId) -> Tap:
+        return self._taps[port_id]
 
     def delivered(self, port_id: PortId) -> list[bytes]:
         return self._taps[port_id].read()

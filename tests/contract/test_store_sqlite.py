@@ -23,6 +23,7 @@ from midonet.errors import (
     MidoNetError,
     SchemaTooNewError,
     UnavailableError,
+    UserError,
 )
 from midonet.model.devices import Bridge
 from midonet.model.ids import BridgeId
@@ -442,6 +443,58 @@ class TestFiles:
             await store.transact([Create(bridge("x" * 1000)) for _ in range(200)])
         path.write_bytes(path.read_bytes()[:20_000])
         await _assert_refused(path, DecodeError)
+
+    async def test_files_are_private_whatever_the_umask(self, path: Path) -> None:
+        before = os.umask(0)
+        try:
+            async with opened(path) as store, opened(path) as other:
+                await store.transact([Create(bridge())])
+                assert len(await other.list_all(Bridge)) == 1
+                found = {one.name: one.stat().st_mode & 0o777 for one in path.parent.iterdir()}
+        finally:
+            os.umask(before)
+        assert found == dict.fromkeys(
+            ("nsdb.db", "nsdb.db-wal", "nsdb.db-shm", "nsdb.db-notify"), 0o600
+        )
+
+    @pytest.mark.parametrize(("before", "after"), [(0o644, 0o600), (0o666, 0o660), (0o660, 0o660)])
+    async def test_permissions_of_others_are_taken_away(
+        self, path: Path, before: int, after: int
+    ) -> None:
+        async with opened(path):
+            pass
+        for one in path.parent.iterdir():
+            one.chmod(before)
+        async with opened(path) as store:
+            await store.transact([Create(bridge())])
+            assert {one.stat().st_mode & 0o777 for one in path.parent.iterdir()} == {after}
+
+    @pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-notify"])
+    async def test_links_are_not_followed(self, path: Path, tmp_path: Path, suffix: str) -> None:
+        victim = tmp_path / "victim"
+        victim.write_text("kept")
+        path.with_name(path.name + suffix).symlink_to(victim)
+        with pytest.raises(UserError, match="symbolic link"):
+            await SqliteStore(path).open()
+        assert victim.read_text() == "kept"
+
+    async def test_directory_that_everybody_may_write_to_is_refused(self, path: Path) -> None:
+        path.parent.chmod(0o777)
+        with pytest.raises(UserError, match="everybody"):
+            await SqliteStore(path).open()
+        path.parent.chmod(0o1777)
+        async with opened(path):
+            pass
+        path.parent.chmod(0o700)
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files away")
+    @pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-notify"])
+    async def test_files_of_a_stranger_are_refused(self, path: Path, suffix: str) -> None:
+        planted = path.with_name(path.name + suffix)
+        planted.touch()
+        os.chown(planted, 65534, -1)
+        with pytest.raises(UserError, match="belongs to user 65534"):
+            await SqliteStore(path).open()
 
     async def test_an_empty_file_becomes_a_store(self, path: Path) -> None:
         path.touch()

@@ -93,3 +93,12 @@ def test_shown_units_are_valid(tmp_path: Path) -> None:
         )
         found = [line for line in done.stderr.splitlines() if f"midonet-{name}" in line]
         assert not found
+
+
+def test_units_keep_state_to_themselves() -> None:
+    units = blocks(HOWTO / "run-the-agent-under-systemd.md", "ini")
+    assert len(units) >= 3
+    for unit in units:
+        assert "\nStateDirectory=" in unit
+        assert "\nStateDirectoryMode=0700\n" in unit
+        assert "\nUMask=0077\n" in unit

@@ -86,6 +86,23 @@ def filtered_tenants(random: Random) -> World:
     return world
 
 
+def looped_bridges(random: Random) -> World:
+    """Return rings of bridges, with two links between each two, beside a bridge that is alone."""
+    world = World("h1")
+    for tenant in TENANTS:
+        bridges = [f"{tenant}-b{index}" for index in range(3)]
+        for bridge in bridges:
+            world.bridge(bridge)
+            world.port(f"{bridge}-p", on=bridge, host=random.choice(("h1", "h1", "h2")))
+        world.port(f"{tenant}-near", on=bridges[0], host="h1")
+        for index, bridge in enumerate(bridges):
+            for number in range(random.choice((1, 2))):
+                ends = f"{bridge}-out{number}", f"{bridge}-in{number}"
+                world.port(ends[0], on=bridge)
+                world.port(ends[1], on=bridges[(index + 1) % 3]).link(*ends)
+    return world
+
+
 def looped_routers(_random: Random) -> World:
     """Return routers whose default routes go round in a ring, and a bridge at each."""
     world = World("h1")
@@ -116,6 +133,7 @@ WORLDS: dict[str, WorldMaker] = {
     "random": random_network,
     "tenants": two_tenants,
     "filters": filtered_tenants,
+    "bridges": looped_bridges,
     "routers": looped_routers,
 }
 """Topologies by name. Ports bound at `h1` are where frames enter."""

@@ -203,7 +203,7 @@ def test_daemon_ends_while_the_store_is_full(
     disk.mkdir()
     arguments = {
         "cluster": ("--listen", f"127.0.0.1:{processes.api_port}"),
-        "agent": ("--datapath", "memory", "--state-dir", f"{tmp_path}/alpha",
+        "agent": ("--datapath", "memory", "--state-dir", f"{disk}/alpha",
                   "--underlay-port", str(processes.underlay_port)),
     }  # fmt: skip
     script = f'mount -t tmpfs -o size=4m small {disk} && exec "$@"'

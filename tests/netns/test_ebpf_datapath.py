@@ -399,6 +399,75 @@ async def test_the_far_end_of_a_port_may_change_its_namespace(harness: EbpfHarne
         await eventually(arrives)
 
 
+class Router:
+    """Makes the far end of a port forward what it takes for its own, and watches where to."""
+
+    def __init__(self, harness: EbpfHarness, port_id: PortId) -> None:
+        name = harness.interface_name(port_id).replace("p", "w", 1)
+        self._outside = harness.outside
+        self._outside.sysctl("net.ipv4.ip_forward", 1)
+        self._outside.ip(
+            "link add x0 type veth peer name x1",
+            "link set x0 up",
+            "link set x1 up arp off",
+            "address add 203.0.113.1/24 dev x0",
+            "neighbour add 203.0.113.9 lladdr 02:00:00:00:00:99 dev x0 nud permanent",
+            "address add 10.0.0.254/24 dev " + name,
+        )
+        with entered(self._outside):
+            self._tap = Tap("x1")
+        self.mac = harness.tap(port_id).mac
+
+    def forwarded(self) -> list[int]:
+        """Return the destination ports of what it forwarded, in order."""
+        return [
+            parse_frame(frame).key.l4_dst
+            for frame in self._tap.read()
+            if frame[30:34] == bytes((203, 0, 113, 9))
+        ]
+
+    def close(self) -> None:
+        self._tap.close()
+
+
+@pytest.mark.parametrize("has_spoken", [False, True], ids=["silent", "has spoken"])
+async def test_a_container_does_not_forward_what_is_not_for_it(
+    harness: EbpfHarness, *, has_spoken: bool
+) -> None:
+    """It gets floods, as on any segment; only what bears its address is its own."""
+    harness.add_port(THIRD)
+    with closing(Router(harness, OUT)) as router:
+
+        def frame(mac: str, number: int) -> bytes:
+            link = Ether(src="02:00:00:00:00:0a", dst=mac)
+            return bytes(link / IP(src="10.0.0.1", dst="203.0.113.9") / UDP(dport=number))
+
+        def passing(number: int, mac: str, *outputs: Output) -> bytes:
+            made = frame(mac, number)
+            key = parse_frame(made, hash_seed=HASH_SEED).key
+            program = FlowProgram(IN, key, EXACT_MASK, outputs, lifetime_s=30.0)
+            entry = InstalledProgram(number, 0, EXACT_MASK, masked(key, EXACT_MASK), program)
+            harness.datapath.install([entry])
+            return made
+
+        alone, flood = (LocalOutput(OUT),), (LocalOutput(THIRD), LocalOutput(OUT))
+        if has_spoken:
+            spoken = bytes(Ether(src=router.mac, dst="ff:ff:ff:ff:ff:ff", type=0x88B5) / Raw(b"x"))
+            harness.send(OUT, spoken)
+            await harness.datapath.upcalls()
+        frames = [
+            passing(1, "02:00:00:00:77:77", *alone),
+            passing(2, "02:00:00:00:77:77", *flood),
+            passing(3, router.mac, *alone),
+            passing(4, router.mac, *flood),
+        ]
+        for each in frames:
+            harness.send(IN, each)
+        await eventually(lambda: 4 in router.forwarded())
+        assert router.forwarded() == [3, 4]
+        assert harness.delivered(OUT) == frames, "it got them all"
+
+
 async def test_uninstalling_leaves_nothing(harness: EbpfHarness) -> None:
     names = [harness.interface_name(port) for port in (IN, OUT)]
     indices = [socket.if_nametoindex(name) for name in [*names, "u0"]]

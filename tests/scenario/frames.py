@@ -71,6 +71,8 @@ def _envelope(
     ttl: int = 64,
     tos: int = 0,
     df: bool = False,
+    identification: int = 0,
+    flow_label: int = 0,
 ) -> Envelope:
     return Envelope(
         parse_mac(macs[0]),
@@ -81,6 +83,8 @@ def _envelope(
         ttl,
         tos,
         df,
+        identification,
+        flow_label,
     )
 
 
@@ -151,13 +155,22 @@ ERRORS = {
 def error(
     name: str, route: tuple[str, str], macs: tuple[str, str], about: bytes, *, mtu: int = 0
 ) -> bytes:
-    """Return an error that quotes the packet in the frame `about`, as much as may be."""
+    """Return an error that quotes the packet in the frame `about`, as much as may be.
+
+    It has DF, identification, flow label and DSCP of that packet, but for IPv4's own TOS.
+    """
     is_v6 = ":" in route[0]
     kind, code = ERRORS[name][is_v6]
     start = 18 if about[12:14] == b"\x81\x00" else 14
     quote = about[start : start + (1280 - 48 if is_v6 else 576 - 28)]
-    tos = 0 if is_v6 else 0xC0
-    return icmp(route, macs, kind, code, rest=mtu, payload=quote, tos=tos)
+    link: dict[str, Any] = {"vlan": int.from_bytes(about[14:16], "big")} if start == 18 else {}
+    if is_v6:
+        word = int.from_bytes(quote[:4], "big")
+        link |= {"tos": word >> 20 & 0xFC, "flow_label": word & 0xF_FFFF}
+    else:
+        word = int.from_bytes(quote[4:8], "big")
+        link |= {"tos": 0xC0, "df": bool(word & 0x4000), "identification": word >> 16}
+    return icmp(route, macs, kind, code, rest=mtu, payload=quote, **link)
 
 
 def fragment(
@@ -208,6 +221,22 @@ def raw(
 def retagged(frame: bytes, vlan: int) -> bytes:
     """Return an untagged frame with a tag."""
     return frame[:12] + b"\x81\x00" + vlan.to_bytes(2, "big") + frame[12:]
+
+
+def aged(frame: bytes, hops: int, family: Family) -> bytes:
+    """Return an untagged frame as it is after some hops."""
+    if not hops:
+        return frame
+    if family is V6:
+        return frame[:21] + bytes((frame[21] - hops,)) + frame[22:]
+    header = bytearray(frame[14:34])
+    header[8] -= hops
+    header[10:12] = b"\0\0"
+    total = sum(int.from_bytes(header[i : i + 2], "big") for i in range(0, 20, 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    header[10:12] = (0xFFFF ^ total).to_bytes(2, "big")
+    return frame[:14] + bytes(header) + frame[34:]
 
 
 def address(text: str) -> IpAddress:

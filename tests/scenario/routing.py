@@ -20,6 +20,7 @@ from tests.scenario.frames import (
     B,
     C,
     Family,
+    aged,
     echo,
     error,
     fragment,
@@ -54,25 +55,10 @@ def _hops(family: Family, length: int) -> list[Step]:
         who = family.host(1, 1) if hop == 1 else family.host(20 + hop - 1, 2)
         told = error("time exceeded", (who, route[0]), (R1, A), seen)
         # The answer itself is routed back, one hop less at each router it passes.
-        told = _aged(told, hop - 1, family)
+        told = aged(told, hop - 1, family)
         steps.append(dropped("in", probe, DropReason.TTL_EXCEEDED, at("in", told)))
     arrived = udp(route, OUT, ttl=1)
     return [*steps, sent("in", udp(route, IN, ttl=length + 1), at("out", arrived))]
-
-
-def _aged(frame: bytes, hops: int, family: Family) -> bytes:
-    if not hops:
-        return frame
-    if family is V6:
-        return frame[:21] + bytes((frame[21] - hops,)) + frame[22:]
-    header = bytearray(frame[14:34])
-    header[8] -= hops
-    header[10:12] = b"\0\0"
-    total = sum(int.from_bytes(header[i : i + 2], "big") for i in range(0, 20, 2))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    header[10:12] = (0xFFFF ^ total).to_bytes(2, "big")
-    return frame[:14] + bytes(header) + frame[34:]
 
 
 def of_family(family: Family) -> list[Scenario]:
@@ -294,7 +280,7 @@ def of_family(family: Family) -> list[Scenario]:
             dropped("in", udp(away, IN), DropReason.LOOP_LIMIT),
             dropped(
                 "in", udp(away, IN, ttl=4), DropReason.TTL_EXCEEDED,
-                at("in", _aged(error("time exceeded", (family.host(21, 2), one), (R1, A),
+                at("in", aged(error("time exceeded", (family.host(21, 2), one), (R1, A),
                                      udp(away, (A, R1), ttl=1)), 1, family)),
             ),
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from midonet.agent.flows.drop_reason import DropReason
-from tests.scenario import bridging, filtering, resolution, routing
+from tests.scenario import answering, bridging, filtering, resolution, routing, scopes
 from tests.scenario.running import BuiltLane, Scenario, run
 from tests.scenario.stored import stored
 
@@ -14,6 +14,8 @@ SCENARIOS: list[Scenario] = [
     *routing.SCENARIOS,
     *resolution.SCENARIOS,
     *filtering.SCENARIOS,
+    *scopes.SCENARIOS,
+    *answering.SCENARIOS,
 ]
 
 
@@ -35,6 +37,7 @@ async def test_scenario_as_stored(scenario: Scenario) -> None:
 
 
 DATAPATH_ONLY = {
+    DropReason.OFFLOAD_MISMATCH: "offload metadata are the datapath's",
     DropReason.UNKNOWN_TUNNEL_KEY: "overlay packets are delivered without simulation",
     DropReason.UNKNOWN_PEER: "overlay packets are delivered without simulation",
     DropReason.OVERLAY_MALFORMED: "overlay packets are delivered without simulation",

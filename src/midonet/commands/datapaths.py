@@ -27,7 +27,6 @@ async def datapath_of(
         yield MemoryDatapath(underlay, hash_seed=hash_seed), None
         return
     from midonet.agent.datapath.ebpf import AttachMode, EbpfDatapath
-    from midonet.agent.datapath.ebpf.loader import OBJECT_PATH
     from midonet.agent.underlay.clsact import Clsact
     from midonet.agent.underlay.interfaces import KernelInterfaces
 
@@ -39,7 +38,7 @@ async def datapath_of(
             attach_mode=AttachMode(settings.attach_mode),
             filters=filters,
             max_programs=settings.max_programs,
-            object_path=Path(settings.datapath_object or OBJECT_PATH),
+            object_path=Path(settings.datapath_object) if settings.datapath_object else None,
         )
         yield datapath, KernelInterfaces()
     finally:

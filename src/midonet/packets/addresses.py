@@ -30,6 +30,7 @@ class IpVersion(IntEnum):
 
 MAC_BROADCAST = 0xFFFF_FFFF_FFFF
 MAC_MAX = MAC_BROADCAST
+_RESERVED_GROUPS = 0x0180_C200_0000 >> 4
 
 
 class IpAddress(NamedTuple):
@@ -97,6 +98,12 @@ def format_mac(value: int) -> str:
 def is_multicast_mac(value: int) -> bool:
     """Tell whether the group bit is set (broadcast included), IEEE 802-2014 section 8.2.2."""
     return bool(value >> 40 & 1)
+
+
+def is_reserved_group(mac: int) -> bool:
+    """Tell whether a MAC is one of 01-80-C2-00-00-00 to 0F: spanning tree, pause, link
+    aggregation, 802.1X, LLDP. No bridge relays a frame to them (IEEE 802.1Q-2022 table 8-1)."""
+    return mac >> 4 == _RESERVED_GROUPS
 
 
 def parse_ip(text: str) -> IpAddress:

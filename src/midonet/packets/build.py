@@ -18,13 +18,16 @@ from midonet.packets.protocols import EtherType, IpProtocol
 from midonet.packets.tcp import TcpHeader
 from midonet.packets.udp import UDP_HEADER_SIZE, UdpHeader
 
+_DSCP_BITS = 0xFC
+
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """Link and network header fields of a frame to build.
 
     ip_src, ip_dst: of one version. vlan_tci: 16 bits (PCP and VID), None for no tag.
-    ttl: TTL or hop limit. tos: TOS or traffic class, 8 bits.
+    ttl: TTL or hop limit. tos: TOS or traffic class, 8 bits. flow_label: IPv6 only, 20 bits.
+    dont_fragment, identification: IPv4 only.
     """
 
     eth_src: int
@@ -36,6 +39,7 @@ class Envelope:
     tos: int = 0
     dont_fragment: bool = False
     identification: int = 0
+    flow_label: int = 0
 
     @property
     def is_ipv6(self) -> bool:
@@ -46,20 +50,30 @@ class Envelope:
 
 
 def answering(frame: ParsedFrame, *, ip_src: IpAddress | None = None) -> Envelope:
-    """Return the envelope of an answer to an IP frame: ends swapped, tag kept.
+    """Return the envelope of an answer to an IP frame: ends swapped, the rest as there.
 
+    Kept are the tag with its priority; precedence and type of service (RFC 1812 section 4.3.2.5,
+    RFC 1349 section 5.1), which are the DSCP now; DF and identification, so that the answer
+    tells of the path what the question asked, and is as unique; the flow label. Not ECN: who
+    answers is no ECN-capable transport (RFC 3168 section 5). TTL and hop limit begin anew.
     ip_src: who answers, when it is not the addressee. Raises InternalError when not IP.
     """
     version = frame.ip_version
     if version is None:
         raise InternalError("no IP answer to a frame that is not IP")
     key = frame.key
+    word = int.from_bytes(frame.frame[frame.l3_offset : frame.l3_offset + 8], "big")
+    is_ipv6 = version is IpVersion.V6
     return Envelope(
         eth_src=key.eth_dst,
         eth_dst=key.eth_src,
         ip_src=ip_src or IpAddress(version, key.ip_dst),
         ip_dst=IpAddress(version, key.ip_src),
         vlan_tci=frame_tag(frame),
+        tos=key.ip_tos & _DSCP_BITS,
+        dont_fragment=frame.dont_fragment,
+        identification=0 if is_ipv6 else word >> 16 & 0xFFFF,
+        flow_label=word >> 32 & 0xF_FFFF if is_ipv6 else 0,
     )
 
 
@@ -83,7 +97,13 @@ def ip_frame(envelope: Envelope, protocol: int, payload: bytes) -> bytes:
     if envelope.is_ipv6:
         eth_type = EtherType.IPV6
         header = Ipv6Header(
-            source, destination, protocol, len(payload), envelope.ttl, envelope.tos
+            source,
+            destination,
+            protocol,
+            len(payload),
+            envelope.ttl,
+            envelope.tos,
+            envelope.flow_label,
         ).serialise()
     else:
         eth_type = EtherType.IPV4

@@ -21,6 +21,7 @@ class DropReason(IntEnum):
     MISSING_DEVICE = 7  # a referenced device does not exist
     MISSING_CHAIN = 8  # a filter or a jump names a chain that does not exist
     MISSING_GROUP = 9  # a condition names a group that does not exist
+    OFFLOAD_MISMATCH = 13  # the checksum or segments left to a device are not its headers'
     # Policy.
     FILTERED = 10  # a rule says drop
     REJECTED = 11  # a rule or a REJECT route says reject
@@ -30,6 +31,7 @@ class DropReason(IntEnum):
     HAIRPIN = 21  # the destination is behind the port the frame came in by
     VLAN_MISMATCH = 22  # the tag does not match the VLAN of the egress port
     NO_FLOOD_TARGET = 23  # a flood has no other port to go to
+    LINK_LOCAL_FRAME = 24  # a group address that no bridge relays (01-80-C2-00-00-00 to 0F)
     # Router.
     NOT_FOR_ROUTER = 30  # the destination MAC is not that of the router port
     UNSUPPORTED_ETHERTYPE = 31  # routers take IPv4, IPv6 and ARP, untagged
@@ -40,7 +42,8 @@ class DropReason(IntEnum):
     NEIGHBOUR_UNRESOLVED = 36  # the next hop did not answer ARP or ND
     NO_PORT_ADDRESS = 37  # the egress port has no address of this IP version
     MTU_EXCEEDED = 38  # larger than the path takes and may not be fragmented
-    SOURCE_ADDRESS_INVALID = 39  # multicast, loopback or unspecified source of a routed packet
+    SOURCE_ADDRESS_INVALID = 39  # a source that may not be routed: reserved, multicast, link-local
+    DESTINATION_ADDRESS_INVALID = 40  # reserved, link-local or a broadcast address: not routed
     # Placement and overlay.
     NO_LOCATION = 50  # the egress port is bound to a host that has not reported it
     NO_TUNNEL = 51  # this host and the egress host share no tunnel zone

@@ -210,6 +210,7 @@ class HostKeeper:
                     self.is_live = False
                     return
                 self.is_live = True
+                self._state_directory.save_again()
             except UnavailableError as error:
                 self.is_live = False
                 self._complain("store_away", error)

@@ -6,20 +6,29 @@
     epoch          number of starts so far
     hash_seed      the deployment's key of the flow hash, to start while the store is away
 
-Files are replaced atomically, so that a crash leaves the old or the new content.
+The directory is the agent's alone (mode 0700), its files have mode 0600, and no link in it is
+followed. Files are replaced atomically, so that a crash leaves the old or the new content. Where
+a secret or key cannot be written (a full disk), the agent goes on with what it has in memory and
+tries again: it costs something after the next restart only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
-import tempfile
 from pathlib import Path
-from typing import TextIO
 from uuid import UUID, uuid4
+
+import structlog
 
 from midonet.errors import UserError
 from midonet.model.ids import HostId
+from midonet.runtime.private_files import open_private, open_private_directory
+
+_MAX_FILE_BYTES = 4096
+
+_log = structlog.get_logger("state_directory")
 
 
 class StateDirectory:
@@ -28,26 +37,32 @@ class StateDirectory:
     def __init__(self, path: Path) -> None:
         """Create the directory when needed and lock it.
 
-        Raises UserError when another agent uses it or it cannot be written.
+        Raises UserError when another agent uses it, it cannot be written, or others can.
         """
         self.path = path
-        try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock: TextIO = (path / "lock").open("w", encoding="ascii")
-        except OSError as error:
-            raise UserError(f"cannot use state directory {path}: {error.strerror}") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise UserError(
-                f"another agent is running with state directory {path}; "
-                "give each agent of a machine its own --state-dir"
-            ) from None
+        self._unsaved: dict[str, str] = {}
+        with contextlib.ExitStack() as undo:
+            try:
+                self._directory = open_private_directory(path)
+                undo.callback(os.close, self._directory)
+                self._lock = self._open("lock", os.O_RDWR | os.O_CREAT)
+                undo.callback(os.close, self._lock)
+            except OSError as error:
+                raise UserError(
+                    f"cannot use state directory {path}: {error.strerror}{_hint(error)}"
+                ) from None
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(
+                    f"another agent is running with state directory {path}; "
+                    "give each agent of a machine its own --state-dir"
+                ) from None
+            self._resources = undo.pop_all()
 
     def close(self) -> None:
         """Give the directory free."""
-        self._lock.close()
+        self._resources.close()
 
     def host_id(self) -> HostId:
         """Return the host's UUID, creating it on first use."""
@@ -73,7 +88,7 @@ class StateDirectory:
 
     def save_session_secret(self, secret: str) -> None:
         """Remember the secret of the present session."""
-        self._write("session", secret)
+        self._remember("session", secret)
 
     def hash_seed(self) -> int | None:
         """Return the deployment's flow-hash key as last seen, or None."""
@@ -81,11 +96,31 @@ class StateDirectory:
 
     def save_hash_seed(self, seed: int) -> None:
         """Remember the deployment's flow-hash key."""
-        self._write("hash_seed", str(seed))
+        self._remember("hash_seed", str(seed))
+
+    def save_again(self) -> None:
+        """Write what could not be written before."""
+        for name, text in tuple(self._unsaved.items()):
+            with contextlib.suppress(UserError):
+                self._write(name, text)
+                del self._unsaved[name]
+                _log.info("state_saved", file=name)
+
+    def _remember(self, name: str, text: str) -> None:
+        try:
+            self._write(name, text)
+        except UserError as error:
+            self._unsaved[name] = text
+            _log.warning("state_not_saved", error=str(error))
+        else:
+            self._unsaved.pop(name, None)
 
     def _read(self, name: str) -> str | None:
+        if name in self._unsaved:
+            return self._unsaved[name]
         try:
-            return (self.path / name).read_text(encoding="ascii").strip() or None
+            with os.fdopen(self._open(name, os.O_RDONLY), "rb") as file:
+                return file.read(_MAX_FILE_BYTES).decode("ascii").strip() or None
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError) as error:
@@ -93,18 +128,34 @@ class StateDirectory:
 
     def _read_number(self, name: str) -> int:
         text = self._read(name) or "0"
-        if not text.isdigit():
+        if not text.isdecimal():
             raise UserError(f"{self.path / name} does not hold a number")
         return int(text)
 
     def _write(self, name: str, text: str) -> None:
+        new = f".{name}.new"
         try:
-            with tempfile.NamedTemporaryFile(
-                "w", encoding="ascii", dir=self.path, prefix=f".{name}.", delete=False
-            ) as file:
-                file.write(text + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            Path(file.name).replace(self.path / name)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(new, dir_fd=self._directory)
+            try:
+                with os.fdopen(self._open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+                    file.write(text.encode("ascii") + b"\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(new, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.unlink(new, dir_fd=self._directory)
+                raise
         except OSError as error:
             raise UserError(f"cannot write {self.path / name}: {error.strerror}") from None
+
+    def _open(self, name: str, flags: int) -> int:
+        try:
+            return open_private(name, flags, dir_fd=self._directory)
+        except UserError as error:
+            raise UserError(f"cannot use state directory {self.path}: {error}") from None
+
+
+def _hint(error: OSError) -> str:
+    return " (root may)" if isinstance(error, PermissionError) and os.geteuid() else ""

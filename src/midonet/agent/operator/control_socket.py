@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
+import stat
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -29,6 +32,11 @@ from midonet.errors import (
     NotFoundError,
     UnavailableError,
     UserError,
+)
+from midonet.runtime.private_files import (
+    check_not_writable_by_all,
+    check_owner,
+    make_directories,
 )
 
 _log = structlog.get_logger("control_socket")
@@ -67,14 +75,11 @@ class ControlSocket:
         Raises UserError when the socket cannot be made.
         """
         try:
-            self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            self._path.unlink(missing_ok=True)
             self._server = await asyncio.start_unix_server(
-                self._serve, self._path, limit=_MAX_HEADER_SIZE
+                self._serve, sock=_bind(self._path), limit=_MAX_HEADER_SIZE
             )
-            self._path.chmod(0o600)
         except OSError as error:
-            raise UserError(f"cannot listen on {self._path}: {error}") from None
+            raise UserError(f"cannot listen on {self._path}: {error.strerror or error}") from None
 
     async def close(self) -> None:
         """Stop listening and remove the socket file."""
@@ -108,6 +113,28 @@ class ControlSocket:
         if result is None:
             return HTTPStatus.NO_CONTENT, b""
         return HTTPStatus.OK, msgspec.json.encode(result)
+
+
+def _bind(path: Path) -> socket.socket:
+    """Return a listening socket that only this user may open, from its first moment on."""
+    directory = path.parent
+    make_directories(directory)
+    status = directory.stat()
+    check_owner(directory, status)
+    check_not_writable_by_all(directory, status)
+    if os.path.lexists(path):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise UserError(f"{path} is in the way: it is not a socket")
+        path.unlink()
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        # What bind(2) makes has the mode of the socket, less the umask.
+        os.fchmod(listening.fileno(), 0o600)
+        listening.bind(str(path))
+        return listening
+    except BaseException:
+        listening.close()
+        raise
 
 
 def _status_of(error: MidoNetError) -> HTTPStatus:

@@ -28,11 +28,13 @@ from midonet.agent.simulation.header import (
     Header,
 )
 from midonet.agent.simulation.link_local import is_link_local, link_local_address
+from midonet.agent.simulation.port_networks import is_subnet_broadcast
 from midonet.agent.simulation.result import GeneratedPacket
 from midonet.agent.simulation.trace import Answered
 from midonet.agent.simulation.walk import MAX_GENERATED, Walk
 from midonet.agent.topology.view import PortView
 from midonet.model.ids import PortId
+from midonet.packets.address_kinds import AddressKind, address_kind
 from midonet.packets.addresses import IpAddress, IpVersion, is_multicast_mac
 from midonet.packets.build import answering
 from midonet.packets.flowkey import FragmentKind
@@ -44,7 +46,7 @@ from midonet.packets.tcp_reset import tcp_reset
 _EXAMINED = (ETH_DST, ETH_TYPE, IP_PROTO, IP_FRAG, IP_SRC, IP_DST, L4_SRC)
 _ICMPV4_ERRORS = frozenset((3, 4, 5, 11, 12))
 _ICMPV6_REDIRECT = 137
-_IPV4_LIMITED_BROADCAST = (1 << 32) - 1
+_HOSTS = frozenset((AddressKind.HOST, AddressKind.LINK_LOCAL))
 
 
 def packet_as_seen(walk: Walk, header: Header) -> ParsedFrame:
@@ -55,6 +57,21 @@ def packet_as_seen(walk: Walk, header: Header) -> ParsedFrame:
     frame = apply_rewrite(packet.frame, rewrite)
     length = packet.length + len(frame) - len(packet.frame)
     return parse_frame(frame, length=length, gso_size=packet.gso_size)
+
+
+def packet_as_received(walk: Walk) -> ParsedFrame:
+    """Return the packet as the last router on the way received it."""
+    visit = walk.branch.router
+    return packet_as_seen(walk, visit.header) if visit else walk.packet
+
+
+def is_error(header: Header) -> bool:
+    """Tell whether an IPv4 packet is an ICMP error, the first of its fragments if it has any."""
+    return (
+        header.read(IP_PROTO) == IP_PROTO_ICMP
+        and header.read(IP_FRAG) != FragmentKind.LATER
+        and header.read(L4_SRC) in _ICMPV4_ERRORS
+    )
 
 
 def answer_prohibited(walk: Walk) -> None:
@@ -150,7 +167,7 @@ def _answer_for_addressee(walk: Walk, error: IcmpError) -> None:
 def _reset(walk: Walk) -> None:
     visit = walk.branch.router
     _record_examined(walk)
-    segment = packet_as_seen(walk, visit.header) if visit else walk.packet
+    segment = packet_as_received(walk)
     # The flags are no part of the flow key, so no outcome of this may be installed.
     walk.slow_path = walk.slow_path or SlowPathReason.ANSWERED
     # What a device made has no sender behind its first port.
@@ -192,24 +209,11 @@ def _source_address(port: PortView, offending: ParsedFrame) -> IpAddress | None:
 def _names_one_host(packet: ParsedFrame) -> bool:
     """Tell whether source and destination are single hosts, in a frame to a single station."""
     key = packet.key
-    if is_multicast_mac(key.eth_dst):
-        return False
-    if packet.ip_version is IpVersion.V6:
-        return key.ip_src not in (0, 1) and key.ip_src >> 120 != 0xFF and key.ip_dst >> 120 != 0xFF
+    version = IpVersion.V6 if packet.ip_version is IpVersion.V6 else IpVersion.V4
     return (
-        key.ip_src >> 24 not in (0, 127)
-        and key.ip_src >> 28 != 0xE
-        and key.ip_dst >> 28 != 0xE
-        and _IPV4_LIMITED_BROADCAST not in (key.ip_src, key.ip_dst)
-    )
-
-
-def _is_subnet_broadcast(port: PortView, address: int) -> bool:
-    return any(
-        prefix.version is IpVersion.V4
-        and prefix.length < 31
-        and address == prefix.network | ((1 << (32 - prefix.length)) - 1)
-        for prefix in port.addresses
+        not is_multicast_mac(key.eth_dst)
+        and address_kind(version, key.ip_src) in _HOSTS
+        and address_kind(version, key.ip_dst) in _HOSTS
     )
 
 
@@ -221,12 +225,12 @@ def _may_answer(packet: ParsedFrame, error: IcmpError, port: PortView | None) ->
         ):
             return False
         if error is IcmpError.TOO_BIG:
-            return key.ip_src not in (0, 1) and key.ip_src >> 120 != 0xFF
+            return address_kind(IpVersion.V6, key.ip_src) in _HOSTS
         return _names_one_host(packet)
     if key.ip_frag == FragmentKind.LATER:
         return False
     if key.ip_proto == IP_PROTO_ICMP and key.l4_src in _ICMPV4_ERRORS:
         return False
-    if port is not None and _is_subnet_broadcast(port, key.ip_dst):
+    if port is not None and is_subnet_broadcast(port, key.ip_dst):
         return False
     return _names_one_host(packet)

@@ -42,7 +42,7 @@ from midonet.agent.simulation.walk import (
 from midonet.agent.soft_state.lessons import LearnMac
 from midonet.agent.topology.view import BridgeView, PortView, TopologyView
 from midonet.model.ids import BridgeId, ObjectId, PortId
-from midonet.packets.addresses import MAC_BROADCAST, is_multicast_mac
+from midonet.packets.addresses import MAC_BROADCAST, is_multicast_mac, is_reserved_group
 from midonet.packets.flowkey import VLAN_PRESENT
 
 _MEMO_LENGTH = 4096
@@ -168,6 +168,8 @@ def _forward(
     destination = header.read(ETH_DST)
     if not is_multicast_mac(destination):
         return _unicast(walk, bridge, port, vlan, links)
+    if is_reserved_group(destination):
+        return Dropped(DropReason.LINK_LOCAL_FRAME)
     if destination == MAC_BROADCAST and header.read(ETH_TYPE) == ETH_TYPE_ARP:
         outcome = process_arp(walk, bridge, port)
     elif header.is_icmpv6_discovery():

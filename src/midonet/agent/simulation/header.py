@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from midonet.agent.flows.mask import MAC_BITS
 from midonet.agent.flows.program import NO_REWRITE, Rewrite
+from midonet.packets.address_kinds import AddressKind, classified
 from midonet.packets.addresses import IpVersion
 from midonet.packets.flowkey import VLAN_PRESENT, FlowKey, FragmentKind
 from midonet.packets.protocols import EtherType, IpProtocol
@@ -128,6 +129,12 @@ class Header:
     def ip_version(self) -> IpVersion | None:
         """Return the version of the addresses in the header (ARP has IPv4's), or None."""
         return _VERSIONS.get(self.read(ETH_TYPE))
+
+    def address_kind(self, field: int, version: IpVersion) -> AddressKind:
+        """Return the kind of the address in a field of a packet of that version."""
+        kind, proof = classified(version, self.values[field])
+        self.record_prefix(field, proof, version.bits)
+        return kind
 
     def within(self, field: int, value: int, length: int, width: int) -> bool:
         """Tell whether an address is in a prefix; the shortest proof either way is recorded.

@@ -10,7 +10,8 @@ from __future__ import annotations
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.tags import bridge_neighbour_tag, mac_tag, neighbour_tag
 from midonet.agent.simulation import answers
-from midonet.agent.simulation.link_local import is_link_local, link_local_mac
+from midonet.agent.simulation.link_local import link_local_mac
+from midonet.agent.simulation.port_networks import on_link
 from midonet.agent.simulation.result import Await, RefreshNeighbour, ResolveNeighbour
 from midonet.agent.simulation.trace import LookedUpNeighbour
 from midonet.agent.simulation.walk import Dropped, Refusal, Walk
@@ -39,13 +40,6 @@ def resolve_mac(
         answers.answer_unreachable(walk)
         return Dropped(DropReason.NEIGHBOUR_UNRESOLVED)
     return _ask_table(walk, router, port, address)
-
-
-def on_link(port: PortView, address: IpAddress) -> bool:
-    """Tell whether an address is on a network of a router port."""
-    if address.version is IpVersion.V6 and is_link_local(address.value):
-        return True
-    return any(prefix.contains(address) for prefix in port.addresses)
 
 
 def _ask_bridge(walk: Walk, bridge_id: BridgeId, address: IpAddress) -> int | Refusal | None:

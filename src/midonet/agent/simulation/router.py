@@ -29,6 +29,7 @@ from midonet.agent.simulation.header import (
 )
 from midonet.agent.simulation.link_local import is_link_local, link_local_address
 from midonet.agent.simulation.next_hop import resolve_mac
+from midonet.agent.simulation.port_networks import is_subnet_broadcast
 from midonet.agent.simulation.result import Await, GeneratedPacket
 from midonet.agent.simulation.router_discovery import process_arp, process_discovery
 from midonet.agent.simulation.trace import Answered, ChoseRoute, Hook
@@ -45,11 +46,13 @@ from midonet.agent.topology.view import PortView, RouterView, RouteView
 from midonet.errors import DecodeError
 from midonet.model.devices import NextHopKind
 from midonet.model.ids import RouterId
+from midonet.packets.address_kinds import AddressKind
 from midonet.packets.addresses import MAC_BROADCAST, IpAddress, IpVersion, is_multicast_mac
 from midonet.packets.frame import ParsedFrame, parse_frame
 from midonet.packets.icmp_echo import echo_reply, is_echo_request
 
 _VERSIONS = {ETH_TYPE_IPV4: IpVersion.V4, ETH_TYPE_IPV6: IpVersion.V6}
+_NEVER_ROUTED = frozenset((AddressKind.RESERVED, AddressKind.MULTICAST))
 _DISCOVERY_TYPES = frozenset((133, 134, 135, 136, 137))
 
 
@@ -96,15 +99,9 @@ def _address_resolution(
 
 
 def _route(walk: Walk, router: RouterView, port: PortView, version: IpVersion) -> Outcome:
-    header = walk.header
-    if not _is_source_valid(walk, version):
-        return Dropped(DropReason.SOURCE_ADDRESS_INVALID)
-    if version is IpVersion.V6:
-        refused = _link_scope(walk, router, port)
-        if refused is not None:
-            return refused
-    elif header.read_bits(IP_DST, 0xF0000000) == 0xE0000000:
-        return Dropped(DropReason.NOT_FOR_ROUTER)
+    outside = _scope(walk, router, port, version)
+    if outside is not None:
+        return outside
     route = _lookup(walk, router, version)
     if isinstance(route, Dropped):
         return route
@@ -115,34 +112,48 @@ def _route(walk: Walk, router: RouterView, port: PortView, version: IpVersion) -
     if route.kind is NextHopKind.REJECT:
         answers.answer_prohibited(walk)
         return Dropped(DropReason.REJECTED, object_id=route.id)
-    return _decrement_ttl(walk) or _send(walk, router, route, version)
+    return (
+        _leaves_link(walk, version) or _decrement_ttl(walk) or _send(walk, router, route, version)
+    )
 
 
-def _is_source_valid(walk: Walk, version: IpVersion) -> bool:
-    """Tell whether the source may be routed (RFC 1812 section 5.3.7, RFC 4291 section 2.5)."""
+def _scope(walk: Walk, router: RouterView, port: PortView, version: IpVersion) -> Outcome | None:
+    """Return what becomes of a packet whose addresses a router has nothing to do with, or None."""
     header = walk.header
-    if version is IpVersion.V4:
-        first = header.read_bits(IP_SRC, 0xFF000000) >> 24
-        return first not in (0, 127, 255) and not 224 <= first < 240
-    first = header.read_bits(IP_SRC, 0xFF << 120) >> 120
-    if first == 0:
-        return header.read(IP_SRC) > 1
-    return first != 0xFF
-
-
-def _link_scope(walk: Walk, router: RouterView, port: PortView) -> Outcome | None:
-    """Return what becomes of an IPv6 packet that must not leave its link, or None."""
-    header = walk.header
-    if header.within(IP_DST, 0xFF << 120, 8, 128):
+    source = header.address_kind(IP_SRC, version)
+    if source in _NEVER_ROUTED:
+        return Dropped(DropReason.SOURCE_ADDRESS_INVALID)
+    destination = header.address_kind(IP_DST, version)
+    if destination is AddressKind.MULTICAST:
         return Dropped(DropReason.NOT_FOR_ROUTER)
-    is_local = header.within(IP_DST, 0xFE80 << 112, 10, 128)
-    if is_local:
-        header.read(IP_DST)
-        if link_local_address(port.mac) == header.values[IP_DST]:
+    if destination is AddressKind.RESERVED:
+        return Dropped(DropReason.DESTINATION_ADDRESS_INVALID)
+    if version is IpVersion.V4:
+        return None
+    if destination is AddressKind.LINK_LOCAL:
+        if link_local_address(port.mac) == header.read(IP_DST):
             return _deliver_locally(walk, router, port)
         return Dropped(DropReason.NOT_FOR_ROUTER)
     # Nothing from a link-local address may be forwarded either (RFC 4291 section 2.5.6).
-    if header.within(IP_SRC, 0xFE80 << 112, 10, 128) and not _is_own(walk, port):
+    if source is AddressKind.LINK_LOCAL and not _is_own(walk, port):
+        return Dropped(DropReason.SOURCE_ADDRESS_INVALID)
+    return None
+
+
+def _leaves_link(walk: Walk, version: IpVersion) -> Dropped | None:
+    """Refuse to forward what is of one link only (RFC 3927 section 7); IPv6 has been looked at.
+
+    An ICMP error may come from such an address: the network between two routers is often a
+    link-local one, and path MTU discovery through it must go on.
+    """
+    if version is IpVersion.V6:
+        return None
+    header = walk.header
+    if header.address_kind(IP_DST, version) is AddressKind.LINK_LOCAL:
+        return Dropped(DropReason.DESTINATION_ADDRESS_INVALID)
+    if header.address_kind(IP_SRC, version) is AddressKind.LINK_LOCAL and not answers.is_error(
+        header
+    ):
         return Dropped(DropReason.SOURCE_ADDRESS_INVALID)
     return None
 
@@ -190,7 +201,7 @@ def _deliver_locally(walk: Walk, router: RouterView, port: PortView) -> Outcome:
     header = walk.header
     for field in (IP_PROTO, IP_FRAG, L4_SRC, L4_DST):
         header.read(field)
-    request = answers.packet_as_seen(walk, header)
+    request = answers.packet_as_received(walk)
     if not is_echo_request(request):
         answers.answer_not_served(walk)
         return Dropped(DropReason.LOCAL_NOT_HANDLED)
@@ -268,6 +279,9 @@ def _send(
     header = walk.header
     if any(header.within(IP_DST, address, bits, bits) for address in own):
         return Dropped(DropReason.LOCAL_NOT_HANDLED)
+    if route.gateway is None and is_subnet_broadcast(port, header.read(IP_DST)):
+        # A directed broadcast is not forwarded (RFC 2644), and nobody has that address.
+        return Dropped(DropReason.DESTINATION_ADDRESS_INVALID)
     branch = walk.branch
     branch.egress_port = port
     refusal = apply_filter(walk, Hook.ROUTER_OUTBOUND, router.id, router.outbound_filter_id)

@@ -11,7 +11,7 @@ from midonet.agent.flows.program import SlowPathReason
 from midonet.agent.simulation.answers import packet_as_seen
 from midonet.agent.simulation.header import IP_DST, IP_PROTO, IP_SRC, L4_SRC
 from midonet.agent.simulation.link_local import link_local_address
-from midonet.agent.simulation.next_hop import on_link
+from midonet.agent.simulation.port_networks import on_link
 from midonet.agent.simulation.result import GeneratedPacket
 from midonet.agent.simulation.trace import Answered
 from midonet.agent.simulation.walk import Dropped, Ended, Outcome, Walk

@@ -25,8 +25,9 @@ _READ_BYTES = 4096
 class Notifier:
     """Tells the listeners of a file that there is something new."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    def __init__(self, descriptor: int) -> None:
+        """descriptor: the file, open for writing; closed by `close`."""
+        self._file = descriptor
 
     def notify(self) -> None:
         """Wake all listeners; on a full disk they find out by themselves, a little later."""

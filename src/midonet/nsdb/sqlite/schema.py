@@ -7,6 +7,7 @@ place, so that no process ever sees a half-made one.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -18,8 +19,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from midonet.errors import DecodeError, SchemaTooNewError, UnavailableError
+from midonet.errors import DecodeError, SchemaTooNewError, UnavailableError, UserError
 from midonet.nsdb import codec
+from midonet.runtime.private_files import (
+    PRIVATE_FILE_MODE,
+    check_not_writable_by_all,
+    check_owner,
+    open_private,
+)
 
 APPLICATION_ID = 0x4D69446F
 """Marks a SQLite file as a MidoNet store ("MiDo", at offset 68 of the file)."""
@@ -72,6 +79,10 @@ def translated_errors(path: Path) -> Iterator[None]:
         raise UnavailableError(f"{path}: {error}") from error
 
 
+COMPANIONS = ("-wal", "-shm", "-notify")
+"""What is added to the name of a database for the files beside it."""
+
+
 def notify_path(path: Path) -> Path:
     """Return the file beside the database whose modification tells others of a commit."""
     return path.with_name(path.name + "-notify")
@@ -115,13 +126,16 @@ def ensure_file(path: Path) -> None:
     """Check that `path` is a store that this process can use; create it when absent or empty.
 
     Raises DecodeError (not a MidoNet store, or corrupt), SchemaTooNewError, UnavailableError
-    (cannot be read or written). When it raises, the file is as it was.
+    (cannot be read or written), UserError (others could exchange it). When it raises, the file is
+    as it was.
     """
     try:
+        _check_surroundings(path)
         is_present = _inspect(path)
         with _creation_lock(path):
             if not is_present and not _inspect(path):
                 _create(path)
+        _take_from_others(path)
     except OSError as error:
         raise UnavailableError(f"{path}: {error.strerror}") from error
     with translated_errors(path):
@@ -176,11 +190,69 @@ def _check_layout(path: Path, layout_version: int) -> None:
         )
 
 
+def _check_surroundings(path: Path) -> None:
+    """Raise UserError where somebody else could put a file of his in the place of ours."""
+    check_not_writable_by_all(path.parent, path.parent.stat())
+    owner = _owner(path)
+    for companion in (path, *(path.with_name(path.name + suffix) for suffix in COMPANIONS)):
+        try:
+            status = companion.lstat()
+        except FileNotFoundError:
+            continue
+        if stat.S_ISLNK(status.st_mode):
+            raise UserError(f"{companion} is a symbolic link, which is not followed")
+        check_owner(companion, status, () if companion == path else owner)
+
+
+def _owner(path: Path) -> tuple[int, ...]:
+    """Return the owner of the database: root may share it with an ordinary user."""
+    try:
+        return (path.lstat().st_uid,)
+    except FileNotFoundError:
+        return ()
+
+
+def _take_from_others(path: Path) -> None:
+    """Leave the files to their owner, and to a group that the operator let write to them."""
+    for suffix in ("", *COMPANIONS):
+        one = path.with_name(path.name + suffix)
+        with contextlib.suppress(FileNotFoundError):
+            status = one.lstat()
+            mode = stat.S_IMODE(status.st_mode)
+            wanted = mode & (0o660 if mode & stat.S_IWGRP else PRIVATE_FILE_MODE)
+            if mode != wanted and os.geteuid() in (0, status.st_uid):
+                one.chmod(wanted)
+
+
+def open_companion(path: Path) -> int:
+    """Open the file of notifications beside a database.
+
+    Raises UnavailableError, UserError (it is not ours). It belongs to whom the database belongs
+    to, as SQLite has it with its own companions.
+    """
+    owner = _owner(path)
+    mode = PRIVATE_FILE_MODE
+    with contextlib.suppress(FileNotFoundError):
+        mode = stat.S_IMODE(path.lstat().st_mode) & 0o660
+    try:
+        descriptor = open_private(
+            notify_path(path), os.O_RDWR | os.O_CREAT, mode=mode, owners=owner
+        )
+        if owner and os.geteuid() == 0:
+            os.fchown(descriptor, owner[0], -1)
+    except OSError as error:
+        raise UnavailableError(f"{notify_path(path)}: {error.strerror}") from error
+    return descriptor
+
+
 @contextmanager
 def _creation_lock(path: Path) -> Iterator[None]:
-    with notify_path(path).open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    descriptor = open_companion(path)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
 
 
 def _create(path: Path) -> None:
@@ -190,6 +262,7 @@ def _create(path: Path) -> None:
     new = path.with_name(f"{path.name}.new-{os.getpid()}")
     new.unlink(missing_ok=True)
     try:
+        os.close(open_private(new, os.O_RDWR | os.O_CREAT | os.O_EXCL))
         with translated_errors(path):
             connection = sqlite3.connect(new, isolation_level=None)
             try:

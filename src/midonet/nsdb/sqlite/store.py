@@ -24,7 +24,7 @@ from midonet.nsdb.sqlite import reading
 from midonet.nsdb.sqlite.follower import Follower
 from midonet.nsdb.sqlite.notification import Notifier
 from midonet.nsdb.sqlite.options import StoreOptions
-from midonet.nsdb.sqlite.schema import FileUse, connect, notify_path, translated_errors
+from midonet.nsdb.sqlite.schema import FileUse, connect, open_companion, translated_errors
 from midonet.nsdb.sqlite.tables import SqliteTables
 from midonet.nsdb.sqlite.writer import Writer
 from midonet.nsdb.store import (
@@ -115,7 +115,7 @@ class _Opened:
     ) -> None:
         with ExitStack() as undo:
             undo.callback(FileUse(path).release)
-            notifier = Notifier(notify_path(path))
+            notifier = Notifier(open_companion(path))
             undo.callback(notifier.close)
             self.readers = _Readers(path)
             undo.callback(self.readers.close)

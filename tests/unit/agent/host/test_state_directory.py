@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -49,3 +51,74 @@ def test_unusable_directory_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot use state directory"):
         StateDirectory(tmp_path / "file")
+
+
+def test_what_is_in_it_is_private_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        directory = StateDirectory(tmp_path / "deep" / "state")
+        directory.host_id()
+        directory.next_epoch()
+        directory.save_session_secret("s3cret")
+        directory.save_hash_seed(1)
+        directory.close()
+    finally:
+        os.umask(before)
+    state = tmp_path / "deep" / "state"
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+    found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in state.iterdir()}
+    assert found == dict.fromkeys(("lock", "host_id", "epoch", "session", "hash_seed"), 0o600)
+
+
+def use(path: Path) -> None:
+    directory = StateDirectory(path)
+    try:
+        directory.host_id()
+        directory.next_epoch()
+        directory.session_secret()
+    finally:
+        directory.close()
+
+
+@pytest.mark.parametrize("name", ["lock", "host_id", "epoch", "session"])
+def test_links_are_neither_read_nor_written_through(tmp_path: Path, name: str) -> None:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    victim = tmp_path / "victim"
+    victim.write_text("7")
+    (state / name).symlink_to(victim)
+    with pytest.raises(UserError, match="symbolic link"):
+        use(state)
+    assert victim.read_text() == "7"
+
+
+def test_planted_temporary_file_is_not_written_through(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("kept")
+    directory = StateDirectory(tmp_path / "state")
+    (tmp_path / "state" / ".session.new").symlink_to(victim)
+    directory.save_session_secret("s3cret")
+    assert directory.session_secret() == "s3cret"
+    directory.close()
+    assert victim.read_text() == "kept"
+
+
+def test_secret_that_cannot_be_written_is_kept_in_memory_and_written_later(tmp_path: Path) -> None:
+    directory = StateDirectory(tmp_path)
+    (tmp_path / "session").mkdir()  # what a full disk does: no file takes the place
+    directory.save_session_secret("s3cret")
+    assert directory.session_secret() == "s3cret"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "session"]
+    (tmp_path / "session").rmdir()
+    directory.save_again()
+    directory.close()
+    again = StateDirectory(tmp_path)
+    assert again.session_secret() == "s3cret"
+    again.close()
+
+
+def test_directory_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(UserError, match="everybody"):
+        StateDirectory(tmp_path)
+    tmp_path.chmod(0o700)

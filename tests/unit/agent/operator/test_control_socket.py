@@ -1,6 +1,10 @@
+# ruff: noqa: ASYNC240 - nothing else runs on the loop meanwhile
+
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -101,12 +105,42 @@ async def test_garbage_gets_a_400(path: Path, recorder: Recorder, garbage: bytes
 
 
 async def test_socket_is_for_its_owner_only(path: Path) -> None:
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600  # noqa: ASYNC240 - a test
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 async def test_stale_socket_file_is_replaced(tmp_path: Path, recorder: Recorder) -> None:
-    (tmp_path / "agent.sock").write_text("stale")
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(tmp_path / "agent.sock"))
     listening = ControlSocket(tmp_path / "agent.sock", recorder.respond)
     await listening.open()
     assert (await request(tmp_path / "agent.sock", "GET", "/x")).status_code == 200
     await listening.close()
+
+
+async def test_socket_is_private_whatever_the_umask(tmp_path: Path, recorder: Recorder) -> None:
+    path = tmp_path / "run" / "agent.sock"
+    before = os.umask(0)
+    try:
+        listening = ControlSocket(path, recorder.respond)
+        await listening.open()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755
+        await listening.close()
+    finally:
+        os.umask(before)
+
+
+async def test_file_that_is_no_socket_is_not_removed(tmp_path: Path, recorder: Recorder) -> None:
+    (tmp_path / "agent.sock").write_text("precious")
+    with pytest.raises(UserError, match="not a socket"):
+        await ControlSocket(tmp_path / "agent.sock", recorder.respond).open()
+    assert (tmp_path / "agent.sock").read_text() == "precious"
+
+
+async def test_run_directory_that_everybody_may_write_to_is_refused(
+    tmp_path: Path, recorder: Recorder
+) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(UserError, match="everybody"):
+        await ControlSocket(tmp_path / "agent.sock", recorder.respond).open()
+    tmp_path.chmod(0o700)

@@ -247,6 +247,8 @@ PORT = Layout(
     ("upcall_interval_ns", "Q"),
     ("upcall_burst_ns", "Q"),
     ("interface_name", "16s"),
+    ("mac", "6s"),
+    ("reserved1", "H"),
 )
 PORT_STATE = Layout("midonet_port_state", ("upcall_tat_ns", "Q"))
 INTERFACE = Layout("midonet_interface", ("slot", "I"), ("incarnation", "I"))

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+import structlog
+
 from midonet.agent.datapath.ebpf.abi import PortFlag
 from midonet.agent.datapath.ebpf.hooks import PORT_PROGRAM, AttachMode, FilterAttacher
 from midonet.agent.datapath.ebpf.injection import classification_mark, output_mark
@@ -23,7 +25,7 @@ from midonet.agent.datapath.ebpf.kernel_state import (
     KernelState,
     remove_from_host,
 )
-from midonet.agent.datapath.ebpf.loader import OBJECT_PATH
+from midonet.agent.datapath.ebpf.loader import OLDER_OBJECT_PATH
 from midonet.agent.datapath.ebpf.offload import NO_OFFLOAD, prepare_super_packet
 from midonet.agent.datapath.ebpf.pins import PinDirectory, TableSizes
 from midonet.agent.datapath.ebpf.upcall_record import parse_upcall
@@ -41,6 +43,13 @@ from midonet.model.ids import PortId
 from midonet.packets.protocols import EtherType
 from midonet.runtime.clock import Clock, SystemClock
 
+_log = structlog.get_logger("datapath")
+
+_OLDER_KERNEL = (
+    "this kernel (before Linux 6.2, or without BTF) does not show programs which checksum a sender"
+    " left to a device: one that may send raw packets can have the kernel write into headers that"
+    " filters have judged"
+)
 _STATISTICS_WIDTH_MAX = 16
 _SETTLE_S = 0.05
 _TAG_TYPES = (EtherType.VLAN, EtherType.SERVICE_VLAN)
@@ -62,11 +71,12 @@ class EbpfDatapath:
         filters: FilterAttacher | None = None,
         max_programs: int = 65536,
         max_ports: int = 1024,
-        object_path: Path = OBJECT_PATH,
+        object_path: Path | None = None,
     ) -> None:
         """Do nothing yet. state_dir: of this agent; pins live in it.
 
         filters: attaches by clsact where there is no TCX, or where attach_mode asks for it.
+        object_path: None for the build that the running kernel takes.
         """
         cpus = os.sysconf("SC_NPROCESSORS_CONF")
         sizes = TableSizes(max_programs, max_ports + 1, min(cpus, _STATISTICS_WIDTH_MAX))
@@ -111,6 +121,8 @@ class EbpfDatapath:
                 raise DatapathError(
                     f"cannot open the kernel datapath: {error}", errno=error.errno or 0
                 ) from error
+            if self._kernel.object_path == OLDER_OBJECT_PATH:
+                _log.warning("offload_not_checked", reason=_OLDER_KERNEL)
             loop = asyncio.get_running_loop()
             loop.add_reader(self._kernel.netlink.news_fd, self._read_news)
 

@@ -26,7 +26,7 @@ from midonet.agent.datapath.ebpf.hooks import (
     remove_link,
 )
 from midonet.agent.datapath.ebpf.injection import Injection
-from midonet.agent.datapath.ebpf.loader import load_object
+from midonet.agent.datapath.ebpf.loader import load_object, object_for_kernel
 from midonet.agent.datapath.ebpf.outputs import Ends, OutputTable
 from midonet.agent.datapath.ebpf.pins import CACHES, PinDirectory, TableSizes
 from midonet.agent.datapath.ebpf.resizing import copy_tables
@@ -49,7 +49,7 @@ class DatapathSettings:
     """What does not change while an agent runs.
 
     state_dir: exists. hash_seed: 64 bits, the same in the whole deployment. filters: attaches by
-    clsact, for that mode.
+    clsact, for that mode. object_path: None for the build that the running kernel takes.
     """
 
     state_dir: Path
@@ -57,7 +57,7 @@ class DatapathSettings:
     sizes: TableSizes
     attach_mode: AttachMode
     filters: FilterAttacher | None
-    object_path: Path
+    object_path: Path | None
 
     @property
     def shares_counters(self) -> bool:
@@ -110,8 +110,9 @@ class KernelState:
             stack.callback(pins.release)
             pins.mount()
             pins.forget(CACHES)
+            self.object_path = settings.object_path or object_for_kernel()
             self.loaded = load_object(
-                settings.object_path,
+                self.object_path,
                 pin_directory=pins.maps,
                 unpinned=CACHES,
                 entries=settings.sizes.entries,

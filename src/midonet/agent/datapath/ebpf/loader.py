@@ -21,6 +21,11 @@ from midonet.agent.datapath.ebpf.syscalls import STORES_IN_ORDER, BpfMap
 from midonet.errors import DatapathError
 
 OBJECT_PATH: Final = Path(__file__).with_name("datapath.bpf.o")
+OLDER_OBJECT_PATH: Final = Path(__file__).with_name("datapath_older.bpf.o")
+"""The same without what only newer kernels let programs read (`bpf/lib/offload.h`)."""
+
+_KERNEL_CONTEXT: Final = b"bpf_cast_to_kern_ctx"
+_BTF_KIND_FUNC: Final = 12
 
 _POINTER = ctypes.c_void_p
 _FUNCTIONS: Final = {
@@ -40,6 +45,9 @@ _FUNCTIONS: Final = {
     "bpf_map__is_internal": (ctypes.c_bool, [_POINTER]),
     "bpf_program__name": (ctypes.c_char_p, [_POINTER]),
     "bpf_program__fd": (ctypes.c_int, [_POINTER]),
+    "btf__load_vmlinux_btf": (_POINTER, []),
+    "btf__find_by_name_kind": (ctypes.c_int, [_POINTER, ctypes.c_char_p, ctypes.c_uint32]),
+    "btf__free": (None, [_POINTER]),
 }
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, _POINTER, _POINTER)
 _WARNING: Final = 0
@@ -101,6 +109,22 @@ def build_id(path: Path = OBJECT_PATH) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     except FileNotFoundError:
         raise DatapathError(f"{path} is missing: build it with `make -C bpf`") from None
+
+
+def object_for_kernel() -> Path:
+    """Return the build that the running kernel takes.
+
+    It has to describe itself (BTF) and to show programs its packet structure (Linux 6.2).
+    """
+    library = _library()
+    kernel = library.btf__load_vmlinux_btf()
+    if not kernel:
+        return OLDER_OBJECT_PATH
+    try:
+        found = library.btf__find_by_name_kind(kernel, _KERNEL_CONTEXT, _BTF_KIND_FUNC)
+    finally:
+        library.btf__free(kernel)
+    return OBJECT_PATH if found > 0 else OLDER_OBJECT_PATH
 
 
 @dataclass

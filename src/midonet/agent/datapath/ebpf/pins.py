@@ -22,6 +22,7 @@ from typing import NamedTuple
 from midonet.agent.datapath.ebpf import abi
 from midonet.agent.datapath.ebpf.syscalls import mount_bpffs, unmount
 from midonet.errors import DatapathError
+from midonet.runtime.private_files import open_private
 
 _SPARE_RECORDS = 64
 """Records of programs beyond their number: a program is replaced in a record of its own, and index
@@ -86,10 +87,13 @@ class PinDirectory:
         return self._root.is_mount()
 
     def acquire(self) -> None:
-        """Take the lock. Raises DatapathError when another process has it."""
+        """Take the lock.
+
+        Raises DatapathError when another process has it, UserError when it is not a file of ours.
+        """
         if self._lock is not None:
             return
-        descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_private(self._lock_path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -108,6 +112,8 @@ class PinDirectory:
 
     def mount(self) -> None:
         """Mount the file system and make this generation's directories, as far as missing."""
+        if self._root.is_symlink():
+            raise DatapathError(f"{self._root} is a symbolic link, which is not followed")
         self._root.mkdir(mode=0o700, exist_ok=True)
         if not self.is_mounted:
             try:

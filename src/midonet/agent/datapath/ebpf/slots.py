@@ -45,7 +45,7 @@ def slot_key(slot: int) -> bytes:
 
 
 def _parse(slot: int, value: bytes) -> PortSlot:
-    port_id, flags, ifindex, incarnation, _, _, _, name = abi.PORT.struct.unpack(value)
+    port_id, flags, ifindex, incarnation, *_, name, _, _ = abi.PORT.struct.unpack(value)
     return PortSlot(
         slot,
         PortId(UUID(bytes=port_id)),
