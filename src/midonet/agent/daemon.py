@@ -22,6 +22,7 @@ from midonet.agent.host.host_keeper import DeclaredInterfaces, HostKeeper, Inter
 from midonet.agent.host.state_directory import StateDirectory
 from midonet.agent.operator.control import Control
 from midonet.agent.operator.overview import Overview
+from midonet.agent.operator.tracing import Tracer
 from midonet.agent.ports.binder import PortBinder
 from midonet.agent.ports.bound_ports import LocalPorts
 from midonet.agent.ports.placement import StorePlacement
@@ -137,7 +138,10 @@ class Agent:
             self._tunnels.network,
             self.outbox,
         )
-        self.control = Control(host, store, datapath, self.decisions, overview=overview)
+        tracer = Tracer(host, store, self.decisions, self.topology.request)
+        self.control = Control(
+            host, store, datapath, self.decisions, overview=overview, tracer=tracer
+        )
 
     def _prober(self, epoch: int, hash_seed: int) -> Prober:
         # Probes are keyed by what only this deployment's hosts share.

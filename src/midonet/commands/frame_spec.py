@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 from midonet.errors import DecodeError, UserError
 from midonet.packets.addresses import IpAddress, IpVersion, parse_ip, parse_mac
 from midonet.packets.build import Envelope, echo_request_frame, tcp_frame, udp_frame
 from midonet.packets.neighbour import neighbour_request
+from midonet.packets.pcap import read_pcap
 from midonet.packets.tcp import TcpFlag, TcpHeader
 
 _ENVELOPE = frozenset({"smac", "dmac", "src", "dst", "ttl", "tos", "vlan", "data"})
@@ -46,23 +48,63 @@ def add_frame_options(parser: argparse.ArgumentParser) -> None:
 def frame_from(args: argparse.Namespace) -> bytes:
     """Return the frame that the options describe. Raises UserError with the key at fault."""
     if args.frame is not None:
-        try:
-            return bytes.fromhex(args.frame.replace(":", ""))
-        except ValueError:
-            raise UserError("--frame is not hexadecimal", field="frame") from None
-    builders: dict[str, Callable[[Fields], bytes]] = {
-        "arp": _arp,
-        "ping": _ping,
-        "udp": _udp,
-        "tcp": _tcp,
-    }
-    name = next(name for name in builders if getattr(args, name) is not None)
+        return _hex_frame(args.frame, "--frame")
+    name = next(name for name in _builders() if getattr(args, name) is not None)
+    return _build(name, getattr(args, name), f"--{name}")
+
+
+def frames_from_text(text: str) -> list[bytes]:
+    """Return the frames that one argument describes: `KIND,KEY=VALUE,...`, hexadecimal digits, a
+    pcap file, or one frame of it as FILE:NUMBER.
+
+    Raises UserError that says what is wrong with it.
+    """
+    kind, comma, spec = text.partition(",")
+    if kind in _builders() and comma:
+        return [_build(kind, spec, kind)]
+    path, _, number = text.rpartition(":")
+    if Path(text).is_file():
+        return _captured(Path(text), "")
+    if number.isdecimal() and Path(path).is_file():
+        return _captured(Path(path), number)
+    if ".pcap" in text or "/" in text:
+        raise UserError(f"there is no file {text}", field="packet")
+    if "=" in text or kind in _builders():
+        kinds = ", ".join(_builders())
+        raise UserError(f"a packet begins with its kind ({kinds}) and a comma", field="packet")
+    return [_hex_frame(text, "the packet")]
+
+
+def _captured(file: Path, number: str) -> list[bytes]:
     try:
-        return builders[name](_fields(getattr(args, name)))
+        frames = read_pcap(file.read_bytes())
+    except (OSError, DecodeError) as error:
+        raise UserError(f"{file}: {error}", field="packet") from None
+    if not number:
+        return frames
+    if not 1 <= int(number) <= len(frames):
+        raise UserError(f"{file} has frames 1 to {len(frames)}, not {number}", field="packet")
+    return [frames[int(number) - 1]]
+
+
+def _hex_frame(text: str, what: str) -> bytes:
+    try:
+        return bytes.fromhex(text.replace(":", ""))
+    except ValueError:
+        raise UserError(f"{what} is not hexadecimal", field="frame") from None
+
+
+def _builders() -> dict[str, Callable[[Fields], bytes]]:
+    return {"arp": _arp, "ping": _ping, "udp": _udp, "tcp": _tcp}
+
+
+def _build(name: str, spec: str, said: str) -> bytes:
+    try:
+        return _builders()[name](_fields(spec))
     except KeyError as error:
-        raise UserError(f"--{name}: {error.args[0]}= is missing", field=name) from None
+        raise UserError(f"{said}: {error.args[0]}= is missing", field=name) from None
     except (DecodeError, ValueError) as error:
-        raise UserError(f"--{name}: {error}", field=name) from None
+        raise UserError(f"{said}: {error}", field=name) from None
 
 
 def _fields(text: str) -> Fields:

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "cluster": ("cluster",),
     "config": ("config",),
     "inject": ("inject",),
+    "trace": ("trace",),
     "watch": ("watch-port",),
     "inspect": ("flows", "drops", "state"),
     "doctor": ("doctor",),

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import argparse
+import struct
+from pathlib import Path
 
 import pytest
 
-from midonet.commands.frame_spec import add_frame_options, frame_from
+from midonet.commands.frame_spec import add_frame_options, frame_from, frames_from_text
 from midonet.commands.frame_text import describe_frame
 from midonet.errors import UserError
 
@@ -68,3 +70,32 @@ def test_bad_description_is_explained(arguments: list[str], message: str) -> Non
 
 def test_malformed_frame_is_described_too() -> None:
     assert describe_frame(b"\x00" * 5).startswith("malformed")
+
+
+def test_one_argument_describes_packets(tmp_path: Path) -> None:
+    whole = build("--udp", f"{ENDS},sport=1000,dport=2000")
+    assert frames_from_text(f"udp,{ENDS},sport=1000,dport=2000") == [whole]
+    assert frames_from_text(whole.hex()) == [whole]
+    file = tmp_path / "two.pcap"
+    other = build("--ping", ENDS)
+    records = [struct.pack("<IIII", 0, 0, len(one), len(one)) + one for one in (whole, other)]
+    header = struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
+    file.write_bytes(header + b"".join(records))
+    assert frames_from_text(str(file)) == [whole, other]
+    assert frames_from_text(f"{file}:2") == [other]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("udp", "begins with its kind"),
+        (f"sctp,{ENDS}", "begins with its kind"),
+        ("udp,smac=02:00:00:00:00:01", "is missing"),
+        ("ping,src=10.0.0.1", "is missing"),
+        ("020000000g", "not hexadecimal"),
+        ("/nowhere/file.pcap", "there is no file"),
+    ],
+)
+def test_what_describes_no_packet_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        frames_from_text(text)

@@ -455,6 +455,11 @@ class Decisions:
                     assert_never(effect)
         return False
 
+    def explain(self, packet: ParsedFrame, ingress: PortId) -> SimulationResult:
+        """Return what would become of a packet now, with its steps; nothing comes of it."""
+        now_s = self._clock.now_s()
+        return simulate(self.view, self.soft_state, packet, ingress, now_s, trace=True)
+
     def _simulate(self, packet: ParsedFrame, ingress: PortId) -> SimulationResult:
         self.counters.simulations += 1
         return simulate(self.view, self.soft_state, packet, ingress, self._clock.now_s())

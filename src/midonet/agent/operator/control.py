@@ -4,6 +4,7 @@ PUT, DELETE /binding/PORT_ID      see `midonet.agent.ports.bind_request`
 GET  /state                       host, ports, peers, counters
 GET  /flows                       installed programs
 GET  /drops                       dropped packets by port and reason
+POST /trace                       {"portId", "frame" (hex), "allRules"}: what would become of it
 POST /inject                      {"portId", "frame" (hex), "waitSeconds"}; memory only
 GET  /watch/PORT_ID?after=N&wait=S   frames that left after number N; memory only
 """
@@ -22,6 +23,7 @@ from midonet.agent.operator.control_socket import Request
 from midonet.agent.operator.delivery_log import Delivery, DeliveryLog
 from midonet.agent.operator.flow_text import describe_match, describe_output
 from midonet.agent.operator.overview import Overview
+from midonet.agent.operator.tracing import Tracer
 from midonet.agent.ports.bind_request import bind_port, parse_port_id, unbind_port
 from midonet.errors import NotFoundError, UserError
 from midonet.model.hosts import Host
@@ -47,6 +49,14 @@ class InjectRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
     wait_seconds: float = 1.0
 
 
+class TraceRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """Body of `POST /trace`. frame: hexadecimal."""
+
+    port_id: str
+    frame: str
+    all_rules: bool = False
+
+
 class Control:
     """Answers requests."""
 
@@ -58,12 +68,14 @@ class Control:
         decisions: Decisions,
         *,
         overview: Overview,
+        tracer: Tracer,
     ) -> None:
         self._host = host
         self._store = store
         self._datapath = datapath
         self._decisions = decisions
         self._overview = overview
+        self._tracer = tracer
         self.deliveries = DeliveryLog()
         self._frames = datapath.frame_access
         if self._frames is not None:
@@ -86,6 +98,13 @@ class Control:
                 return self._flows()
             case "GET", "drops":
                 return _drop_rows(self._datapath.drops())
+            case "POST", "trace":
+                wanted = _decode(request.body, TraceRequest)
+                return await self._tracer.trace(
+                    parse_port_id(wanted.port_id),
+                    _frame(wanted.frame),
+                    all_rules=wanted.all_rules,
+                )
             case "POST", "inject":
                 return await self._inject(_decode(request.body, InjectRequest))
             case "GET", "watch", port:
@@ -118,10 +137,7 @@ class Control:
         port_id = parse_port_id(body.port_id)
         if port_id not in self._datapath.attached():
             raise UserError(f"Port {port_id} is not attached at this agent.", field="portId")
-        try:
-            frame = bytes.fromhex(body.frame)
-        except ValueError:
-            raise UserError("frame is not hexadecimal", field="frame") from None
+        frame = _frame(body.frame)
         wait_s = _bounded(body.wait_seconds)
         first = self.deliveries.next_number
         before = dict(self._datapath.drops())
@@ -153,6 +169,13 @@ class Control:
         if self._frames is None:
             raise UserError("Frames are injected and watched with --datapath memory only.")
         return self._frames
+
+
+def _frame(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise UserError("frame is not hexadecimal", field="frame") from None
 
 
 def _drop_rows(drops: Mapping[Any, int]) -> list[Json]:

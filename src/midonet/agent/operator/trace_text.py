@@ -1,0 +1,159 @@
+"""Trace steps as JSON and in the words that people read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import Any, assert_never
+from uuid import UUID
+
+from midonet.agent.flows.program import LocalOutput, TunnelOutput
+from midonet.agent.operator.flow_text import describe_output
+from midonet.agent.simulation.trace import (
+    Answered,
+    BeganFilter,
+    ChoseRoute,
+    EnteredOutput,
+    EnteredPort,
+    Flooded,
+    LeftPort,
+    LookedUpMac,
+    LookedUpNeighbour,
+    MetRule,
+    Rewrote,
+    TraceStep,
+    Waits,
+    WasDropped,
+    WasTooLong,
+)
+from midonet.packets.addresses import IpVersion, format_ip, format_mac
+
+Names = Mapping[UUID, str]
+"""What an object is called, by id; objects without a name are missing."""
+
+Json = dict[str, Any]
+
+_MAC_FIELDS = frozenset(("eth_dst", "eth_src"))
+_ADDRESS_FIELDS = frozenset(("ip_src", "ip_dst"))
+
+
+def mentioned_ids(steps: Iterable[TraceStep]) -> set[UUID]:
+    """Return the ids of all objects that steps speak of."""
+    found: set[UUID] = set()
+    for step in steps:
+        for name in step.event.__dataclass_fields__:
+            value = getattr(step.event, name)
+            found.update(
+                one
+                for one in (value if isinstance(value, tuple) else (value,))
+                if isinstance(one, UUID)
+            )
+    return found
+
+
+def describe_step(step: TraceStep, names: Names, *, is_ipv6: bool) -> Json:
+    """Return a step as JSON: `event`, `depth`, `text`, and the fields of the event by name."""
+    event = step.event
+    words = _Words(names, is_ipv6)
+    kind = type(event).__name__
+    text = words.way(event) if isinstance(event, _WAY) else words.finding(event)
+    fields = {
+        _camel(name): words.plain(name, getattr(event, name)) for name in event.__dataclass_fields__
+    }
+    return {"event": kind[0].lower() + kind[1:], "depth": step.depth, "text": text, **fields}
+
+
+_Way = EnteredPort | LeftPort | Flooded | EnteredOutput | WasDropped | WasTooLong | Waits
+_WAY = (EnteredPort, LeftPort, Flooded, EnteredOutput, WasDropped, WasTooLong, Waits)
+_Finding = BeganFilter | MetRule | LookedUpMac | LookedUpNeighbour | ChoseRoute | Rewrote | Answered
+
+
+class _Words:
+    """Says things of one packet. is_ipv6: how wide its addresses are."""
+
+    def __init__(self, names: Names, is_ipv6: bool) -> None:
+        self._names = names
+        self._version = IpVersion.V6 if is_ipv6 else IpVersion.V4
+
+    def way(self, event: _Way) -> str:
+        """Return where the packet goes, in words."""
+        match event:
+            case EnteredPort(port_id, device_id):
+                return f"enters {self._name(device_id)} by port {self._name(port_id)}"
+            case LeftPort(port_id):
+                return f"leaves by port {self._name(port_id)}"
+            case Flooded(_, port_ids):
+                return f"floods to {len(port_ids)} ports"
+            case EnteredOutput(port_id, output):
+                return f"output for port {self._name(port_id)}: {describe_output(output)}"
+            case WasDropped(reason, place_id, object_id):
+                because = f", because of {self._name(object_id)}" if object_id else ""
+                return f"dropped at port {self._name(place_id)}: {reason.name}{because}"
+            case WasTooLong(length, limit):
+                return f"is {length} bytes long, the tunnel takes {limit}"
+            case Waits(object_ids, address):
+                what = f"the MAC of {address}" if address else f"{len(object_ids)} objects to load"
+                return f"waits for {what}"
+            case _:
+                assert_never(event)
+
+    def finding(self, event: _Finding) -> str:
+        """Return what a device found or did, in words."""
+        match event:
+            case BeganFilter(hook, owner_id, chain_id):
+                return f"{hook.value} {self._name(owner_id)}: chain {self._name(chain_id)}"
+            case MetRule(chain_id, rule_id, position, action, is_matching):
+                verdict = f"matches: {action.value.upper()}" if is_matching else "does not match"
+                return f"rule {position} {rule_id} of chain {self._name(chain_id)} {verdict}"
+            case LookedUpMac(_, vlan, mac, port_id):
+                where = f" in VLAN {vlan}" if vlan else ""
+                answer = f"behind port {self._name(port_id)}" if port_id else "unknown"
+                return f"MAC table{where}: {format_mac(mac)} is {answer}"
+            case LookedUpNeighbour(device_id, address, known):
+                answer = "unknown" if known is None else f"at {format_mac(known)}"
+                return f"neighbour table of {self._name(device_id)}: {address} is {answer}"
+            case ChoseRoute():
+                return self._route(event)
+            case Rewrote(_, "ttl", before, after):
+                return f"ttl -{after - before}"
+            case Rewrote(_, field, before, after):
+                return f"{field} {self._value(field, before)} -> {self._value(field, after)}"
+            case Answered(port_id, answer):
+                return f"answers by port {self._name(port_id)}: {answer}"
+            case _:
+                assert_never(event)
+
+    def plain(self, name: str, value: object) -> object:
+        """Return a field of an event as JSON has it."""
+        if isinstance(value, tuple):
+            return [self.plain(name, one) for one in value]
+        if isinstance(value, Enum):
+            return value.name
+        if name == "mac" and isinstance(value, int):
+            return format_mac(value)
+        if isinstance(value, LocalOutput | TunnelOutput):
+            return describe_output(value)
+        return value if isinstance(value, int | str | None) else str(value)
+
+    def _route(self, event: ChoseRoute) -> str:
+        by = f" via {event.gateway}" if event.gateway else ""
+        to = f" by port {self._name(event.next_hop_port_id)}" if event.next_hop_port_id else ""
+        among = f", one of {event.candidates} equal ones" if event.candidates > 1 else ""
+        route = f"route {event.destination} ({event.route_id}): {event.kind.value}"
+        return f"{route}{by}{to}{among}"
+
+    def _name(self, object_id: UUID | None) -> str:
+        if object_id is None:
+            return "nothing"
+        name = self._names.get(object_id)
+        return str(object_id) if name is None else f"{name} ({object_id})"
+
+    def _value(self, field: str, value: int) -> str:
+        if field in _MAC_FIELDS:
+            return format_mac(value)
+        return format_ip(self._version, value) if field in _ADDRESS_FIELDS else str(value)
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)

@@ -1,0 +1,110 @@
+"""Every step that a trace may have is said in words, and as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import get_args
+from uuid import UUID
+
+import pytest
+
+from midonet.agent.flows.drop_reason import DropReason
+from midonet.agent.flows.program import LocalOutput
+from midonet.agent.operator.trace_text import describe_step, mentioned_ids
+from midonet.agent.simulation.trace import (
+    Answered,
+    BeganFilter,
+    ChoseRoute,
+    EnteredOutput,
+    EnteredPort,
+    Flooded,
+    Hook,
+    LeftPort,
+    LookedUpMac,
+    LookedUpNeighbour,
+    MetRule,
+    Rewrote,
+    TraceEvent,
+    TraceStep,
+    Waits,
+    WasDropped,
+    WasTooLong,
+)
+from midonet.model.chains import RuleAction
+from midonet.model.devices import NextHopKind
+from midonet.model.ids import BridgeId, ChainId, PortId, RouteId, RouterId, RuleId
+from midonet.packets.addresses import parse_ip, parse_prefix
+
+DEVICE = UUID(int=1)
+PORT = PortId(UUID(int=2))
+CHAIN, RULE, ROUTE = ChainId(UUID(int=3)), RuleId(UUID(int=4)), RouteId(UUID(int=5))
+NAMES = {DEVICE: "lan", PORT: "tap0", CHAIN: "web"}
+MAC = 0x020000000001
+GATEWAY = parse_ip("10.0.0.1")
+
+SAMPLES: list[tuple[TraceEvent, str]] = [
+    (EnteredPort(PORT, DEVICE), "enters lan ({1}) by port tap0 ({2})"),
+    (LeftPort(PORT), "leaves by port tap0 ({2})"),
+    (
+        BeganFilter(Hook.BRIDGE_INBOUND, DEVICE, CHAIN),
+        "inbound filter of bridge lan ({1}): chain web ({3})",
+    ),
+    (
+        MetRule(CHAIN, RULE, 7, RuleAction.DROP, True),
+        "rule 7 {4} of chain web ({3}) matches: DROP",
+    ),
+    (
+        MetRule(CHAIN, RULE, 7, RuleAction.DROP, False),
+        "rule 7 {4} of chain web ({3}) does not match",
+    ),
+    (
+        LookedUpMac(BridgeId(DEVICE), 5, MAC, PORT),
+        "MAC table in VLAN 5: 02:00:00:00:00:01 is behind port tap0 ({2})",
+    ),
+    (
+        LookedUpMac(BridgeId(DEVICE), 0, MAC, None),
+        "MAC table: 02:00:00:00:00:01 is unknown",
+    ),
+    (
+        LookedUpNeighbour(DEVICE, GATEWAY, MAC),
+        "neighbour table of lan ({1}): 10.0.0.1 is at 02:00:00:00:00:01",
+    ),
+    (
+        ChoseRoute(
+            RouterId(DEVICE), ROUTE, parse_prefix("0.0.0.0/0"), NextHopKind.NORMAL, GATEWAY, PORT, 2
+        ),
+        "route 0.0.0.0/0 ({5}): Normal via 10.0.0.1 by port tap0 ({2}), one of 2 equal ones",
+    ),
+    (Flooded(BridgeId(DEVICE), (PORT, PORT)), "floods to 2 ports"),
+    (Rewrote(DEVICE, "eth_src", MAC, MAC + 1), "eth_src 02:00:00:00:00:01 -> 02:00:00:00:00:02"),
+    (Rewrote(DEVICE, "ip_dst", 0x0A000001, 0x0A000002), "ip_dst 10.0.0.1 -> 10.0.0.2"),
+    (Rewrote(DEVICE, "ttl", 0, 1), "ttl -1"),
+    (Answered(PORT, "echo_reply"), "answers by port tap0 ({2}): echo_reply"),
+    (WasTooLong(1500, 1450), "is 1500 bytes long, the tunnel takes 1450"),
+    (EnteredOutput(PORT, LocalOutput(PORT)), "output for port tap0 ({2}): port {2}"),
+    (
+        WasDropped(DropReason.FILTERED, PORT, RULE),
+        "dropped at port tap0 ({2}): FILTERED, because of {4}",
+    ),
+    (WasDropped(DropReason.HAIRPIN, PORT, None), "dropped at port tap0 ({2}): HAIRPIN"),
+    (Waits(address=GATEWAY), "waits for the MAC of 10.0.0.1"),
+    (Waits(object_ids=(DEVICE,)), "waits for 1 objects to load"),
+]
+
+
+@pytest.mark.parametrize(("event", "text"), SAMPLES)
+def test_steps_in_words(event: TraceEvent, text: str) -> None:
+    said = describe_step(TraceStep(3, event), NAMES, is_ipv6=False)
+    ids = [str(UUID(int=number)) for number in range(6)]
+    assert said["text"] == text.format(*ids)
+    assert said["depth"] == 3
+    assert json.loads(json.dumps(said)) == said
+
+
+def test_every_event_has_a_sample() -> None:
+    assert {type(event) for event, _ in SAMPLES} == set(get_args(TraceEvent))
+
+
+def test_ids_are_found_whatever_the_field() -> None:
+    steps = [TraceStep(0, event) for event, _ in SAMPLES]
+    assert mentioned_ids(steps) >= {DEVICE, PORT, CHAIN, RULE, ROUTE}
