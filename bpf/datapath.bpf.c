@@ -26,6 +26,16 @@ static __always_inline int is_understood(const struct midonet_action *action)
 	       (action->output_count != 1 || is_output_known(&action->output));
 }
 
+/* Let an earlier program decide, where there is one; then this does not return. */
+static __always_inline void ask_earlier(struct __sk_buff *skb, struct packet *packet)
+{
+	struct midonet_config *settings = get_config();
+
+	if (settings && (settings->flags & MIDONET_CONFIG_COPY_EARLIER))
+		upcall(skb, packet, MIDONET_UPCALL_EARLIER, 0);
+	bpf_tail_call(skb, &earlier, EARLIER_PORT);
+}
+
 /* Decide on a parsed packet and carry it out. One that came up before does not come up again. */
 static __always_inline int forward(struct __sk_buff *skb, struct state *state, int is_reinjected)
 {
@@ -39,8 +49,10 @@ static __always_inline int forward(struct __sk_buff *skb, struct state *state, i
 	if (is_reinjected && (!is_found || !meets_guards(skb, packet, &action->guards) ||
 			      (action->flags & MIDONET_PROGRAM_UPCALL)))
 		return drop(way.slot, MIDONET_DROP_NOT_REINJECTED);
-	if (!is_found)
+	if (!is_found) {
+		ask_earlier(skb, packet);
 		return upcall(skb, packet, MIDONET_UPCALL_MISS, 0);
+	}
 	if (!meets_guards(skb, packet, &action->guards))
 		return upcall(skb, packet, MIDONET_UPCALL_GUARD, action->program_id);
 	count_program(skb, action->program_id);
@@ -91,8 +103,10 @@ int midonet_port(struct __sk_buff *skb)
 	__u32 slot = find_slot(skb->ifindex);
 	struct state *state = new_state(slot);
 
-	if (!slot || !state)
+	if (!slot || !state) {
+		bpf_tail_call(skb, &earlier, EARLIER_PORT);
 		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_UNKNOWN_INGRESS_PORT);
+	}
 	if (parse_packet(skb, &state->packet))
 		return drop(slot, MIDONET_DROP_MALFORMED);
 	if (!offload_agrees(skb, &state->packet))

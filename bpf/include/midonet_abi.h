@@ -103,6 +103,7 @@ enum midonet_upcall_reason {
 	MIDONET_UPCALL_MISS = 1,
 	MIDONET_UPCALL_GUARD = 2,
 	MIDONET_UPCALL_PROGRAM = 3,
+	MIDONET_UPCALL_EARLIER = 4,
 };
 
 enum midonet_family {
@@ -374,6 +375,7 @@ struct midonet_peer {
 enum midonet_config_flag {
 	MIDONET_CONFIG_COPY_TOS = 1 << 0, /* outer TOS is the inner one without ECN, else 0 */
 	MIDONET_CONFIG_SHARED_COUNTERS = 1 << 1, /* more CPUs than statistics_width */
+	MIDONET_CONFIG_COPY_EARLIER = 1 << 2, /* what an earlier program forwards is copied up */
 };
 
 /* The one entry of the config map. */

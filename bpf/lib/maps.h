@@ -26,6 +26,20 @@ struct {
 	__type(value, struct midonet_config);
 } config SEC(".maps");
 
+/* Programs of another ABI version, with tables of their own: asked by a tail call about what is not
+ * found here, while the agent takes over. Written by the agent; empty otherwise. */
+enum earlier_program {
+	EARLIER_PORT = 0,
+	EARLIER_UNDERLAY = 1,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 4);
+	__type(key, __u32);
+	__type(value, __u32);
+} earlier SEC(".maps");
+
 /* ifindex of a port's interface to its slot. Written by the agent, full: attaching fails. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -300,8 +300,10 @@ static __always_inline int receive_overlay(struct __sk_buff *skb)
 	__u32 index, zero = 0;
 	__u64 *generation, now;
 
-	if (verdict == OVERLAY_NO)
+	if (verdict == OVERLAY_NO) {
+		bpf_tail_call(skb, &earlier, EARLIER_UNDERLAY);
 		return TC_ACT_UNSPEC;
+	}
 	index = hint_index(&overlay);
 	generation = bpf_map_lookup_elem(&delivery_generation, &zero);
 	hint = bpf_map_lookup_elem(&delivery_hints, &index);
@@ -316,6 +318,7 @@ static __always_inline int receive_overlay(struct __sk_buff *skb)
 	}
 	peer = bpf_map_lookup_elem(&peers, &overlay.peer);
 	if (!peer) {
+		bpf_tail_call(skb, &earlier, EARLIER_UNDERLAY);
 		__builtin_memset(overlay.peer.remote, 0, sizeof(overlay.peer.remote));
 		overlay.peer.role = MIDONET_PEER_OWN;
 		if (verdict == OVERLAY_OTHER_GRE || !bpf_map_lookup_elem(&peers, &overlay.peer))
@@ -324,8 +327,10 @@ static __always_inline int receive_overlay(struct __sk_buff *skb)
 	}
 	if (verdict != OVERLAY_YES)
 		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_OVERLAY_MALFORMED);
-	if (!take_delivery(&delivery, overlay.key))
+	if (!take_delivery(&delivery, overlay.key)) {
+		bpf_tail_call(skb, &earlier, EARLIER_UNDERLAY);
 		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_UNKNOWN_TUNNEL_KEY);
+	}
 	hint->peer = overlay.peer;
 	hint->delivery = delivery;
 	hint->key = overlay.key;

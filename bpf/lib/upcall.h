@@ -32,6 +32,12 @@ static __always_inline int take_upcall_token(const struct midonet_port *port, __
 	return 0;
 }
 
+/* A packet does not go up. A copy is only a copy. */
+static __always_inline int refuse(__u32 slot, __u32 reason, __u32 drop_reason)
+{
+	return reason == MIDONET_UPCALL_EARLIER ? TC_ACT_SHOT : drop(slot, drop_reason);
+}
+
 __noinline int upcall(struct __sk_buff *skb, struct packet *packet, __u32 reason, __u32 program_id)
 {
 	struct upcall_scratch *room;
@@ -48,7 +54,7 @@ __noinline int upcall(struct __sk_buff *skb, struct packet *packet, __u32 reason
 	if (!port || !room)
 		return drop(slot, MIDONET_DROP_UNKNOWN_INGRESS_PORT);
 	if (!take_upcall_token(port, slot, now))
-		return drop(slot, MIDONET_DROP_UPCALL_RATE);
+		return refuse(slot, reason, MIDONET_DROP_UPCALL_RATE);
 	fill_flow_hash(packet);
 	record = &room->record;
 	record->received_ns = now;
@@ -77,7 +83,7 @@ __noinline int upcall(struct __sk_buff *skb, struct packet *packet, __u32 reason
 	if (bpf_skb_load_bytes(skb, 0, room->frame, size))
 		return drop(slot, MIDONET_DROP_MALFORMED);
 	if (bpf_ringbuf_output(&upcalls, room, sizeof(*record) + size, 0))
-		return drop(slot, MIDONET_DROP_UPCALL_RING_FULL);
+		return refuse(slot, reason, MIDONET_DROP_UPCALL_RING_FULL);
 	return TC_ACT_SHOT;
 }
 

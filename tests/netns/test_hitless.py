@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from midonet.agent.datapath.ebpf.abi import ABI_VERSION
 from midonet.agent.datapath.ebpf.syscalls import tcx_programs
 from midonet.demo.lab import Lab, LabHost, VirtualMachine
 from midonet.demo.namespaces import run
@@ -36,6 +37,7 @@ pytestmark = pytest.mark.timeout(400)
 BPF = Path(__file__).parents[2] / "bpf"
 REMOTE, REMOTE6, ROUTED = "10.0.1.12", "fd00:0:1::12", "10.0.2.13"
 OTHER_TTL = 99
+NEXT = ABI_VERSION + 1
 
 
 @dataclass(slots=True)
@@ -115,7 +117,13 @@ def counters(host: LabHost) -> dict[tuple[str, str], int]:
     return {(row["port"], json.dumps(row["match"])): row["packets"] for row in rows}
 
 
-def under_traffic(pair: Pair, host: LabHost, action: Callable[[LabHost], None]) -> None:
+def under_traffic(
+    pair: Pair,
+    host: LabHost,
+    action: Callable[[LabHost], None],
+    *,
+    keeps_counters: bool = True,
+) -> None:
     """Carry out an action; no ping is lost, no stream broken, no counter falls."""
     pair.warm_up()
     vm1, vm2 = pair.vm("vm1"), pair.vm("vm2")
@@ -142,6 +150,8 @@ def under_traffic(pair: Pair, host: LabHost, action: Callable[[LabHost], None]) 
     assert stream.error is None
     assert stream.is_intact
     assert stream.received == stream.sent
+    if not keeps_counters:
+        return
     after = counters(host)
     fallen = {
         key: (before[key], after[key])
@@ -203,6 +213,60 @@ def test_nothing_is_lost_in_an_upgrade_to_another_build_and_back(
     assert _outer_ttl(pair, host) == OTHER_TTL
     under_traffic(pair, host, lambda _host: run_build(""))
     assert _outer_ttl(pair, host) == 64
+
+
+@pytest.fixture(scope="module")
+def other_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the sources of a version with another ABI: another number, and other layouts of what
+    is kept and of what is only remembered."""
+    copy = tmp_path_factory.mktemp("version")
+    ignored = shutil.ignore_patterns("*.o", "__pycache__")
+    for name in ("bpf", "src"):
+        shutil.copytree(BPF.parent / name, copy / name, ignore=ignored)
+    package = copy / "src" / "midonet" / "agent" / "datapath" / "ebpf"
+    for path, old, new in (
+        ("bpf/include/midonet_abi.h", f"ABI_VERSION = {ABI_VERSION}", f"ABI_VERSION = {NEXT}"),
+        ("bpf/include/midonet_abi.h", "facts[40]", "facts[48]"),
+        ("bpf/lib/maps.h", "struct delivery_hint {", "struct delivery_hint {\n\t__u64 more;"),
+        (package / "abi.py", f"ABI_VERSION: Final = {ABI_VERSION}", f"ABI_VERSION: Final = {NEXT}"),
+        (package / "abi.py", '("facts", "40s")', '("facts", "48s")'),
+    ):
+        text = (copy / path).read_text()
+        assert old in text
+        (copy / path).write_text(text.replace(old, new))
+    (copy / "tests" / "bpf").mkdir(parents=True)
+    run(["make", "-s", "-C", str(copy / "bpf")], timeout_s=60)
+    return copy / "src"
+
+
+def run_version(host: LabHost, sources: str) -> None:
+    """Restart an agent from other sources ("" our own) and wait until it has taken over."""
+    host.agent.environment["PYTHONPATH"] = sources
+    _stop_and_start_at_once(host)
+    until(lambda: len(_generations(host)) == 1, "the tables of one version")
+
+
+def _generations(host: LabHost) -> set[str]:
+    return {path.name for path in (host.state_dir / "bpf").iterdir() if "." not in path.name}
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["sender", "receiver"])
+def test_nothing_is_lost_in_an_upgrade_to_another_abi_version_and_back(
+    pair: Pair, other_version: Path, side: int
+) -> None:
+    """Tables of the other version cannot be read, neither on the way up nor on the way down."""
+    host = pair.lab.hosts[side]
+    before = _generations(host)
+
+    def change_to(sources: str) -> None:
+        under_traffic(pair, host, lambda _: run_version(host, sources), keeps_counters=False)
+
+    change_to(str(other_version))
+    assert all(name.startswith(f"v{NEXT}-") for name in _generations(host))
+    change_to("")
+    assert _generations(host) == before
+    names = host.namespace.run("ip", "-o", "link", "show")
+    assert names.count("mn-inj") == 4, "two ends, each with its peer's name"
 
 
 def _outer_ttl(pair: Pair, host: LabHost) -> int:

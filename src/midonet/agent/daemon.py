@@ -193,6 +193,7 @@ class Agent:
         await self.topology.wait_in_sync()
         self._tunnels.begin()
         await self.binder.reconciled.wait()
+        self.datapath.begin_deciding()
         self.loop.may_decide.set()
 
     # What a change in one room means for the others, in this order.

@@ -42,6 +42,7 @@ class UpcallReason(IntEnum):
     MISS = 1  # no program of its class
     GUARD = 2  # a program exists, but its TTL or length guard failed
     PROGRAM = 3  # the program says so
+    EARLIER = 4  # a copy: another version's program decided, if it had one of its class
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,21 @@ class Datapath(Protocol):
 
     async def uninstall(self) -> None:
         """Remove everything this datapath ever put into the host. Idempotent."""
+        ...
+
+    def begin_deciding(self) -> None:
+        """The agent has its topology and decides on packets from now on.
+
+        A persistent datapath that took over from another version lets that one's programs serve
+        what is not installed yet, hands up copies (EARLIER), and lets them go after a while.
+        """
+        ...
+
+    def end_takeover(self) -> None:
+        """Let another version's programs go at once: something they allow must stop.
+
+        Does nothing before `begin_deciding`, and when there are none.
+        """
         ...
 
     # Ports and overlay.

@@ -189,6 +189,8 @@ class Decisions:
             if held is not None:
                 # The program is not for this packet: by now it would come up for its guard.
                 upcall = replace(upcall, reason=UpcallReason.GUARD, program_id=held.program_id)
+        elif upcall.reason is UpcallReason.EARLIER and self.programs.lookup(ingress, packet.key):
+            return
         for _ in range(_MAX_ATTEMPTS):
             revision = self.programs.revision
             result = self._simulate(packet, ingress)
@@ -208,6 +210,10 @@ class Decisions:
                 self._apply(result.effects, upcall.ingress)
                 self._generate(result.generated, 0, Allowance())
                 return True
+            case Forward() | Drop() if _is_settled(upcall, result.program):
+                # Another version's program has carried it out: only the program is wanted here.
+                self._apply(result.effects, upcall.ingress)
+                return not _is_stale(self.programs.install(result.program, revision))
             case Forward():
                 self._apply(result.effects, upcall.ingress)
                 if not self._forward(result.program, upcall, packet, revision):
@@ -478,3 +484,9 @@ class Decisions:
 
 def _is_stale(outcome: InstallOutcome | Refusal) -> bool:
     return isinstance(outcome, Refusal)
+
+
+def _is_settled(upcall: Upcall, program: FlowProgram) -> bool:
+    """Tell whether the packet is only a copy. What is decided for one packet at a time was never
+    installed, so no other version's program knew it."""
+    return upcall.reason is UpcallReason.EARLIER and program.slow_path is None

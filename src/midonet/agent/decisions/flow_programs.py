@@ -86,6 +86,8 @@ class FlowPrograms:
         self._revision += 1
         delta = ViewDelta(self._revision, tags, regions, urgent)
         plan = self.table.invalidate(delta, self._clock.boot_ns())
+        if urgent:
+            self._datapath.end_takeover()
         self._remove(plan.removal)
         self._queue(plan.rejudge)
 

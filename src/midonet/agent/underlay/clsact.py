@@ -48,6 +48,10 @@ class Clsact:
         """Tell whether our filter is on the interface."""
         return self._worker.submit(self._is_attached, ifindex).result()
 
+    def program_name(self, ifindex: int) -> str | None:
+        """Return the name under which our program is there."""
+        return self._worker.submit(self._program_name, ifindex).result()
+
     def _attach(self, ifindex: int, program_fd: int, name: str) -> None:
         try:
             self._netlink.tc("add", "clsact", ifindex)
@@ -78,11 +82,22 @@ class Clsact:
                 raise _refused("detach the program from", ifindex, error) from error
 
     def _is_attached(self, ifindex: int) -> bool:
+        return bool(self._filters(ifindex))
+
+    def _program_name(self, ifindex: int) -> str | None:
+        for found in self._filters(ifindex):
+            options = found.get_attr("TCA_OPTIONS")
+            name = None if options is None else options.get_attr("TCA_BPF_NAME")
+            if name:
+                return str(name)
+        return None
+
+    def _filters(self, ifindex: int) -> list[Any]:
         try:
             filters: list[Any] = list(self._netlink.get_filters(ifindex, 0, _INGRESS))
         except NetlinkError:
-            return False
-        return any(found["info"] >> 16 == _PRIORITY for found in filters)
+            return []
+        return [found for found in filters if found["info"] >> 16 == _PRIORITY]
 
 
 def _refused(action: str, ifindex: int, error: NetlinkError) -> DatapathError:

@@ -84,6 +84,7 @@ class ConfigFlag(IntFlag):
 
     COPY_TOS = 1 << 0
     SHARED_COUNTERS = 1 << 1
+    COPY_EARLIER = 1 << 2
 
 
 class Layout:

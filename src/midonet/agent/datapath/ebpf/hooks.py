@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Collection
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -47,6 +48,10 @@ class FilterAttacher(Protocol):
 
     def is_attached(self, ifindex: int) -> bool:
         """Tell whether our program is there."""
+        ...
+
+    def program_name(self, ifindex: int) -> str | None:
+        """Return the name under which our program is there."""
         ...
 
 
@@ -89,13 +94,18 @@ class Hooks:
         """The mode in use: TCX or CLSACT."""
         return AttachMode.TCX if self._filters is None else AttachMode.CLSACT
 
-    def take_over(self, programs: dict[str, int], pins: list[Path]) -> None:
-        """Put these programs behind all links found, and keep the links as ours.
+    def take_over(
+        self, programs: dict[str, int], pins: list[Path], spared: Collection[int] = ()
+    ) -> None:
+        """Put these programs behind all links and filters found, and keep the links as ours.
 
         programs: descriptors by name. pins: of links, of this and of earlier generations; links
-        of interfaces that are gone are forgotten.
+        of interfaces that are gone are forgotten. spared: interfaces whose filter stays.
         """
         self._programs = programs
+        for ifindex, filter_name in self._filter_names():
+            if filter_name in programs and ifindex not in spared:
+                self.attach(ifindex, filter_name)
         for path in pins:
             link = syscalls.open_pin(str(path))
             try:
@@ -148,13 +158,17 @@ class Hooks:
     def attached(self, program: str) -> set[int]:
         """Return the interfaces that a program is attached to."""
         if self._filters is not None:
-            indices = (index for index, _ in socket.if_nameindex())
-            return {index for index in indices if self._filters.is_attached(index)}
+            return {index for index, name in self._filter_names() if name == program}
         return {
             int(index)
             for name, _, index in (path.name.rpartition("-") for path in link_pins(self._links))
             if name == program
         }
+
+    def _filter_names(self) -> list[tuple[int, str | None]]:
+        filters = self._filters
+        indices = [index for index, _ in socket.if_nameindex()]
+        return [] if filters is None else [(i, filters.program_name(i)) for i in indices]
 
     def detach_all(self) -> None:
         """Remove the filters of the clsact mode; links go with their pins."""

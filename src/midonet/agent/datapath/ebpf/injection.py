@@ -18,8 +18,10 @@ from midonet.agent.datapath.ebpf import abi
 from midonet.agent.datapath.ebpf.rtnetlink import RouteNetlink
 from midonet.errors import DatapathError
 
-NEAR_NAME: Final = "mn-inj0"
-FAR_NAME: Final = "mn-inj1"
+PAIRS: Final = tuple((f"mn-inj{near}", f"mn-inj{near + 1}") for near in range(0, 8, 2))
+"""Names of the near and the far end. The first pair is the usual one. A version that takes over
+from another takes the next that is free: the earlier programs go on with theirs."""
+
 _MTU_BYTES: Final = 65535
 _SOL_PACKET, _PACKET_VNET_HDR, _PACKET_QDISC_BYPASS = 263, 15, 20
 _SO_MARK: Final = 36
@@ -32,31 +34,39 @@ class Injection:
         self._netlink = netlink
         self._owner = owner
         self._socket: socket.socket | None = None
+        self._pair = PAIRS[0]
         self.near_ifindex = 0
         self.far_ifindex = 0
 
-    def open(self) -> None:
+    def open(self, known_near: int, *, beside_another: bool) -> None:
         """Make the pair when it is missing, and the socket.
 
+        known_near: interface that the tables name, 0 when they are new. beside_another: a pair
+        that is there already belongs to earlier programs, unless the tables name it.
         Raises DatapathError (EBUSY) when another agent in this network namespace has a pair.
         """
-        near = self._netlink.link(NEAR_NAME)
+        present = {pair: self._netlink.link(pair[0]) for pair in PAIRS}
+        for (name, _), link in present.items():
+            if link is not None and link.alias != self._owner:
+                raise DatapathError(
+                    f"another agent uses this network namespace: {name} is of {link.alias!r}",
+                    errno=errno.EBUSY,
+                )
+        named = [pair for pair, link in present.items() if link and link.ifindex == known_near]
+        free = [pair for pair, link in present.items() if link is None]
+        self._pair = near_name, far_name = [*named, *(free if beside_another else ()), PAIRS[0]][0]
+        near = present[self._pair]
         if near is None:
-            self._netlink.create_veth(NEAR_NAME, FAR_NAME, alias=self._owner, mtu_bytes=_MTU_BYTES)
-            near = self._netlink.link(NEAR_NAME)
-        far = self._netlink.link(FAR_NAME)
+            self._netlink.create_veth(near_name, far_name, alias=self._owner, mtu_bytes=_MTU_BYTES)
+            near = self._netlink.link(near_name)
+        far = self._netlink.link(far_name)
         if near is None or far is None:
-            raise DatapathError(f"interface {FAR_NAME} is missing", errno=errno.ENODEV)
-        if near.alias != self._owner:
-            raise DatapathError(
-                f"another agent uses this network namespace: {NEAR_NAME} is of {near.alias!r}",
-                errno=errno.EBUSY,
-            )
+            raise DatapathError(f"interface {far_name} is missing", errno=errno.ENODEV)
         self.near_ifindex, self.far_ifindex = near.ifindex, far.ifindex
         made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
         made.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
         made.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
-        made.bind((NEAR_NAME, 0))
+        made.bind((near_name, 0))
         self._socket = made
 
     def close(self) -> None:
@@ -65,11 +75,26 @@ class Injection:
             self._socket.close()
             self._socket = None
 
+    def other_far_ends(self) -> set[int]:
+        """Return the far ends of the pairs of earlier programs."""
+        links = [self._netlink.link(far) for near, far in PAIRS if (near, far) != self._pair]
+        return {link.ifindex for link in links if link is not None}
+
+    def remove_others(self) -> None:
+        """Remove the pairs of earlier programs."""
+        for pair in PAIRS:
+            if pair != self._pair:
+                self._remove(pair[0])
+
     def remove(self) -> None:
-        """Remove the pair, if it is ours. Idempotent."""
-        near = self._netlink.link(NEAR_NAME)
+        """Remove all pairs that are ours. Idempotent."""
+        for name, _ in PAIRS:
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        near = self._netlink.link(name)
         if near is not None and near.alias == self._owner:
-            self._netlink.delete_link(NEAR_NAME)
+            self._netlink.delete_link(name)
 
     def send(self, frame: bytes, mark: int, offload: bytes) -> bool:
         """Send a frame; False when the kernel did not take it.

@@ -52,6 +52,10 @@ _OLDER_KERNEL = (
 )
 _STATISTICS_WIDTH_MAX = 16
 _SETTLE_S = 0.05
+_TAKEOVER_S = 5.0
+"""How long programs of another version are still asked once the agent decides, in seconds: every
+class with traffic is judged in that time, and the others come up like any new one."""
+
 _TAG_TYPES = (EtherType.VLAN, EtherType.SERVICE_VLAN)
 
 
@@ -91,6 +95,7 @@ class EbpfDatapath:
         self._overlay = OverlayConfig()
         self._waiting: asyncio.Event | None = None
         self._settle_timer: asyncio.TimerHandle | None = None
+        self._takeover_timer: asyncio.TimerHandle | None = None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -131,9 +136,10 @@ class EbpfDatapath:
         if self._kernel is None:
             return
         asyncio.get_running_loop().remove_reader(self._kernel.netlink.news_fd)
-        if self._settle_timer is not None:
-            self._settle_timer.cancel()
-            self._settle_timer = None
+        for timer in (self._settle_timer, self._takeover_timer):
+            if timer is not None:
+                timer.cancel()
+        self._settle_timer = self._takeover_timer = None
         kernel, self._kernel = self._kernel, None
         if self._waiting is not None:
             asyncio.get_running_loop().remove_reader(kernel.ring.fd)
@@ -144,6 +150,21 @@ class EbpfDatapath:
         """See `Datapath.uninstall`. Works on what an ended process left too."""
         await self.close()
         remove_from_host(self._settings, self._pins)
+
+    def begin_deciding(self) -> None:
+        """See `Datapath.begin_deciding`."""
+        kernel = self._opened()
+        if kernel.takeover.is_running and self._takeover_timer is None:
+            kernel.copy_what_earlier_programs_forward()
+            loop = asyncio.get_running_loop()
+            self._takeover_timer = loop.call_later(_TAKEOVER_S, self.end_takeover)
+
+    def end_takeover(self) -> None:
+        """See `Datapath.end_takeover`."""
+        if self._takeover_timer is not None:
+            self._takeover_timer.cancel()
+            self._takeover_timer = None
+            self._opened().end_takeover()
 
     # Ports and overlay.
 

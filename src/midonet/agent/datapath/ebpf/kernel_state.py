@@ -1,8 +1,9 @@
 """Everything that is open while the datapath is in use, put together in the one right order.
 
 1. lock and file system, 2. maps and programs, 3. tables of an earlier generation copied,
-4. injection pair, 5. configuration, 6. links taken over by the new programs, 7. tables read
-back, 8. leftovers removed. Until step 6 the earlier programs forward by the earlier tables.
+4. injection pair, 5. configuration, 6. programs of another version found, links taken over by
+the new ones, 7. tables read back, 8. leftovers removed. Until step 6 the earlier programs forward
+by the earlier tables, and those of another version afterwards too, for what is not here yet.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from midonet.agent.datapath.ebpf import abi
-from midonet.agent.datapath.ebpf.abi import PortFlag
+from midonet.agent.datapath.ebpf.abi import ConfigFlag, PortFlag
 from midonet.agent.datapath.ebpf.class_table import Counters, ProgramTable
 from midonet.agent.datapath.ebpf.delivery_table import DeliveryGeneration, DeliveryTable
 from midonet.agent.datapath.ebpf.hooks import (
@@ -34,6 +35,7 @@ from midonet.agent.datapath.ebpf.ring import RingReader
 from midonet.agent.datapath.ebpf.rtnetlink import RouteNetlink
 from midonet.agent.datapath.ebpf.slots import PortSlot, PortSlots
 from midonet.agent.datapath.ebpf.syscalls import BpfMap
+from midonet.agent.datapath.ebpf.takeover import Takeover
 from midonet.agent.datapath.ebpf.tunnel_device import TunnelDevice
 from midonet.agent.datapath.ebpf.underlay_table import UnderlayTable
 from midonet.agent.flows.drop_reason import DropReason
@@ -105,6 +107,7 @@ class KernelState:
         self.settings = settings
         self._pins = pins
         self._clock = clock
+        self._is_copying = False
         with ExitStack() as stack:
             pins.acquire()
             stack.callback(pins.release)
@@ -122,24 +125,50 @@ class KernelState:
             self.netlink = RouteNetlink()
             stack.callback(self.netlink.close)
             self.injection = Injection(self.netlink, settings.owner)
-            self.injection.open()
+            self.takeover = Takeover(self.loaded.maps["earlier"], pins)
+            self.injection.open(self._known_near(), beside_another=pins.has_other_versions)
             stack.callback(self.injection.close)
             self._write_config()
             self.hooks = Hooks(pins.links, settings.attach_mode, settings.filters)
-            self.hooks.take_over(self.loaded.programs, pins.all_link_pins())
+            self.takeover.begin()
+            self.takeover.pin_programs(self.loaded.programs)
+            self.hooks.take_over(
+                self.loaded.programs,
+                self.takeover.links_to_take(),
+                spared=self.injection.other_far_ends(),
+            )
             self.hooks.attach(self.injection.far_ifindex, INJECT_PROGRAM)
             self.tunnel_device = TunnelDevice(self.netlink, self.hooks)
             self.tunnel_device.close_what_is_there()
             self._open_tables(stack)
             self._check_ports()
-            for path in pins.other_generations():
-                pins.remove_generation(path)
+            if not self.takeover.is_running:
+                self.end_takeover()
             self._resources = stack.pop_all()
 
     def close(self) -> None:
         """Close descriptors and mappings, and give the lock back. The kernel goes on."""
         self.outputs.forget_emitted()
         self._resources.close()
+
+    def _known_near(self) -> int:
+        held = self.loaded.maps["config"].get(bytes(4))
+        return 0 if held is None else abi.CONFIG.integer(held, "inject_ifindex")
+
+    def copy_what_earlier_programs_forward(self) -> None:
+        """Have packets that earlier programs decide on copied up, to be judged."""
+        self._is_copying = True
+        self._write_config()
+
+    def end_takeover(self) -> None:
+        """Let earlier programs go, and what only they knew. Idempotent."""
+        self._is_copying = False
+        self._write_config()
+        self.takeover.end()
+        self.injection.remove_others()
+        attached = {slot.ifindex for slot in self.slots.attached()}
+        for ifindex in self.hooks.attached(PORT_PROGRAM) - attached:
+            self.hooks.detach(ifindex, PORT_PROGRAM)
 
     def _open_tables(self, stack: ExitStack) -> None:
         maps = self.loaded.maps
@@ -208,11 +237,14 @@ class KernelState:
             held = b"" if before is None else abi.CONFIG.part(before, "vxlan_port")
             vxlan_port = int.from_bytes(held, "big") or _DEFAULT_VXLAN_PORT
         monotonic_ns = int(self._clock.now_s() * 1e9)
+        flags = ConfigFlag.SHARED_COUNTERS if self.settings.shares_counters else ConfigFlag(0)
+        if self._is_copying:
+            flags |= ConfigFlag.COPY_EARLIER
         table.update(
             bytes(4),
             abi.CONFIG.pack(
                 abi_version=abi.ABI_VERSION,
-                flags=abi.ConfigFlag.SHARED_COUNTERS if self.settings.shares_counters else 0,
+                flags=flags,
                 hash_seed=self.settings.hash_seed,
                 vxlan_port=vxlan_port.to_bytes(2, "big"),
                 inject_ifindex=self.injection.near_ifindex,
@@ -230,8 +262,7 @@ class KernelState:
     def _copy_earlier_tables(self) -> None:
         """Copy the tables of a generation of this ABI version with other sizes.
 
-        Tables of another ABI version are not read: their ports are attached and their programs
-        installed anew by the agent, and the links change hands without a gap all the same.
+        Tables of another ABI version are not read: their programs are asked (`takeover.py`).
         """
         prefix = f"v{abi.ABI_VERSION}-"
         for generation in self._pins.other_generations():

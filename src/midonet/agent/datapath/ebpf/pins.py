@@ -139,6 +139,12 @@ class PinDirectory:
         found = (path for path in self._root.iterdir() if "." not in path.name)
         return sorted(path for path in found if path != self.generation)
 
+    @property
+    def has_other_versions(self) -> bool:
+        """Tell whether another ABI version has tables here."""
+        prefix = f"v{abi.ABI_VERSION}-"
+        return any(not path.name.startswith(prefix) for path in self.other_generations())
+
     def all_link_pins(self) -> list[Path]:
         """Return the pinned links of all generations."""
         generations = [*self.other_generations(), self.generation]

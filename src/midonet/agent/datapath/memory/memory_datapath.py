@@ -121,6 +121,12 @@ class MemoryDatapath:
         self._upcalls.clear()
         self._overlay = OverlayConfig()
 
+    def begin_deciding(self) -> None:
+        """See `Datapath.begin_deciding`. Nothing is there from before."""
+
+    def end_takeover(self) -> None:
+        """See `Datapath.end_takeover`."""
+
     # Ports and overlay.
 
     def attach(self, attachment: PortAttachment) -> None:
