@@ -25,6 +25,7 @@ from midonet.model.chains import Chain, Rule, RuleAction
 from midonet.model.devices import Bridge, NextHopKind, Port, Route, Router
 from midonet.model.hosts import Host, PortLocation
 from midonet.model.ids import BridgeId, ChainId, HostId, ObjectId, PortId, RouteId, RouterId, RuleId
+from midonet.model.ranks import spread
 from midonet.nsdb.sqlite import SqliteStore
 from midonet.nsdb.store import (
     MAX_OPERATIONS,
@@ -64,13 +65,13 @@ def topology(bridges: int, ports_per_bridge: int, rules_per_chain: int) -> list[
     for number in range(bridges):
         chain_id = ChainId(new_id())
         rules = [
-            Rule(id=RuleId(new_id()), chain_id=chain_id, action=RuleAction.DROP)
-            for _ in range(rules_per_chain)
+            Rule(id=RuleId(new_id()), chain_id=chain_id, rank=rank, action=RuleAction.DROP)
+            for rank in spread(rules_per_chain)
         ]
         bridge = Bridge(id=BridgeId(new_id()))
         inner, outer = PortId(new_id()), PortId(new_id())
         made += [
-            Chain(id=chain_id, rule_ids=tuple(rule.id for rule in rules)),
+            Chain(id=chain_id),
             *rules,
             bridge,
             Port(id=inner, bridge_id=bridge.id, peer_port_id=outer),

@@ -5,6 +5,7 @@
     |   +-- NotFoundError    an object named in the request does not exist
     |   +-- ValidationError  properties of the request break their rules
     +-- ConflictError        the state moved or forbids it; retry on new state
+    |   +-- MovedError       an object changed since it was read
     |   +-- ReferencedError  an object cannot go while others refer to it
     |   +-- NoSessionError   an entry that ends with a session has none to live by
     |   +-- RevisionTooOldError  a watch asked for history that is gone
@@ -72,6 +73,15 @@ class ConflictError(MidoNetError):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+
+class MovedError(ConflictError):
+    """The `kind` with the identifier `object_id` is at another version than the caller's."""
+
+    def __init__(self, kind: str, object_id: object, version: int, expected: int) -> None:
+        super().__init__(f"{kind} {object_id} is at version {version}, not {expected}.")
+        self.kind = kind
+        self.object_id = object_id
 
 
 class ReferencedError(ConflictError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import gzip
 from uuid import uuid4
@@ -223,16 +222,6 @@ async def test_port_is_active_while_its_host_is_alive(api: Api) -> None:
     assert [each["active"] for each in await api.get(bridge["ports"])] == [True]
     await session.close()
     assert (await api.get(port["uri"]))["active"] is False
-
-
-async def test_concurrent_rules_all_get_their_place(api: Api) -> None:
-    chain = await api.create("/chains")
-    body = {"type": "accept", "position": 1}
-    replies = await asyncio.gather(*(api.http.post(chain["rules"], json=body) for _ in range(8)))
-    created = [reply for reply in replies if reply.status_code == 201]
-    assert {reply.status_code for reply in replies} <= {201, 409}
-    rules = await api.get(chain["rules"])
-    assert [rule["position"] for rule in rules] == list(range(1, len(created) + 1))
 
 
 async def test_deleting_a_router_takes_ports_and_routes_along_and_unlinks_peers(api: Api) -> None:

@@ -66,6 +66,7 @@ class TestObjects:
         bridges = [bridge() for _ in range(20)]
         await store.transact([Create(one) for one in bridges])
         listed = [one.value.id for one in await store.list_all(Bridge)]
+        assert await store.list_ids(Bridge) == listed
         assert listed == sorted(one.id for one in bridges)
 
     async def test_the_same_id_may_name_objects_of_two_kinds(self, store: Store) -> None:

@@ -228,7 +228,7 @@ class Deployment:
         """Create a chain that drops everything."""
         chain_id, rule_id = ChainId(uuid4()), RuleId(uuid4())
         rule = Rule(id=rule_id, chain_id=chain_id, action=RuleAction.DROP)
-        chain = Chain(id=chain_id, name="deny", rule_ids=(rule_id,))
+        chain = Chain(id=chain_id, name="deny")
         await self.store.transact([Create(chain), Create(rule)])
         return chain_id
 

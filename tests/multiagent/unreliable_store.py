@@ -69,6 +69,10 @@ class UnreliableStore:
         self.check()
         return await self.inner.list_all(kind)
 
+    async def list_ids(self, kind: type[msgspec.Struct]) -> list[ObjectId]:
+        self.check()
+        return await self.inner.list_ids(kind)
+
     async def referrers(
         self, kind: type[msgspec.Struct], field: str, target_id: ObjectId
     ) -> list[ObjectId]:

@@ -31,6 +31,7 @@ from midonet.model.hosts import (
     tunnel_zone_host_id,
 )
 from midonet.model.ids import ChainId, HostId, ObjectId, TunnelZoneId
+from midonet.model.ranks import spread
 from midonet.nsdb.memory import MemoryStore
 from midonet.nsdb.store import Create, Delete, Operation, PutState, StateTables, Store, Update
 from midonet.packets.addresses import format_mac
@@ -60,13 +61,14 @@ def model_objects(world: World) -> Objects:
             Rule(
                 id=rule.id,
                 chain_id=chain.id,
+                rank=rank,
                 action=rule.action,
                 condition=rule.condition,
                 jump_chain_id=rule.jump_chain_id,
             )
-            for rule in chain.rules
+            for rank, rule in zip(spread(len(chain.rules)), chain.rules, strict=True)
         ]
-        values.append(Chain(id=chain.id, rule_ids=tuple(rule.id for rule in chain.rules)))
+        values.append(Chain(id=chain.id))
     values += [
         PortLocation(
             id=port_id,
@@ -170,7 +172,6 @@ def host_states(world: World) -> list[HostState]:
 
 _BOTH_WAYS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     Port: ("peer_port_id", "inbound_filter_id", "outbound_filter_id"),
-    Chain: ("rule_ids",),
     Rule: ("jump_chain_id",),
     Bridge: ("inbound_filter_id", "outbound_filter_id"),
     Router: ("inbound_filter_id", "outbound_filter_id"),
@@ -204,7 +205,7 @@ def transition(before: Objects, after: Objects) -> list[Operation]:
 
 
 def _without_references(value: msgspec.Struct) -> msgspec.Struct:
-    empty = {name: () if name == "rule_ids" else None for name in _BOTH_WAYS.get(type(value), ())}
+    empty = dict.fromkeys(_BOTH_WAYS.get(type(value), ()))
     return msgspec.structs.replace(value, **empty) if empty else value
 
 

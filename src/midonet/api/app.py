@@ -7,39 +7,39 @@ endpoint -> (links, encode)
 from __future__ import annotations
 
 import asyncio
-import gzip
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 import structlog
-from litestar import Litestar, Request, Response
+from litestar import Litestar, Response
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
 from midonet.api.auth import AuthProvider, MockAuthProvider
 from midonet.api.base_uri import base_uri
-from midonet.api.call import Call, Endpoint, Reply, Services
+from midonet.api.call import Call, Endpoint, Pages, Reply, Services
+from midonet.api.chain_orders import ChainOrders
+from midonet.api.crud import PAGE
 from midonet.api.decoding import MAX_BODY_BYTES, decode_body, gunzip
 from midonet.api.edge import AuditLayer, CorsLayer, EdgePolicy, HeadLayer, HostLayer
 from midonet.api.error_bodies import ERROR_MEDIA_TYPE, HttpError, encode_error, status_of
 from midonet.api.layers import AuthLayer, LoginLayer
 from midonet.api.links import Links
-from midonet.api.negotiation import accepts_gzip, choose, is_accepted
+from midonet.api.negotiation import choose, is_accepted
 from midonet.api.openapi import openapi_document
 from midonet.api.registry import ENDPOINTS
+from midonet.api.responses import AnyRequest, expected_versions, respond, respond_list
 from midonet.api.root_document import APPLICATION_MEDIA_TYPES, root_document, served_segments
 from midonet.api.tunnel_keys import TunnelKeys
+from midonet.api.turns import Turns
 from midonet.errors import InternalError, MidoNetError, UnavailableError
 from midonet.nsdb.store import Store
 
 PREFIX = "/midonet-api"
-_GZIP_FROM_BYTES = 1024
-_LIST_SLICE = 250
 _encode = msgspec.json.Encoder().encode
 log = structlog.get_logger()
-
-AnyRequest = Request[Any, Any, Any]
 
 
 def build_app(
@@ -51,7 +51,7 @@ def build_app(
     """
     provider = MockAuthProvider() if auth is None else auth
     policy = EdgePolicy() if policy is None else policy
-    server = _Server(Services(store, provider, TunnelKeys(store)))
+    server = _Server(Services(store, provider, TunnelKeys(store), ChainOrders(store), Turns()))
     inner = Litestar(
         route_handlers=server.routes(),
         openapi_config=None,
@@ -80,14 +80,14 @@ class _Server:
             return self._root(request)
 
         async def openapi(request: AnyRequest) -> Response[bytes]:
-            return _respond(request, 200, self._openapi, "application/json")
+            return respond(request, self._openapi, "application/json")
 
         routes.append(HTTPRouteHandler(PREFIX, http_method="GET")(root))
         routes.append(HTTPRouteHandler(f"{PREFIX}/openapi.json", http_method="GET")(openapi))
         return routes
 
     def _route(self, endpoint: Endpoint) -> HTTPRouteHandler:
-        async def handle(request: AnyRequest) -> Response[bytes]:
+        async def handle(request: AnyRequest) -> Response[Any]:
             try:
                 return await self._serve(endpoint, request)
             except MidoNetError as error:
@@ -96,7 +96,7 @@ class _Server:
         path = PREFIX + endpoint.path.replace("}", ":str}")
         return HTTPRouteHandler(path, http_method=endpoint.method, status_code=200)(handle)
 
-    async def _serve(self, endpoint: Endpoint, request: AnyRequest) -> Response[bytes]:
+    async def _serve(self, endpoint: Endpoint, request: AnyRequest) -> Response[Any]:
         headers = request.headers
         media_type = None
         if endpoint.produces:
@@ -111,6 +111,9 @@ class _Server:
                 )
             body = decode_body(endpoint.schema, await _body(request))
         base = _base(request)
+        expected = expected_versions(headers.get("if-match"))
+        if expected is not None and not endpoint.heeds_if_match and endpoint.method != "GET":
+            raise HttpError(412, "If-Match is for objects with an ETag that has a version.")
         reply = await endpoint.handle(
             Call(
                 services=self._services,
@@ -118,37 +121,38 @@ class _Server:
                 path=request.path_params,
                 query=dict(request.query_params) if endpoint.query else {},
                 body=body,
+                expected=expected,
             )
         )
         return await self._response(request, base, reply, media_type)
 
     async def _response(
         self, request: AnyRequest, base: str, reply: Reply, media_type: str | None
-    ) -> Response[bytes]:
-        if reply.content is None:
+    ) -> Response[Any]:
+        content = reply.content
+        if content is None:
             headers = {} if reply.location is None else {"location": base + reply.location}
             return Response(b"", status_code=reply.status, headers=headers)
-        if isinstance(reply.content, list):
-            filled: Any = await self._fill_all(reply.content, base)
-        else:
-            filled = self._links.fill(reply.content, base)
         assert media_type is not None
-        return _respond(request, reply.status, _encode(filled), media_type)
+        if isinstance(content, msgspec.Struct):
+            body = _encode(self._links.fill(content, base))
+            return respond(request, body, media_type, version=reply.version)
+        pages = _sliced(content) if isinstance(content, list) else content
+        return await respond_list(request, self._chunks(pages, base), media_type)
 
-    async def _fill_all(self, listed: list[Any], base: str) -> list[Any]:
-        """Fill in the links of a list, letting other requests run in between."""
-        filled = []
-        for start in range(0, len(listed), _LIST_SLICE):
-            filled += [self._links.fill(each, base) for each in listed[start : start + _LIST_SLICE]]
+    async def _chunks(self, pages: Pages, base: str) -> AsyncIterator[bytes]:
+        """Encode a list page by page, letting other requests run in between."""
+        async for page in pages:
+            if page:
+                yield _encode([self._links.fill(each, base) for each in page])[1:-1]
             await asyncio.sleep(0)
-        return filled
 
     def _root(self, request: AnyRequest) -> Response[bytes]:
         media_type = choose(request.headers.get("accept"), APPLICATION_MEDIA_TYPES)
         if media_type is None:
             return _error_response(HttpError(406))
         document = root_document(_base(request), self._segments)
-        return _respond(request, 200, _encode(document), media_type)
+        return respond(request, _encode(document), media_type)
 
 
 def _base(request: AnyRequest) -> str:
@@ -186,14 +190,9 @@ async def _body(request: AnyRequest) -> bytes:
     return bytes(received) if encoding == "identity" else gunzip(bytes(received))
 
 
-def _respond(request: AnyRequest, status: int, body: bytes, media_type: str) -> Response[bytes]:
-    headers = {}
-    if len(body) >= _GZIP_FROM_BYTES:
-        headers = {"vary": "accept-encoding"}
-        if accepts_gzip(request.headers.get("accept-encoding")):
-            body = gzip.compress(body, compresslevel=1)
-            headers["content-encoding"] = "gzip"
-    return Response(body, status_code=status, media_type=media_type, headers=headers)
+async def _sliced(listed: list[Any]) -> Pages:
+    for start in range(0, len(listed), PAGE):
+        yield listed[start : start + PAGE]
 
 
 def _error_response(error: MidoNetError) -> Response[bytes]:

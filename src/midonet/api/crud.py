@@ -3,28 +3,44 @@
 A resource that needs more than its schema plugs in functions: which operations a write takes
 beside the obvious one, and which runtime state is shown with the stored object. A write is
 planned from what is stored, applied with versions as preconditions, and planned anew when
-something moved, at most `ATTEMPTS` times.
+something moved, for `PATIENCE_S`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
 
-from midonet.api.call import NO_CONTENT, Call, Endpoint, Reply
-from midonet.errors import ConflictError, NotFoundError, ReferencedError, ValidationError, Violation
+from midonet.api.call import NO_CONTENT, Call, Endpoint, Pages, Reply, Services
+from midonet.api.error_bodies import HttpError
+from midonet.errors import (
+    ConflictError,
+    MovedError,
+    NotFoundError,
+    ReferencedError,
+    ValidationError,
+    Violation,
+)
 from midonet.model.ids import ObjectId
 from midonet.model.references import references_from
 from midonet.model.schema import ResourceSchema, checked
 from midonet.nsdb import deletion
+from midonet.nsdb.retrying import attempts
 from midonet.nsdb.store import Create, Operation, Store, Update, Versioned
 
-ATTEMPTS = 3
-"""How often a write is planned before the state counts as moving too fast."""
+PATIENCE_S = 10.0
+"""How long a write is planned anew before the state counts as moving too fast."""
+
+_ATTEMPTS = 3
+"""How often a write is planned that the store refuses for another reason."""
+
+PAGE = 250
+"""Objects of a list that are read and encoded in one go."""
 
 PlanCreate = Callable[[Call, Any, Any], Awaitable[list[Operation]]]
 """(call, representation, object to store) to the whole transaction."""
@@ -32,8 +48,12 @@ PlanCreate = Callable[[Call, Any, Any], Awaitable[list[Operation]]]
 PlanUpdate = Callable[[Call, Versioned[Any], Any], Awaitable[list[Operation]]]
 """(call, what is stored, what shall be) to the whole transaction."""
 
-DeleteObject = Callable[[Call, ObjectId], Awaitable[bool]]
-"""Delete with all consequences; False when there was nothing."""
+DeleteObject = Callable[[Call, ObjectId, Callable[[Versioned[Any]], None]], Awaitable[bool]]
+"""Delete with all consequences; False when there was nothing. The function given is called with
+what is to go, and raises to keep it."""
+
+Order = Callable[[Call, ObjectId, list[ObjectId]], Awaitable[list[ObjectId]]]
+"""(call, parent, ids of its children) to the order in which the children are listed."""
 
 Present = Callable[[Call, Sequence[Any]], Awaitable[list[Any]]]
 """(call, stored objects) to representations with runtime state, without links."""
@@ -45,6 +65,7 @@ class StoredResource:
 
     missing_delete: status of deleting what does not exist.
     filters: query parameter to stored attribute; an object passes when its text equals.
+    is_exclusive: writes of any such object go one after the other, because they depend on all.
     """
 
     schema: ResourceSchema[Any]
@@ -57,6 +78,8 @@ class StoredResource:
     plan_update: PlanUpdate | None = None
     delete: DeleteObject | None = None
     present: Present | None = None
+    order: Order | None = None
+    is_exclusive: bool = False
 
     @property
     def kind(self) -> type[msgspec.Struct]:
@@ -107,6 +130,7 @@ def endpoints_of(resource: StoredResource) -> list[Endpoint]:
             f"Replace what may be written of a {title}",
             resource.update_status,
             takes_body=True,
+            heeds_if_match=True,
         ),
         "DELETE": Endpoint(
             "DELETE",
@@ -115,6 +139,7 @@ def endpoints_of(resource: StoredResource) -> list[Endpoint]:
             lambda call: _delete(resource, call, "id"),
             f"Delete a {title}",
             resource.delete_status,
+            heeds_if_match=True,
         ),
     }
     return [endpoint for verb, endpoint in offered.items() if verb in resource.verbs]
@@ -161,27 +186,53 @@ def nested_endpoints(
             lambda call: _delete_child(resource, call, parent, reference),
             f"Delete a {title} {of_parent}",
             resource.delete_status,
+            heeds_if_match=True,
         ),
     ]
 
 
-async def commit(store: Store, plan: Callable[[], Awaitable[Sequence[Operation]]]) -> None:
-    """Plan and apply a transaction, again when something moved; ConflictError in the end."""
-    moved: ConflictError | None = None
-    for _ in range(ATTEMPTS):
-        operations = await plan()
-        if not operations:
+async def commit(services: Services, plan: Callable[[], Awaitable[Sequence[Operation]]]) -> None:
+    """Plan and apply a transaction, again when something moved. Raises ConflictError in the end.
+
+    Who was too late waits for a turn at the object that moved, so that many writers of one
+    object need one attempt more each, not one for each of the others.
+    """
+    async with AsyncExitStack() as turn:
+        held: Hashable = None
+        async for attempt in attempts(PATIENCE_S):
+            operations = await plan()
+            if not operations:
+                return
+            try:
+                await services.store.transact(operations)
+            except ReferencedError:
+                raise
+            except MovedError as error:
+                moved = error
+                if held != (error.kind, error.object_id):
+                    await turn.aclose()
+                    held = (error.kind, error.object_id)
+                    await turn.enter_async_context(services.turns.of(held))
+                continue
+            except ConflictError:
+                if attempt + 1 >= _ATTEMPTS:
+                    raise
+                continue
             return
-        try:
-            await store.transact(operations)
-        except ReferencedError:
-            raise
-        except ConflictError as error:
-            moved = error
-            continue
+    raise ConflictError(
+        f"Nothing was written: {moved.kind} {moved.object_id}, on which it depends, was changed by"
+        f" others again and again for {PATIENCE_S:g} s."
+    ) from moved
+
+
+async def _commit(
+    resource: StoredResource, call: Call, plan: Callable[[], Awaitable[Sequence[Operation]]]
+) -> None:
+    if not resource.is_exclusive:
+        await commit(call.services, plan)
         return
-    assert moved is not None
-    raise moved
+    async with call.services.turns.of(resource.schema.title):
+        await commit(call.services, plan)
 
 
 async def require(store: Store, schema: ResourceSchema[Any], object_id: ObjectId) -> Versioned[Any]:
@@ -194,12 +245,7 @@ async def require(store: Store, schema: ResourceSchema[Any], object_id: ObjectId
 
 
 async def _list_all(resource: StoredResource, call: Call) -> Reply:
-    values = [found.value for found in await call.store.list_all(resource.kind)]
-    for parameter, attribute in resource.filters.items():
-        wanted = call.query.get(parameter)
-        if wanted is not None:
-            values = [value for value in values if str(getattr(value, attribute)) == wanted]
-    return Reply(200, await resource.presented(call, values))
+    return Reply(200, _pages(resource, call, await call.store.list_ids(resource.kind)))
 
 
 async def _list_children(
@@ -208,14 +254,28 @@ async def _list_children(
     parent_id = call.object_id("id", parent.title)
     await require(call.store, parent, parent_id)
     child_ids = await call.store.referrers(resource.kind, reference, parent_id)
-    found = await call.store.get_many(resource.kind, child_ids)
-    values = [found[child_id].value for child_id in child_ids if child_id in found]
-    return Reply(200, await resource.presented(call, values))
+    if resource.order is not None:
+        child_ids = await resource.order(call, parent_id, child_ids)
+    return Reply(200, _pages(resource, call, child_ids))
+
+
+async def _pages(resource: StoredResource, call: Call, ids: list[ObjectId]) -> Pages:
+    """Yield the representations of those of the objects that exist and pass the filters."""
+    for start in range(0, len(ids), PAGE):
+        page_ids = ids[start : start + PAGE]
+        found = await call.store.get_many(resource.kind, page_ids)
+        values = [found[one].value for one in page_ids if one in found]
+        for parameter, attribute in resource.filters.items():
+            wanted = call.query.get(parameter)
+            if wanted is not None:
+                values = [value for value in values if str(getattr(value, attribute)) == wanted]
+        yield await resource.presented(call, values)
 
 
 async def _read(resource: StoredResource, call: Call) -> Reply:
     found = await require(call.store, resource.schema, call.object_id("id", resource.schema.title))
-    return Reply(200, (await resource.presented(call, [found.value]))[0])
+    shown = (await resource.presented(call, [found.value]))[0]
+    return Reply(200, shown, version=found.version)
 
 
 async def _create(
@@ -244,7 +304,7 @@ async def _create(
         return await resource.plan_create(call, representation, value)
 
     try:
-        await commit(call.store, plan)
+        await _commit(resource, call, plan)
     except NotFoundError as error:
         if error.object_id == parent_id:
             raise
@@ -260,6 +320,7 @@ async def _update(resource: StoredResource, call: Call) -> Reply:
     async def plan() -> Sequence[Operation]:
         nonlocal value
         current = await require(call.store, schema, object_id)
+        call.require_expected(schema.title, current)
         representation = checked(schema.representation, call.body, object_id)
         value = schema.stored(representation, current.value)
         if resource.plan_update is None:
@@ -267,7 +328,7 @@ async def _update(resource: StoredResource, call: Call) -> Reply:
         return await resource.plan_update(call, current, value)
 
     try:
-        await commit(call.store, plan)
+        await _commit(resource, call, plan)
     except NotFoundError as error:
         if error.object_id == object_id:
             raise NotFoundError(schema.title, object_id) from None
@@ -278,10 +339,16 @@ async def _update(resource: StoredResource, call: Call) -> Reply:
 async def _delete(resource: StoredResource, call: Call, parameter: str) -> Reply:
     title = resource.schema.title
     object_id = call.object_id(parameter, title)
+
+    def check(found: Versioned[Any]) -> None:
+        call.require_expected(title, found)
+
     if resource.delete is not None:
-        existed = await resource.delete(call, object_id)
+        existed = await resource.delete(call, object_id, check)
     else:
-        existed = await deletion.delete(call.store, resource.kind, object_id)
+        existed = await deletion.delete(call.store, resource.kind, object_id, check)
+    if not existed and call.expected is not None:
+        raise HttpError(412, f"There is no {title} with ID {object_id}.")
     if not existed and resource.missing_delete == 404:
         raise NotFoundError(title, object_id)
     return NO_CONTENT if not existed else Reply(resource.delete_status)

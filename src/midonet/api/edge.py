@@ -185,6 +185,7 @@ class HeadLayer:
                 message["body"] = b""
             await send(message)
 
+        scope.setdefault("state", {})["is_head"] = True
         as_get: Scope = {**scope, "method": "GET"}
         await self._inner(as_get, receive, send_head)
 

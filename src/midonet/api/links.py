@@ -57,9 +57,7 @@ class Links:
             filled = [getattr(representation, name) for name in one.attributes]
             if None in filled:
                 continue
-            values[one.field] = base + one.text.format(
-                *(quote(str(each), safe=":") for each in filled)
-            )
+            values[one.field] = base + one.text.format(*map(_quoted, filled))
         return msgspec.structs.replace(representation, **values)
 
     def _compile(self, kind: type[msgspec.Struct]) -> Iterable[_Link]:

@@ -53,6 +53,11 @@ def _operation(endpoint: Endpoint) -> Json:
         {"name": name, "in": "query", "required": False, "schema": {"type": "string"}}
         for name in endpoint.query
     ]
+    if endpoint.method == "GET" or endpoint.heeds_if_match:
+        name = "If-None-Match" if endpoint.method == "GET" else "If-Match"
+        parameters.append(
+            {"name": name, "in": "header", "required": False, "schema": {"type": "string"}}
+        )
     if parameters:
         operation["parameters"] = parameters
     if endpoint.takes_body:
@@ -93,11 +98,14 @@ def _responses(endpoint: Endpoint) -> Json:
         "description": "Error",
         "content": {ERROR_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ErrorBody"}}},
     }
-    statuses = ["401", "404", "503"]
+    statuses = ["400", "401", "403", "404", "412", "421", "503"]
     statuses += ["406"] if endpoint.produces or endpoint.takes_body else []
-    statuses += ["400", "409", "413", "415"] if endpoint.takes_body else []
-    statuses += ["403", "409"] if endpoint.method == "DELETE" else []
-    return {str(endpoint.success): success} | dict.fromkeys(sorted(set(statuses)), error)
+    statuses += ["409", "413", "415"] if endpoint.takes_body else []
+    statuses += ["409"] if endpoint.method == "DELETE" else []
+    good = {str(endpoint.success): success}
+    if endpoint.method == "GET":
+        good["304"] = {"description": "What If-None-Match names is current"}
+    return good | dict.fromkeys(sorted(set(statuses)), error)
 
 
 def _describe(component: Json, representation: type[msgspec.Struct]) -> None:

@@ -36,8 +36,8 @@ and templates they find there. The same definitions are served as OpenAPI 3.1 at
   so that nothing is silently lost.
 - Errors are `application/vnd.org.midonet.Error-v1+json`: `message`, `code`, and for broken rules
   `violations` with `property` and `message`; the message shows the value. 400 the request is
-  wrong, 404 no such object, 405 method, 406 media type, 409 conflict, 413 body over 4 MiB, 415
-  media type of nested resources and links, 503 the network state database is away.
+  wrong, 404 no such object, 405 method, 406 media type, 409 conflict, 412 `If-Match`, 413 body over
+  4 MiB, 415 media type of nested resources and links, 503 the network state database is away.
 - Each part of a request has a bound: 8 KiB of target (414), 100 headers and 32 KiB of them (431),
   10 s for the headers and 60 s for the body (408). When `max_connections` are open, a new one
   takes the place of the oldest whose request is not complete; when all are complete, it is
@@ -53,7 +53,16 @@ and templates they find there. The same definitions are served as OpenAPI 3.1 at
   `Content-Type` means the first type listed; a list of types is searched by quality.
 - Links honour `X-Forwarded-Proto`, `X-Forwarded-Host` and `X-Forwarded-Port`. Bodies may be
   gzip, and replies are when the caller accepts it. A body that is cut short is 400.
-- Writes are transactions on versions of the stored objects, tried three times, then 409.
+- Writes are transactions on versions of the stored objects. When something moved meanwhile, a
+  write is planned anew, for up to 10 s; writers of one object wait for each other's turn. A 409
+  says what is in the way, or what would not stop changing. Rules of one chain are added and
+  deleted without touching each other.
+- A GET has an `ETag`. With `If-None-Match` it is 304 when nothing changed, runtime state
+  included. A PUT or DELETE with `If-Match` is 412 when the stored object was changed since; where
+  no version is kept (table entries, links, bindings) any tag but `*` is 412.
+- A list of more than 250 objects is sent while it is read, in chunks and without
+  `Content-Length`. It has what was there when it began, less what was deleted meanwhile. Should
+  the database fail in the middle, the connection ends without the last chunk.
 
 ## Where this server differs from the original
 

@@ -8,19 +8,27 @@ match`; the fragment policy is tested first and outside `inverted`.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final, Literal
 
 import msgspec
 
 from midonet.model.ids import ChainId, IpAddressGroupId, ObjectId, PortGroupId, PortId, RuleId
 
+BY_RANK: Final = "by rank"
+
 
 class Chain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An ordered list of rules. `rule_ids` is the evaluation order."""
+    """An ordered list of rules: those that refer to it, by `Rule.rank` and then by id.
+
+    order: always `BY_RANK`. Up to schema 2 a chain was stored with its rules' ids under this
+        name; a process that knows only that cannot read the chain, and drops what it filters,
+        where it would take a chain without ids for one that accepts everything.
+    """
 
     id: ChainId
     project_id: str | None = None
     name: str | None = None
-    rule_ids: tuple[RuleId, ...] = ()
+    order: Literal["by rank"] = msgspec.field(default_factory=lambda: BY_RANK, name="rule_ids")
 
 
 class RuleAction(StrEnum):
@@ -97,13 +105,20 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One rule of a chain. Its place is its index in the chain's `rule_ids`.
+    """One rule of a chain.
 
+    rank: its place among the rules of the chain (`midonet.model.ranks`); it never changes.
     jump_chain_id: set exactly when `action` is JUMP.
     """
 
     id: RuleId
     chain_id: ChainId
+    rank: str = ""
     action: RuleAction
     condition: Condition = Condition()
     jump_chain_id: ChainId | None = None
+
+
+def evaluation_order(rule: Rule) -> tuple[str, RuleId]:
+    """Return the key by which the rules of a chain are ordered."""
+    return (rule.rank, rule.id)

@@ -14,7 +14,7 @@ created below the root meanwhile is deleted with the rest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -22,10 +22,10 @@ from uuid import UUID
 import msgspec
 
 from midonet.errors import ConflictError, NotFoundError, ReferencedError
-from midonet.model.chains import Chain, Rule
 from midonet.model.ids import ObjectId
 from midonet.model.references import OnTargetDelete, Reference, references_to
 from midonet.nsdb import codec
+from midonet.nsdb.retrying import attempts
 from midonet.nsdb.store import (
     MAX_OPERATIONS,
     MAX_TRANSACTION_BYTES,
@@ -38,8 +38,8 @@ from midonet.nsdb.store import (
     Versioned,
 )
 
-ATTEMPTS = 4
-"""How often a deletion is planned before the state counts as moving too fast."""
+PATIENCE_S = 5.0
+"""How long a deletion is planned anew before the state counts as moving too fast."""
 
 DELETIONS_TABLE = "deletions"
 """State table of deletions in progress: `kind/id` of the root to the empty text."""
@@ -52,19 +52,28 @@ _SLICE_BYTES = MAX_TRANSACTION_BYTES // 2
 _Key = tuple[type[msgspec.Struct], ObjectId]
 
 
-async def delete(store: Store, kind: type[msgspec.Struct], object_id: ObjectId) -> bool:
+async def delete(
+    store: Store,
+    kind: type[msgspec.Struct],
+    object_id: ObjectId,
+    check: Callable[[Versioned[msgspec.Struct]], None] | None = None,
+) -> bool:
     """Delete an object and carry out the deletion rules; False when there is none.
 
+    check: called with the object that is to go, each time anew; raises to keep it.
+
     Raises ReferencedError, naming the referrer, when a rule forbids it; ConflictError when the
-    objects concerned changed at each of `ATTEMPTS` attempts; SchemaTooNewError when a referrer
-    that must let go was written by a newer schema; UnavailableError.
+    objects concerned went on changing for `PATIENCE_S`; SchemaTooNewError when a referrer that
+    must let go was written by a newer schema; UnavailableError.
     """
     moved: ConflictError | NotFoundError | None = None
-    for _ in range(ATTEMPTS):
+    async for _ in attempts(PATIENCE_S):
         plan = _Plan(store)
         root = await store.get(kind, object_id)
         if root is None:
             return False
+        if check is not None:
+            check(root)
         await plan.add(kind, {object_id: root})
         plan.check_refusals()
         operations = list(plan.operations())
@@ -137,7 +146,6 @@ class _Plan:
             for reference in reversed(references_to(kind)):
                 await self._add_referrers(reference, kind, batch)
             for object_id in batch:
-                await self._take_out_of_order(object_id, found[object_id].value)
                 self.deletions[kind, object_id] = found[object_id]
                 self._check_size()
 
@@ -207,23 +215,6 @@ class _Plan:
             return  # changed since the index was read; the version precondition will tell
         edit.value = msgspec.structs.replace(edit.value, **cleared)
         self._check_size()
-
-    async def _take_out_of_order(self, object_id: ObjectId, value: msgspec.Struct) -> None:
-        """Take a rule out of its chain's order of evaluation, which is not a reference."""
-        if not isinstance(value, Rule):
-            return
-        key: _Key = (Chain, value.chain_id)
-        if key in self._seen:
-            return
-        if key not in self.edits:
-            chain = await self.store.get(Chain, value.chain_id)
-            if chain is None:
-                return
-            self._edit(key, Versioned(chain.value, chain.version))
-        edit = self.edits[key]
-        assert isinstance(edit.value, Chain)
-        rule_ids = tuple(one for one in edit.value.rule_ids if one != object_id)
-        edit.value = msgspec.structs.replace(edit.value, rule_ids=rule_ids)
 
     def _edit(self, key: _Key, found: Versioned[msgspec.Struct]) -> _Edit:
         edit = self.edits.get(key)

@@ -339,6 +339,11 @@ class MemoryStore:
             rows = self._backend.tables.objects.get(codec.kind_name(kind), {})
             return [_versioned(kind, rows[object_id]) for object_id in sorted(rows)]
 
+    async def list_ids(self, kind: type[msgspec.Struct]) -> list[ObjectId]:
+        """Return the ids of all objects of a kind, ascending."""
+        with self._opened().lock:
+            return sorted(self._backend.tables.objects.get(codec.kind_name(kind), {}))
+
     async def referrers(
         self, kind: type[msgspec.Struct], field: str, target_id: ObjectId
     ) -> list[ObjectId]:

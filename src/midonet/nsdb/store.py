@@ -260,6 +260,10 @@ class Store(Protocol):
         """Return all objects of a kind, in ascending order of id."""
         ...
 
+    async def list_ids(self, kind: type[msgspec.Struct]) -> list[ObjectId]:
+        """Return the ids of all objects of a kind, ascending."""
+        ...
+
     async def referrers(
         self, kind: type[msgspec.Struct], field: str, target_id: ObjectId
     ) -> list[ObjectId]:
@@ -276,8 +280,8 @@ class Store(Protocol):
     async def transact(self, operations: Sequence[Operation]) -> int:
         """Apply all or nothing; return the store's revision after it.
 
-        Raises ConflictError (a version moved, an id exists), ReferencedError, NotFoundError
-        (an object to update, delete, check or refer to is absent), UserError (over
+        Raises MovedError (a version moved), ConflictError (an id exists), ReferencedError,
+        NotFoundError (an object to update, delete, check or refer to is absent), UserError (over
         MAX_OPERATIONS or MAX_TRANSACTION_BYTES), UnavailableError.
         """
         ...

@@ -15,6 +15,7 @@ import msgspec
 
 from midonet.errors import (
     ConflictError,
+    MovedError,
     NoSessionError,
     NotFoundError,
     ReferencedError,
@@ -340,9 +341,7 @@ class Transaction:
         if stored is None:
             raise NotFoundError(name, object_id)
         if version is not None and version != stored.version:
-            raise ConflictError(
-                f"{name} {object_id} is at version {stored.version}, not {version}."
-            )
+            raise MovedError(name, object_id, stored.version, version)
         return stored
 
     def _put(self, value: msgspec.Struct, body: bytes, version: int) -> None:

@@ -70,7 +70,7 @@ class World:
         """Return the present state of a key."""
         match key:
             case ObjectKey(kind, object_id):
-                value = self.objects[kind].get(object_id)
+                value = self.objects.get(kind, {}).get(object_id)
                 return ObjectChange(key, Versioned(value, 0) if value is not None else None)
             case Referrers(kind, field, target_id):
                 return IdsChange(
@@ -103,11 +103,6 @@ class World:
         """Delete an object and do to its referrers what the model says."""
         if self.objects[kind].pop(object_id, None) is None:
             return
-        if kind is Rule:
-            for chain in list(self.every(Chain)):
-                kept = tuple(one for one in chain.rule_ids if one != object_id)
-                if kept != chain.rule_ids:
-                    self.put(msgspec.structs.replace(chain, rule_ids=kept))
         for reference in REFERENCES:
             if reference.target is not kind or reference.source not in self.objects:
                 continue
@@ -287,11 +282,11 @@ class Editor:
             return
         action = self.random.choice(list(RuleAction))
         rule = Rule(
-            id=RuleId(self.new_id()), chain_id=chain.id, action=action,
+            id=RuleId(self.new_id()), chain_id=chain.id, rank=self.random.choice("abcd"),
+            action=action,
             jump_chain_id=target.id if action is RuleAction.JUMP else None,
         )  # fmt: skip
         self.world.put(rule)
-        self.change(chain, rule_ids=(*chain.rule_ids, rule.id))
 
     def set_filter(self) -> None:
         device = self.pick(self.random.choice([Bridge, Router, Port]))

@@ -22,8 +22,8 @@ EVERY = pytest.mark.parametrize("schema", RESOURCES, ids=lambda schema: schema.t
 INTERNAL = {
     "Port": {"bridge_id", "router_id", "previous_host_id"},
     "Route": {"source", "destination"},
-    "Rule": {"action", "condition"},
-    "Chain": {"rule_ids"},
+    "Rule": {"action", "condition", "rank"},
+    "Chain": {"order"},
     "TunnelZoneHost": {"id"},
 }
 """Stored fields that a representation shows in another form, or not at all."""

@@ -31,9 +31,18 @@ def test_a_nested_object_survives() -> None:
     assert codec.decode(Rule, codec.encode(rule)) == rule
 
 
-def test_order_survives() -> None:
-    chain = Chain(id=ChainId(uuid4()), rule_ids=tuple(RuleId(uuid4()) for _ in range(5)))
-    assert codec.decode(Chain, codec.encode(chain)) == chain
+def test_chain_cannot_be_read_by_who_looks_for_rule_ids_in_it() -> None:
+    class OldChain(msgspec.Struct):
+        id: ChainId
+        rule_ids: tuple[RuleId, ...] = ()
+
+    chain = Chain(id=ChainId(uuid4()))
+    body = codec.encode(chain)
+    assert codec.decode(Chain, body) == chain
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(body, type=OldChain)
+    with pytest.raises(DecodeError):
+        codec.decode(Chain, msgspec.json.encode(OldChain(chain.id, (RuleId(uuid4()),))))
 
 
 def test_unknown_fields_are_skipped() -> None:

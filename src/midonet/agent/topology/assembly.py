@@ -17,10 +17,10 @@ from midonet.agent.topology.view import (
     RuleView,
     TunnelRoute,
 )
-from midonet.model.chains import Chain, Rule, RuleAction
+from midonet.model.chains import Rule, RuleAction, evaluation_order
 from midonet.model.devices import Port, Route
 from midonet.model.hosts import PortLocation, TunnelKind, TunnelZone, TunnelZoneHost
-from midonet.model.ids import ChainId, RuleId
+from midonet.model.ids import ChainId
 from midonet.packets.addresses import IpVersion, parse_ip, parse_mac, parse_prefix
 
 _OVERHEAD_V4 = {TunnelKind.VXLAN: 50, TunnelKind.GRE: 42}
@@ -72,14 +72,29 @@ def router_attachment(port: PortView, peer: Port) -> RouterAttachment | None:
     )
 
 
-def chain_view(chain: Chain, rules: Mapping[RuleId, Rule]) -> ChainView:
-    """Return a chain whose rules are all in `rules`."""
-    return ChainView(
-        chain.id,
-        tuple(
-            RuleView(rule.id, rule.action, rule.condition, rule.jump_chain_id)
-            for rule in (rules[rule_id] for rule_id in chain.rule_ids)
-        ),
+def chain_view(
+    chain_id: ChainId, rules: Iterable[Rule], before: ChainView | None = None
+) -> ChainView:
+    """Return a chain of all its rules, in whatever order they come.
+
+    before: the view of an earlier version; the views of rules that are as they were are shared
+        with it.
+    """
+    known = {} if before is None else {one.id: one for one in before.rules}
+    views = []
+    for rule in sorted(rules, key=evaluation_order):
+        old = known.get(rule.id)
+        if old is None or not _is_of(old, rule):
+            old = RuleView(rule.id, rule.action, rule.condition, rule.jump_chain_id)
+        views.append(old)
+    return ChainView(chain_id, tuple(views))
+
+
+def _is_of(view: RuleView, rule: Rule) -> bool:
+    return (
+        view.condition is rule.condition
+        and view.action is rule.action
+        and view.jump_chain_id == rule.jump_chain_id
     )
 
 

@@ -25,6 +25,7 @@ from midonet.agent.topology.facts import (
     Facts,
     flood_groups_of,
     ports_of_host,
+    rules_of,
 )
 from midonet.model.chains import Chain, Rule
 from midonet.model.coordination import CLUSTER_SETTINGS_ID, ClusterSettings
@@ -141,14 +142,13 @@ def expand(
         _expand_bridge(facts, index, BridgeId(object_id), sink)
     elif kind is Router:
         _expand_router(facts, RouterId(object_id), sink)
-    elif (chain := facts.get(Chain, object_id)) is not None:
-        for rule_id in chain.rule_ids:
-            sink.want(Rule, rule_id)
-            expand_rule(facts.get(Rule, rule_id), sink)
+    else:
+        _expand_chain(facts, object_id, sink)
 
 
 def expand_member(key: Referrers, object_id: ObjectId, sink: Sink) -> None:
-    """Find what one object in the list of a device needs: ports are followed, the rest read."""
+    """Find what one object in the list of a device or chain needs: ports are followed, the rest
+    read."""
     if key.kind is Port:
         sink.track(Port, object_id)
     else:
@@ -210,6 +210,8 @@ class _Following:
 
     def track(self, kind: type[msgspec.Struct], object_id: ObjectId) -> None:
         self.want(kind, object_id)
+        if kind is Chain:
+            self.want_list(rules_of(object_id))
 
 
 def _expand_port(port: Port | None, sink: Sink) -> None:
@@ -236,6 +238,14 @@ def _expand_bridge(facts: Facts, index: PortIndex, bridge_id: BridgeId, sink: Si
             expand_member(key, object_id, sink)
     _expand_filters(facts.get(Bridge, bridge_id), sink)
     expand_attached_routers(facts, index, bridge_id, sink)
+
+
+def _expand_chain(facts: Facts, chain_id: ObjectId, sink: Sink) -> None:
+    rules = rules_of(chain_id)
+    sink.want_list(rules)
+    for rule_id in facts.ids(rules) or ():
+        sink.want(Rule, rule_id)
+        expand_rule(facts.get(Rule, rule_id), sink)
 
 
 def _expand_router(facts: Facts, router_id: RouterId, sink: Sink) -> None:

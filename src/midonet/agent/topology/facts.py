@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
+from midonet.model.chains import Rule
 from midonet.model.devices import Port
 from midonet.model.hosts import FloodGroup, HostState, TunnelZone, TunnelZoneHost
 from midonet.model.ids import HostId, ObjectId
@@ -31,6 +32,11 @@ def ports_of_host(host_id: HostId) -> Referrers:
 def flood_groups_of(bridge_id: ObjectId) -> Referrers:
     """Return the key of the list of flood groups of a bridge."""
     return Referrers(FloodGroup, "bridge_id", bridge_id)
+
+
+def rules_of(chain_id: ObjectId) -> Referrers:
+    """Return the key of the list of rules of a chain."""
+    return Referrers(Rule, "chain_id", chain_id)
 
 
 class Facts:

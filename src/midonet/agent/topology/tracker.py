@@ -36,6 +36,8 @@ from midonet.nsdb.store import (
 )
 
 _Kind = type[msgspec.Struct]
+_OWNERS: dict[str, _Kind] = {"bridge_id": Bridge, "router_id": Router, "chain_id": Chain}
+"""Kind of what the listed objects belong to, by the reference that makes the list."""
 
 
 @dataclass(slots=True)
@@ -63,7 +65,7 @@ class Tracker:
         self.requested: set[ObjectId] = set()
         self.tracked: dict[_Kind, set[ObjectId]] = {kind: set() for kind in TRACKED_KINDS}
         self._index = PortIndex()
-        self._rule_users: dict[ObjectId, set[ChainId]] = {}
+        self._rule_owner: dict[ObjectId, ChainId] = {}
         self._route_owner: dict[ObjectId, RouterId] = {}
         self._queue: list[tuple[_Kind, ObjectId]] = []
         expand_root(self.facts, host_id, self)
@@ -112,8 +114,6 @@ class Tracker:
         while self._queue:
             kind, object_id = self._queue.pop()
             expand(self.facts, self._index, kind, object_id, self)
-            if kind is Chain:
-                self._note_rules(ChainId(object_id))
 
     def _object(self, change: ObjectChange) -> None:
         kind, object_id = change.key.kind, change.key.object_id
@@ -138,8 +138,6 @@ class Tracker:
         if object_id in self.tracked[kind]:
             self.dirty.objects[kind].add(object_id)
             expand(self.facts, self._index, kind, object_id, self)
-            if kind is Chain:
-                self._note_rules(ChainId(object_id))
         if object_id in self.requested:
             self.dirty.requested.add(object_id)
             expand_requested(self.facts, object_id, self)
@@ -148,7 +146,9 @@ class Tracker:
         """Note what an object that is part of another one touches."""
         if kind is Rule:
             expand_rule(self.facts.get(Rule, object_id), self)
-            self.dirty.objects[Chain].update(self._rule_users.get(object_id, ()))
+            owner = self._rule_owner.get(object_id)
+            if owner is not None:
+                self.dirty.objects[Chain].add(owner)
         elif kind is Route:
             self._dirty_route(object_id)
         elif kind is PortLocation:
@@ -187,7 +187,7 @@ class Tracker:
             expand_root(self.facts, self.host_id, self)
             self.dirty.tunnels |= key in {ALL_ZONES, ALL_ZONE_HOSTS}
             return
-        owner_kind: _Kind = Bridge if key.field == "bridge_id" else Router
+        owner_kind = _OWNERS[key.field]
         if key.target_id not in self.tracked[owner_kind]:
             return
         self.dirty.objects[owner_kind].add(key.target_id)
@@ -197,6 +197,8 @@ class Tracker:
             for route_id in changed:
                 self._route_owner[route_id] = RouterId(key.target_id)
                 self._dirty_route(route_id)
+        elif key.kind is Rule:
+            self._rule_owner.update(dict.fromkeys(changed, ChainId(key.target_id)))
         elif key.kind is FloodGroup:
             self.dirty.groups |= changed
 
@@ -204,11 +206,6 @@ class Tracker:
         router_id = self._route_owner.get(route_id)
         if router_id is not None:
             self.dirty.routes.setdefault(router_id, set()).add(RouteId(route_id))
-
-    def _note_rules(self, chain_id: ChainId) -> None:
-        chain = self.facts.get(Chain, chain_id)
-        for rule_id in chain.rule_ids if chain is not None else ():
-            self._rule_users.setdefault(rule_id, set()).add(chain_id)
 
     def _host_states(self, entries: Iterable[tuple[str, StateEntry | None]]) -> None:
         self.facts.note_host_states()
@@ -250,9 +247,11 @@ class Tracker:
             self._index.replace(self.host_id, port, None)
         self.facts.retain(reach.objects, reach.lists)
         self.request(self.requested)
-        self._rule_users = {}
-        for chain_id in self.tracked[Chain]:
-            self._note_rules(ChainId(chain_id))
+        self._rule_owner = {
+            rule_id: owner
+            for rule_id, owner in self._rule_owner.items()
+            if self.facts.is_watched(ObjectKey(Rule, rule_id))
+        }
         self._route_owner = {
             route_id: owner
             for route_id, owner in self._route_owner.items()

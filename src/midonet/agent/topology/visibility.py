@@ -24,7 +24,7 @@ from midonet.agent.topology.assembly import (
 from midonet.agent.topology.closure import TRACKED_KINDS
 from midonet.agent.topology.devices import BridgeAssembly, RouterAssembly
 from midonet.agent.topology.draft import ViewDraft
-from midonet.agent.topology.facts import ALL_ZONE_HOSTS, Facts, flood_groups_of
+from midonet.agent.topology.facts import ALL_ZONE_HOSTS, Facts, flood_groups_of, rules_of
 from midonet.agent.topology.tracker import Dirty, Tracker
 from midonet.agent.topology.underlay_addresses import UnderlayAddresses
 from midonet.agent.topology.view import (
@@ -163,24 +163,31 @@ class Visibility:
     def _assemble_chain(self, chain_id: ChainId, settle: bool) -> ChainView | None:
         """Return a chain that is complete; else note why it waits, goes or is absent."""
         facts = self._facts
-        chain = facts.get(Chain, chain_id)
-        if chain is None and not facts.is_answered(Chain, chain_id):
-            self.waiting[Chain].add(chain_id)
-        elif chain is None and chain_id in self._draft.chains:
-            self._retiring.add(chain_id)
-        elif chain is None or any(facts.is_absent(Rule, one) for one in chain.rule_ids):
-            if chain_id in self._draft.absent:
-                return None
-            if settle:
-                self._drop_chain(chain_id)
+        chain, rule_ids = facts.get(Chain, chain_id), facts.ids(rules_of(chain_id))
+        if chain is None and facts.is_answered(Chain, chain_id):
+            if chain_id in self._draft.chains:
+                self._retiring.add(chain_id)
             else:
-                self.waiting[Chain].add(chain_id)
+                self._miss_chain(chain_id, settle)
+        elif chain is None or rule_ids is None:
+            self.waiting[Chain].add(chain_id)
+        elif any(facts.is_absent(Rule, one) for one in rule_ids):
+            self._miss_chain(chain_id, settle)
         else:
-            rules = {one: rule for one in chain.rule_ids if (rule := facts.get(Rule, one))}
-            if len(rules) == len(set(chain.rule_ids)):
-                return chain_view(chain, rules)
+            rules = [rule for one in rule_ids if (rule := facts.get(Rule, one))]
+            if len(rules) == len(rule_ids):
+                return chain_view(chain.id, rules, self._draft.chains.get(chain_id))
             self.waiting[Chain].add(chain_id)
         return None
+
+    def _miss_chain(self, chain_id: ChainId, settle: bool) -> None:
+        """Wait for a chain that is not there, or lacks a rule; drop it when that is settled."""
+        if chain_id in self._draft.absent:
+            return
+        if settle:
+            self._drop_chain(chain_id)
+        else:
+            self.waiting[Chain].add(chain_id)
 
     def _retire(self, settle: bool) -> None:
         """Let go of deleted chains that nothing visible uses any more."""

@@ -93,7 +93,7 @@ async def _bind(call: Call) -> Reply:
         checks = await plan_binding(call.store, port, host_id, binding.interface_name)
         return [Update(port, current.version), *checks]
 
-    await commit(call.store, plan)
+    await commit(call.services, plan)
     return Reply(201, location=f"/hosts/{host_id}/ports/{port_id}")
 
 
@@ -111,7 +111,7 @@ async def _unbind(call: Call) -> Reply:
         )
         return [Update(port, current.version)]
 
-    await commit(call.store, plan)
+    await commit(call.services, plan)
     return NO_CONTENT
 
 

@@ -1,20 +1,22 @@
-"""Chains and rules. The order of rules is the chain's `rule_ids`."""
+"""Chains and rules. The order of rules is that of their ranks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from midonet.api.call import Call, Endpoint
 from midonet.api.crud import StoredResource, endpoints_of, nested_endpoints
-from midonet.errors import NotFoundError, UserError
+from midonet.errors import UserError
 from midonet.model.chains import Chain, Condition, Rule
 from midonet.model.devices import Bridge, Port, Router
 from midonet.model.ids import ObjectId
+from midonet.model.ranks import between
 from midonet.model.schema_chains import CHAIN, RULE, RuleResource
 from midonet.model.validation import invalid
-from midonet.nsdb.store import Create, Operation, Store, Update
+from midonet.nsdb.store import Create, Operation, Store
 
 CHAINS = StoredResource(
     schema=CHAIN,
@@ -25,17 +27,17 @@ CHAINS = StoredResource(
 
 
 async def _plan_rule(call: Call, resource: RuleResource, rule: Rule) -> list[Operation]:
-    """Insert at a position of the chain; the rules behind it move by one."""
-    chain = await call.store.get(Chain, rule.chain_id)
-    if chain is None:
-        raise NotFoundError("Chain", rule.chain_id)
-    rule_ids = list(chain.value.rule_ids)
-    if resource.position > len(rule_ids) + 1:
+    """Insert at a position of the chain; the rules behind it move by one.
+
+    No other object is written, so that rules of one chain do not get in each other's way.
+    """
+    order = await call.services.chain_orders.of(rule.chain_id)
+    if resource.position > len(order) + 1:
         raise UserError("Position exceeds number of rules in chain", field="position")
+    low, high = order.neighbours(resource.position)
     await _require_referents(call.store, rule.condition)
-    rule_ids.insert(resource.position - 1, rule.id)
-    longer = msgspec.structs.replace(chain.value, rule_ids=tuple(rule_ids))
-    return [Create(rule), Update(longer, chain.version)]
+    rank = between(low, high, random.getrandbits(64))
+    return [Create(msgspec.structs.replace(rule, rank=rank))]
 
 
 async def _require_referents(store: Store, condition: Condition) -> None:
@@ -61,23 +63,24 @@ async def _is_device(store: Store, object_id: ObjectId) -> bool:
     return False
 
 
+async def _in_order(call: Call, chain_id: ObjectId, rule_ids: list[ObjectId]) -> list[ObjectId]:
+    return list((await call.services.chain_orders.of(chain_id)).rule_ids)
+
+
 async def _present_rules(call: Call, rules: Sequence[Rule]) -> list[RuleResource]:
-    """Show rules with their positions, in the order of their chain."""
-    chain_ids = {rule.chain_id for rule in rules}
-    chain_ids.update(rule.jump_chain_id for rule in rules if rule.jump_chain_id is not None)
-    chains = await call.store.get_many(Chain, sorted(chain_ids))
-    places = {
-        rule_id: index + 1
-        for chain in chains.values()
-        for index, rule_id in enumerate(chain.value.rule_ids)
-    }
+    """Show rules with their positions and the names of the chains they jump to."""
+    positions: dict[ObjectId, Mapping[ObjectId, int]] = {}
+    for chain_id in {rule.chain_id for rule in rules}:
+        positions[chain_id] = (await call.services.chain_orders.of(chain_id)).positions
+    target_ids = {rule.jump_chain_id for rule in rules if rule.jump_chain_id is not None}
+    targets = await call.store.get_many(Chain, sorted(target_ids)) if target_ids else {}
     presented = []
-    for rule in sorted(rules, key=lambda one: places.get(one.id, 1)):
-        target = None if rule.jump_chain_id is None else chains.get(rule.jump_chain_id)
+    for rule in rules:
+        target = None if rule.jump_chain_id is None else targets.get(rule.jump_chain_id)
         presented.append(
             msgspec.structs.replace(
                 RULE.represented(rule),
-                position=places.get(rule.id, 1),
+                position=positions[rule.chain_id].get(rule.id, 1),
                 jump_chain_name=None if target is None else target.value.name,
             )
         )
@@ -90,6 +93,7 @@ RULES = StoredResource(
     missing_delete=404,
     plan_create=_plan_rule,
     present=_present_rules,
+    order=_in_order,
 )
 
 

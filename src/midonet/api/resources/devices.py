@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from midonet.api.call import Call, Endpoint
 from midonet.api.crud import StoredResource, endpoints_of, nested_endpoints, require
 from midonet.api.resources.tables import forget_tables
@@ -12,14 +15,16 @@ from midonet.model.ids import ObjectId
 from midonet.model.schema_devices import BRIDGE, ROUTE, ROUTER, RouteResource
 from midonet.model.validation import broken, invalid
 from midonet.nsdb import deletion
-from midonet.nsdb.store import Check, Create, Operation
+from midonet.nsdb.store import Check, Create, Operation, Versioned
 from midonet.packets.addresses import parse_ip, parse_prefix
 
 _ALL = frozenset(("LIST", "GET", "POST", "PUT", "DELETE"))
 
 
-async def _delete_bridge(call: Call, bridge_id: ObjectId) -> bool:
-    existed = await deletion.delete(call.store, Bridge, bridge_id)
+async def _delete_bridge(
+    call: Call, bridge_id: ObjectId, check: Callable[[Versioned[Any]], None]
+) -> bool:
+    existed = await deletion.delete(call.store, Bridge, bridge_id, check)
     await forget_tables(call.store, bridge_id)
     return existed
 

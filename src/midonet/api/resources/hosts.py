@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 import structlog
@@ -22,7 +23,7 @@ from midonet.model.schema_hosts import (
     interface_from_model,
 )
 from midonet.nsdb import deletion
-from midonet.nsdb.store import StateTables, Store
+from midonet.nsdb.store import StateTables, Store, Versioned
 
 log = structlog.get_logger()
 _STATE = msgspec.json.Decoder(HostState)
@@ -62,14 +63,14 @@ async def _present(call: Call, hosts: Sequence[Host]) -> list[HostResource]:
     return presented
 
 
-async def _delete(call: Call, host_id: ObjectId) -> bool:
+async def _delete(call: Call, host_id: ObjectId, check: Callable[[Versioned[Any]], None]) -> bool:
     if await call.store.get(Host, host_id) is None:
         return False
     if host_id in await call.store.live_sessions():
         raise HttpError(403, f"Host {host_id} is alive and cannot be deleted.")
     if await call.store.referrers(Port, "host_id", host_id):
         raise HttpError(403, f"Host {host_id} has ports bound to it and cannot be deleted.")
-    return await deletion.delete(call.store, Host, host_id)
+    return await deletion.delete(call.store, Host, host_id, check)
 
 
 HOSTS = StoredResource(

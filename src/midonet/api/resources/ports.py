@@ -154,7 +154,7 @@ async def _link(call: Call) -> Reply:
         return [Update(linked, current.version), await _plan_peer(call.store, linked)]
 
     try:
-        await commit(call.store, plan)
+        await commit(call.services, plan)
     except NotFoundError as error:
         if error.object_id == port_id or linked is None:
             raise
@@ -179,7 +179,7 @@ async def _unlink(call: Call) -> Reply:
             operations.append(Update(cleared, peer.version))
         return operations
 
-    await commit(call.store, plan)
+    await commit(call.services, plan)
     return NO_CONTENT
 
 

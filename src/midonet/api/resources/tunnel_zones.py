@@ -51,6 +51,7 @@ TUNNEL_ZONES = StoredResource(
     verbs=frozenset(("LIST", "GET", "POST", "PUT", "DELETE")),
     plan_create=_plan_create,
     plan_update=_plan_update,
+    is_exclusive=True,
 )
 
 
@@ -103,7 +104,7 @@ async def _add(call: Call) -> Reply:
         # time the second is planned anew.
         return [Create(membership), Update(zone.value, zone.version)]
 
-    await commit(call.store, plan)
+    await commit(call.services, plan)
     return Reply(201, location=f"/tunnel_zones/{zone_id}/hosts/{membership.host_id}")
 
 

@@ -63,6 +63,14 @@ def read_kind(connection: sqlite3.Connection, kind: type[T]) -> list[Versioned[T
     return [Versioned(codec.decode(kind, body), version) for version, body in rows]
 
 
+def read_ids(connection: sqlite3.Connection, kind: type[msgspec.Struct]) -> list[ObjectId]:
+    """Return the ids of all objects of a kind, ascending."""
+    rows = connection.execute(
+        "SELECT id FROM object WHERE kind = ? ORDER BY id", (codec.kind_name(kind),)
+    )
+    return _ids(rows.fetchall())
+
+
 def read_referrers(
     connection: sqlite3.Connection, kind: type[msgspec.Struct], field: str, target_id: ObjectId
 ) -> list[ObjectId]:
@@ -72,7 +80,7 @@ def read_referrers(
         " AND field = ? ORDER BY source",
         (codec.target_kind_name(kind, field), target_id.bytes, kind.__name__, field),
     )
-    return [UUID(bytes=row[0]) for row in rows]
+    return _ids(rows.fetchall())
 
 
 def read_entries(
@@ -125,7 +133,7 @@ def _read_level(
                 found = read_referrers(connection, one.kind, one.field, one.target_id)
                 state.ids[one] = frozenset(found)
             case AllOf():
-                state.ids[one] = _read_ids(connection, one.kind)
+                state.ids[one] = frozenset(read_ids(connection, one.kind))
             case Table():
                 state.tables[one] = read_winners(connection, one.table)
             case TableKey():
@@ -137,9 +145,9 @@ def _read_level(
         _read_watched_objects(connection, kind, ids, state)
 
 
-def _read_ids(connection: sqlite3.Connection, kind: type[msgspec.Struct]) -> frozenset[ObjectId]:
-    rows = connection.execute("SELECT id FROM object WHERE kind = ?", (codec.kind_name(kind),))
-    return frozenset(UUID(bytes=row[0]) for row in rows)
+def _ids(rows: list[tuple[bytes]]) -> list[ObjectId]:
+    # Seven times as fast as calling UUID, which counts for lists of thousands.
+    return [object_id for (object_id,) in msgspec.convert(rows, list[tuple[UUID]])]
 
 
 def _read_watched_objects(

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from midonet.errors import DecodeError, SchemaTooNewError, UnavailableError, UserError
 from midonet.nsdb import codec
+from midonet.nsdb.sqlite.object_steps import OBJECT_STEPS
 from midonet.runtime.private_files import (
     PRIVATE_FILE_MODE,
     check_not_writable_by_all,
@@ -282,7 +283,7 @@ def _create(path: Path) -> None:
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the tables to this process's layout, in one transaction."""
+    """Bring tables and objects to this process's layout and schema, in one transaction."""
     connection.execute("BEGIN IMMEDIATE")
     is_done = False
     try:
@@ -291,6 +292,10 @@ def migrate(connection: sqlite3.Connection) -> None:
             for statement in statements:
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {LAYOUT_VERSION}")
+        schema = read_meta(connection, "schema")
+        for number, step in OBJECT_STEPS.items():
+            if 0 < schema < number:
+                step(connection)
         connection.execute(
             "UPDATE meta SET value = max(value, ?) WHERE name = 'schema'", (codec.SCHEMA_VERSION,)
         )

@@ -182,6 +182,10 @@ class SqliteStore:
         """Return all objects of a kind, in ascending order of id."""
         return await self._read(lambda connection: reading.read_kind(connection, kind))
 
+    async def list_ids(self, kind: type[msgspec.Struct]) -> list[ObjectId]:
+        """Return the ids of all objects of a kind, ascending."""
+        return await self._read(lambda connection: reading.read_ids(connection, kind))
+
     async def referrers(
         self, kind: type[msgspec.Struct], field: str, target_id: ObjectId
     ) -> list[ObjectId]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from midonet.agent.topology.assembly import (
@@ -18,7 +19,7 @@ from midonet.agent.topology.assembly import (
 )
 from midonet.agent.topology.view import ChainView, Location, PortView, RuleView
 from midonet.errors import DecodeError
-from midonet.model.chains import Chain, Condition, Rule, RuleAction
+from midonet.model.chains import Condition, Rule, RuleAction
 from midonet.model.devices import Port, Route
 from midonet.model.hosts import TunnelKind, TunnelZone, TunnelZoneHost
 from midonet.model.ids import (
@@ -138,13 +139,19 @@ def rule(number: int, action: RuleAction, jump: ChainId | None = None) -> RuleVi
     return RuleView(RuleId(UUID(int=number)), action, Condition(), jump)
 
 
-def test_chain_keeps_the_order_of_its_rules() -> None:
-    first, second = RuleId(UUID(int=21)), RuleId(UUID(int=20))
-    chain = Chain(id=ChainId(UUID(int=10)), rule_ids=(first, second))
-    rules = {
-        one: Rule(id=one, chain_id=chain.id, action=RuleAction.ACCEPT) for one in (second, first)
-    }
-    assert [one.id for one in chain_view(chain, rules).rules] == [first, second]
+def test_chain_has_its_rules_by_rank_and_then_by_id() -> None:
+    chain_id = ChainId(UUID(int=10))
+    ranks = {21: "a", 20: "b", 22: "b", 19: "80000000"}
+    rules = [
+        Rule(id=RuleId(UUID(int=one)), chain_id=chain_id, rank=rank, action=RuleAction.ACCEPT)
+        for one, rank in ranks.items()
+    ]
+    view = chain_view(chain_id, rules)
+    assert [one.id.int for one in view.rules] == [19, 21, 20, 22]
+    changed = msgspec.structs.replace(rules[0], action=RuleAction.DROP)
+    after = chain_view(chain_id, [changed, *rules[1:3]], view)
+    assert [one.action for one in after.rules] == ["drop", "accept", "accept"]
+    assert after.rules[1:] == view.rules[2:]
 
 
 def test_denial_is_found_through_jumps_that_go_in_circles() -> None:

@@ -163,7 +163,7 @@ async def test_filter_becomes_visible_with_its_chain_and_is_urgent_when_it_denie
     assert port is not None
     await following.store.transact(
         [
-            Create(Chain(id=CHAIN, rule_ids=(RULE,))),
+            Create(Chain(id=CHAIN)),
             Create(Rule(id=RULE, chain_id=CHAIN, action=RuleAction.DROP)),
             Update(msgspec.structs.replace(port.value, inbound_filter_id=CHAIN)),
         ]
