@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -23,8 +24,17 @@ from midonet.agent.datapath.protocol import PortAttachment
 from midonet.agent.flows.classification import EXACT_MASK, masked
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.mask import EMPTY_MASK
-from midonet.agent.flows.program import FlowProgram, InstalledProgram, LocalOutput, Output
+from midonet.agent.flows.program import (
+    FlowProgram,
+    InstalledProgram,
+    LocalOutput,
+    Output,
+    TunnelOutput,
+)
+from midonet.errors import DatapathError
+from midonet.model.hosts import TunnelKind
 from midonet.model.ids import PortId
+from midonet.packets.addresses import IpAddress, IpVersion, parse_ip
 from midonet.packets.frame import parse_frame
 
 PORT = PortId(UUID(int=1))
@@ -204,6 +214,66 @@ def test_alike_lists_are_kept_once_until_the_last_is_gone(table: Table) -> None:
     table.programs.install(table.entry(3, program_id=3, reason=DropReason.FILTERED))
     table.run(frame(2))
     assert DropReason.OUTPUT_GONE not in table.drops()
+
+
+def lists(count: int) -> Iterator[list[bytes]]:
+    """Yield lists of `count` outputs, none alike."""
+    for number in itertools.count(1):
+        yield [bytes([kind % 256]) * 4 + number.to_bytes(4, "big") * 17 for kind in range(count)]
+
+
+def test_one_port_never_has_all_outputs(table: Table) -> None:
+    made = lists(256)
+    kept: list[int] = []
+
+    def fill(owner: int) -> int:
+        for count in itertools.count():
+            try:
+                kept.append(table.outputs.store(next(made), owner))
+            except DatapathError:
+                return count
+        raise AssertionError
+
+    share = fill(1)
+    assert share > 0
+    assert fill(1) == 0
+    assert fill(2) == share
+    table.outputs.release(kept[0], 256)
+    assert fill(1) == 1
+
+
+def test_a_refused_program_leaves_nothing(table: Table) -> None:
+    for number, block in enumerate(lists(256)):
+        try:
+            table.outputs.store(block, table.slot)
+        except DatapathError:
+            break
+        assert number < 10_000
+    ways = [LocalOutput(PortId(UUID(int=0x100 + number))) for number in range(1000)]
+    with pytest.raises(DatapathError):
+        table.programs.install(table.entry(1, *ways[:300], program_id=1))
+    assert table.programs.installed() == []
+    table.programs.install(table.entry(1, LocalOutput(PORT), program_id=1))
+    table.run(frame(1))
+    assert table.drops() == {}
+
+
+def test_tunnels_that_nothing_uses_make_room(table: Table) -> None:
+    """More hosts than there are tunnels come and go."""
+    table.outputs.tunnels.set_in_use(table.programs.tunnel_ends)
+    local = parse_ip("192.0.2.1")
+    kept = table.entry(
+        1, TunnelOutput(TunnelKind.GRE, local, parse_ip("198.51.100.1"), 7), program_id=1
+    )
+    table.programs.install(kept)
+    seen: set[int] = set()
+    for number in range(2 * abi.TUNNELS_MAX):
+        identifier = table.outputs.tunnels.identifier((local, IpAddress(IpVersion.V4, number)))
+        assert identifier not in seen, "a packet on its way would go to another host"
+        seen.add(identifier)
+    assert table.outputs.tunnels.identifier((local, parse_ip("198.51.100.1"))) not in seen
+    table.run(frame(1))
+    assert table.drops() == {DropReason.NO_TUNNEL: 1}, "no route to it, but it is still known"
 
 
 class Reader(threading.Thread):

@@ -183,10 +183,10 @@ class Decisions:
             if held is not None and meets_guards(held.program.guards, packet):
                 # A packet of the same class was decided on while this one was on its way up.
                 self.counters.duplicates += 1
-                self.programs.repair(held)
-                self._datapath.reinject(upcall)
-                return
-            if held is not None:
+                if self.programs.repair(held):
+                    self._datapath.reinject(upcall)
+                    return
+            elif held is not None:
                 # The program is not for this packet: by now it would come up for its guard.
                 upcall = replace(upcall, reason=UpcallReason.GUARD, program_id=held.program_id)
         elif upcall.reason is UpcallReason.EARLIER and self.programs.lookup(ingress, packet.key):
@@ -239,10 +239,13 @@ class Decisions:
         outcome = self.programs.install(program, revision)
         if _is_stale(outcome):
             return False
-        if not meets_guards(program.guards, packet) or (
-            upcall.reason is UpcallReason.GUARD and outcome is InstallOutcome.UNCHANGED
+        if (
+            isinstance(outcome, Refusal)
+            or not meets_guards(program.guards, packet)
+            or (upcall.reason is UpcallReason.GUARD and outcome is InstallOutcome.UNCHANGED)
         ):
-            # The program would send the packet up again: a bridge forwards even a TTL of 0.
+            # There is no program, or it would send the packet up again: a bridge forwards even a
+            # TTL of 0.
             self._emit(program, upcall, packet)
         else:
             self._datapath.reinject(upcall)
@@ -483,7 +486,7 @@ class Decisions:
 
 
 def _is_stale(outcome: InstallOutcome | Refusal) -> bool:
-    return isinstance(outcome, Refusal)
+    return isinstance(outcome, Refusal) and outcome.is_stale
 
 
 def _is_settled(upcall: Upcall, program: FlowProgram) -> bool:

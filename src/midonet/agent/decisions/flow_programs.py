@@ -12,7 +12,14 @@ from collections.abc import Collection, Iterable
 import structlog
 
 from midonet.agent.datapath.protocol import Datapath
-from midonet.agent.flows.plans import InstallOutcome, InstallPlan, MaskSlot, Refusal, RemovalPlan
+from midonet.agent.flows.plans import (
+    InstallOutcome,
+    InstallPlan,
+    MaskSlot,
+    Refusal,
+    RefusalReason,
+    RemovalPlan,
+)
 from midonet.agent.flows.program import FlowProgram, InstalledProgram
 from midonet.agent.flows.table import FlowTable
 from midonet.agent.flows.tags import FlowTag, RouteRegion
@@ -41,6 +48,8 @@ class FlowPrograms:
         self._revision = 0
         self._waiting: deque[InstalledProgram] = deque()
         self._may_have_pending = False
+        self.refused = 0
+        """Programs that the datapath had no room for."""
 
     @property
     def revision(self) -> int:
@@ -51,9 +60,9 @@ class FlowPrograms:
         """Return the program that the datapath holds for a key, or None."""
         return self.table.lookup(port_id, key)
 
-    def repair(self, entry: InstalledProgram) -> None:
-        """Write a program again that the datapath seems to have lost."""
-        self._write((entry,))
+    def repair(self, entry: InstalledProgram) -> bool:
+        """Write a program again that the datapath seems to have lost; False when it is refused."""
+        return self._write((entry,))
 
     def install(
         self, program: FlowProgram, revision: int, *, in_place_of: int | None = None
@@ -61,14 +70,14 @@ class FlowPrograms:
         """Install a program that was judged at `revision`.
 
         in_place_of: id of the program that was judged again with this result.
+        What the datapath refuses is a Refusal (NO_ROOM): its class stays on the slow path.
         """
         plan = self.table.plan_install(
             program, revision, self._clock.boot_ns(), in_place_of=in_place_of
         )
-        if isinstance(plan, InstallPlan):
-            self._carry_out(plan)
-            return plan.outcome
-        return plan
+        if not isinstance(plan, InstallPlan):
+            return plan
+        return plan.outcome if self._carry_out(plan) else Refusal(RefusalReason.NO_ROOM)
 
     def remove(self, program_ids: Iterable[int]) -> None:
         """Remove programs."""
@@ -132,24 +141,27 @@ class FlowPrograms:
         self._waiting.extend(entries)
         self._may_have_pending = self._may_have_pending or bool(entries)
 
-    def _carry_out(self, plan: InstallPlan) -> None:
+    def _carry_out(self, plan: InstallPlan) -> bool:
         if plan.evicted:
             self._datapath.remove(plan.evicted)
-        if plan.outcome is not InstallOutcome.UNCHANGED:
-            self._write((plan.entry,))
+        is_there = plan.outcome is InstallOutcome.UNCHANGED or self._write((plan.entry,))
         if plan.superseded:
             self._datapath.remove(plan.superseded)
         self._free(plan.free_masks)
+        return is_there
 
-    def _write(self, entries: tuple[InstalledProgram, ...]) -> None:
+    def _write(self, entries: tuple[InstalledProgram, ...]) -> bool:
         """Install; what the datapath refuses goes out of the table too, and stays slow."""
         try:
             self._datapath.install(entries)
         except DatapathError as error:
+            self.refused += len(entries)
             held_back = self._throttle.allow("install")
             if held_back is not None:
                 _log.warning("install_refused", error=str(error), held_back=held_back)
             self._remove(self.table.plan_remove(entry.program_id for entry in entries))
+            return False
+        return True
 
     def _remove(self, plan: RemovalPlan) -> None:
         if plan.remove:

@@ -35,6 +35,7 @@ class RefusalReason(Enum):
     STALE = "stale"  # a fact it depends on changed since its view; simulate again
     HISTORY_GONE = "history_gone"  # its view is too old to tell; simulate again
     SLOW_PATH = "slow_path"  # it is for its one packet only
+    NO_ROOM = "no_room"  # the datapath has no room for it, or the port has had its share
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,11 @@ class Refusal:
     """The program is not installed, and the table is as it was."""
 
     reason: RefusalReason
+
+    @property
+    def is_stale(self) -> bool:
+        """Tell whether to simulate again; else the packet is carried out by itself."""
+        return self.reason in (RefusalReason.STALE, RefusalReason.HISTORY_GONE)
 
 
 @dataclass(frozen=True, slots=True)

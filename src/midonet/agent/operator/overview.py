@@ -56,6 +56,7 @@ class Overview:
                 "rejudged": counters.rejudged,
                 "slow_path": counters.slow_path,
                 "programs": len(self.decisions.programs.table),
+                "refused": self.decisions.programs.refused,
                 "parked": len(self.decisions.parking),
                 "queued": len(self.decisions.queue),
                 "unwritten": len(self.outbox),

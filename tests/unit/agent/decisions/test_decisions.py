@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterable
 from dataclasses import replace
 from uuid import UUID
 
@@ -11,12 +13,14 @@ from midonet.agent.decisions.decisions import Decisions
 from midonet.agent.decisions.parking import AWAIT_LIMIT_S
 from midonet.agent.decisions.upcalls import PacketLoop
 from midonet.agent.flows.drop_reason import DropReason
+from midonet.agent.flows.program import InstalledProgram
 from midonet.agent.flows.tags import device_tag
 from midonet.agent.soft_state.holdings import DEFAULT_LIMITS, HoldingLimits
 from midonet.agent.soft_state.lessons import LearnNeighbour
 from midonet.agent.soft_state.outbox import StateWrite
 from midonet.agent.soft_state.replica import SoftStateReplica
 from midonet.agent.topology.view import BridgeView, Location, PortView, TopologyView
+from midonet.errors import DatapathError
 from midonet.model.ids import BridgeId, HostId, ObjectId, PortId, RouterId
 from midonet.packets.addresses import parse_ip
 from midonet.packets.build import Envelope, udp_frame
@@ -34,9 +38,13 @@ MAC_1, MAC_2 = 0x020000000001, 0x020000000002
 class Shell:
     """Decisions and their loop on a memory datapath, with time in the test's hand."""
 
-    def __init__(self, mac_limits: HoldingLimits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self,
+        mac_limits: HoldingLimits = DEFAULT_LIMITS,
+        datapath: type[MemoryDatapath] = MemoryDatapath,
+    ) -> None:
         self.clock = ManualClock()
-        self.datapath = MemoryDatapath(InProcessUnderlay(), clock=self.clock)
+        self.datapath = datapath(InProcessUnderlay(), clock=self.clock)
         self.requested: list[ObjectId] = []
         self.written: list[StateWrite] = []
         self.left: list[tuple[PortId, bytes]] = []
@@ -230,3 +238,30 @@ async def test_queued_packet_that_fails_the_guard_of_its_class_is_answered(
     assert (answer.key.ip_proto, answer.key.l4_src) == (1, icmp_type)
     assert len(shell.decisions.programs.table) == 1
     assert not [reason for _, reason in shell.datapath.drops() if reason is DropReason.INTERNAL]
+
+
+class FullDatapath(MemoryDatapath):
+    """Has no room for another program."""
+
+    def install(self, entries: Iterable[InstalledProgram]) -> None:
+        raise DatapathError("the output table is full", errno=errno.ENOSPC)
+
+
+async def test_class_without_room_stays_on_the_slow_path() -> None:
+    shell = Shell(datapath=FullDatapath)
+    await shell.open()
+    shell.show_bridge()
+    for number in range(1, 4):
+        await shell.send(frame())
+        assert shell.left == [(THERE, frame())] * number
+    assert shell.decisions.programs.refused == 3
+    assert len(shell.decisions.programs.table) == 0
+    assert dict(shell.datapath.drops()) == {}
+
+
+async def test_drop_without_room_is_counted_by_its_reason() -> None:
+    shell = Shell(datapath=FullDatapath)
+    await shell.open()
+    shell.show_bridge(admin_state_up=False)
+    await shell.send(frame(), frame())
+    assert dict(shell.datapath.drops()) == {(HERE, DropReason.DEVICE_DOWN): 2}

@@ -173,7 +173,8 @@ class ProgramTable:
                     self._classes.delete(key)
                 else:
                     used.add(index)
-                    self._outputs.hold(held.first_output, held.output_count)
+                    slot, _ = codec.key_place(key)
+                    self._outputs.hold(held.first_output, held.output_count, slot)
                     self._held[held.entry.program_id] = held
                     self._by_key[key] = held.entry.program_id
         self._free = deque(i for i in range(1, self._records.capacity) if i not in used)

@@ -70,7 +70,7 @@ class DeliveryTable:
             used.add(index)
             self._indices[tunnel_key] = index
             _, _, _, _, first, count = abi.DELIVERY.struct.unpack(record)
-            self._outputs.hold(first, count)
+            self._outputs.hold(first, count, 0)
 
     def deliver(self, tunnel_key: int, port_ids: tuple[PortId, ...]) -> None:
         """Deliver a key to these ports; () forgets it. Raises DatapathError."""

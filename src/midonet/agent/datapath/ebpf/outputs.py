@@ -10,7 +10,7 @@ Lists of outputs that are alike are kept once: the classes of a port that flood 
 from __future__ import annotations
 
 import errno
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -31,6 +31,9 @@ GRACE_NS = 1_000_000_000
 """How long a released entry stays readable, in nanoseconds."""
 
 _EMIT_CACHE_LENGTH = 256
+_SHARE_OF_A_PORT = 8
+"""A port may have this fraction of the output records. A class that needs more stays slow."""
+
 _KINDS = {TunnelKind.VXLAN: OutputKind.VXLAN, TunnelKind.GRE: OutputKind.GRE}
 _TUNNEL_KINDS = {number: kind for kind, number in _KINDS.items()}
 
@@ -42,6 +45,7 @@ class _List:
     count: int
     digest: bytes
     references: int
+    owner: int = 0
 
 
 class OutputTable:
@@ -65,6 +69,8 @@ class OutputTable:
         self._boot_ns = boot_ns
         self._lists: dict[int, _List] = {}
         self._first_by_digest: dict[bytes, int] = {}
+        self._paid: Counter[int] = Counter()
+        self._share = max(abi.OUTPUTS_MAX, self._outputs.capacity // _SHARE_OF_A_PORT)
         self._taken: set[int] = set()
         self._next = 1
         self._released: deque[tuple[int, range]] = deque()
@@ -132,17 +138,20 @@ class OutputTable:
         if known is not None:
             self._lists[known].references += 1
             return known
+        if owner and self._paid[owner] + len(entries) > self._share:
+            raise DatapathError("the port has used up its outputs", errno=errno.ENOSPC)
         first = self._reserve(len(entries))
         for identifier, entry in enumerate(entries, start=first):
             self._outputs.write(
                 identifier % self._outputs.capacity,
                 abi.OUTPUT_RECORD.struct.pack(0, identifier, entry),
             )
-        self._keep(first, len(entries), digest)
+        self._keep(first, len(entries), digest, owner)
         return first
 
-    def _keep(self, first: int, count: int, digest: bytes) -> None:
-        self._lists[first] = _List(count, digest, 1)
+    def _keep(self, first: int, count: int, digest: bytes, owner: int) -> None:
+        self._lists[first] = _List(count, digest, 1, owner)
+        self._paid[owner] += count
         self._first_by_digest.setdefault(digest, first)
         self._taken.update(i % self._outputs.capacity for i in range(first, first + count))
 
@@ -164,8 +173,8 @@ class OutputTable:
             self._next = taken + 1
         raise DatapathError("the output table is full", errno=errno.ENOSPC)
 
-    def hold(self, first: int, count: int) -> None:
-        """Take over a list that is referred to from before this process."""
+    def hold(self, first: int, count: int, owner: int) -> None:
+        """Take over a list that is referred to from before this process. owner: as in `store`."""
         if not count:
             return
         known = self._lists.get(first)
@@ -173,7 +182,7 @@ class OutputTable:
             known.references += 1
             return
         entries = b"".join(self.get(i) or b"" for i in range(first, first + count))
-        self._keep(first, count, blake2b(entries, digest_size=16).digest())
+        self._keep(first, count, blake2b(entries, digest_size=16).digest(), owner)
         self._next = max(self._next, first + count)
 
     def release(self, first: int, count: int) -> None:
@@ -183,6 +192,9 @@ class OutputTable:
             known.references -= 1
             if not known.references:
                 del self._lists[first]
+                self._paid[known.owner] -= known.count
+                if not self._paid[known.owner]:
+                    del self._paid[known.owner]
                 if self._first_by_digest.get(known.digest) == first:
                     del self._first_by_digest[known.digest]
                 self._released.append((self._boot_ns() + GRACE_NS, range(first, first + count)))
