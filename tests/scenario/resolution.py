@@ -39,6 +39,10 @@ def _scenarios() -> list[Scenario]:
             mac(from_mac), value(target), mac(C), value(asker6), is_router=is_router
         )
 
+    def probe6(target: str) -> bytes:
+        return neighbour_solicitation(mac(C), 0, value(target))
+
+    ask6 = neighbour_solicitation(mac(A), value(V6.host(1, 5)), value(asker6))
     gratuitous = arp_request(mac(C), value(asker4), value(asker4))
     return [
         scenario(
@@ -110,12 +114,32 @@ def _scenarios() -> list[Scenario]:
             taken("vm1", solicit(link_local), at("vm1", advertise(link_local, is_router=True))),
         ),
         scenario(
-            "a bridge answers from its table",
+            "a bridge answers from its table, and passes the question to the owner",
             networks,
-            taken("vm3", arp_request(mac(C), value(asker4), value(V4.host(1, 5))),
-                  at("vm3", arp_reply(mac(A), value(V4.host(1, 5)), mac(C), value(asker4)))),
-            taken("vm3", solicit(V6.host(1, 5)),
-                  at("vm3", advertise(V6.host(1, 5), is_router=False, from_mac=A))),
+            sent("vm3", arp_request(mac(C), value(asker4), value(V4.host(1, 5))),
+                 at("vm3", arp_reply(mac(A), value(V4.host(1, 5)), mac(C), value(asker4))),
+                 at("vm1", arp_request(mac(C), value(asker4), value(V4.host(1, 5))))),
+            sent("vm3", solicit(V6.host(1, 5)),
+                 at("vm3", advertise(V6.host(1, 5), is_router=False, from_mac=A)),
+                 at("vm1", solicit(V6.host(1, 5)))),
+        ),
+        scenario(
+            "a bridge answers from its table alone where it does not know the owner's port",
+            lambda: networks().bridge_neighbour("n1", V4.host(1, 8), B),
+            taken("vm3", arp_request(mac(C), value(asker4), value(V4.host(1, 8))),
+                  at("vm3", arp_reply(mac(B), value(V4.host(1, 8)), mac(C), value(asker4)))),
+        ),
+        scenario(
+            "a bridge leaves the answer to a probe to the owner of the address",
+            networks,
+            sent("vm3", arp_request(mac(C), 0, value(V4.host(1, 5))),
+                 at("vm1", arp_request(mac(C), 0, value(V4.host(1, 5))))),
+            sent("vm3", probe6(V6.host(1, 5)), at("vm1", probe6(V6.host(1, 5)))),
+            taken("vm3", arp_request(mac(C), 0, value(own4)),
+                  at("vm3", arp_reply(mac(R1), value(own4), mac(C), 0))),
+            taken("vm3", probe6(own6), at("vm3", neighbour_advertisement(
+                mac(R1), value(own6), mac("33:33:00:00:00:01"), value("ff02::1"),
+                is_router=True, is_solicited=False))),
         ),
         scenario(
             "a bridge floods questions it cannot answer",
@@ -128,9 +152,12 @@ def _scenarios() -> list[Scenario]:
             "an announcement moves an entry of the bridge's table",
             lambda: networks().bridge_neighbour("n1", asker4, B).bridge_neighbour("n1", asker6, B),
             sent("vm3", gratuitous, at("vm1", gratuitous)),
-            taken("vm1", arp_request(mac(A), value(V4.host(1, 5)), value(asker4)),
-                  at("vm1", arp_reply(mac(C), value(asker4), mac(A), value(V4.host(1, 5))))),
+            sent("vm1", arp_request(mac(A), value(V4.host(1, 5)), value(asker4)),
+                 at("vm1", arp_reply(mac(C), value(asker4), mac(A), value(V4.host(1, 5)))),
+                 at("vm3", arp_request(mac(A), value(V4.host(1, 5)), value(asker4)))),
             sent("vm3", unsolicited, at("vm1", unsolicited)),
+            sent("vm1", ask6, at("vm3", ask6), at("vm1", neighbour_advertisement(
+                mac(C), value(asker6), mac(A), value(V6.host(1, 5))))),
         ),
         scenario(
             "a tagged question is nobody's on a bridge without VLANs",

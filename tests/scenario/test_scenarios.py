@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from midonet.agent.flows.drop_reason import DropReason
-from tests.scenario import answering, bridging, filtering, resolution, routing, scopes
+from tests.scenario import answering, bridging, filtering, neighbours, resolution, routing, scopes
 from tests.scenario.running import BuiltLane, Network, Scenario, run
 from tests.scenario.stored import stored
 
@@ -16,6 +16,7 @@ SCENARIOS: list[Scenario] = [
     *filtering.SCENARIOS,
     *scopes.SCENARIOS,
     *answering.SCENARIOS,
+    *neighbours.SCENARIOS,
 ]
 
 

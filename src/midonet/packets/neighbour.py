@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from midonet.errors import InternalError
-from midonet.packets.addresses import MAC_BROADCAST, IpAddress, IpVersion
+from typing import NamedTuple
+
+from midonet.errors import DecodeError, InternalError
+from midonet.packets.addresses import MAC_BROADCAST, IpAddress, IpVersion, is_multicast_mac
 from midonet.packets.arp import ArpMessage, ArpOperation
 from midonet.packets.build import Envelope, ethernet_frame, frame_tag, icmpv6_frame
+from midonet.packets.checksum import transport_checksum
 from midonet.packets.frame import ParsedFrame
 from midonet.packets.nd import (
     NdOption,
@@ -15,7 +18,7 @@ from midonet.packets.nd import (
     NeighbourSolicitation,
     link_address_option,
 )
-from midonet.packets.protocols import EtherType
+from midonet.packets.protocols import EtherType, IpProtocol
 
 ALL_NODES = 0xFF02 << 112 | 1
 """ff02::1, RFC 4291 section 2.7.1."""
@@ -113,6 +116,69 @@ def is_neighbour_request(frame: ParsedFrame) -> bool:
     if frame.arp is not None:
         return frame.arp.operation == ArpOperation.REQUEST
     return frame.nd_target is not None and frame.key.l4_src == NdType.NEIGHBOUR_SOLICITATION
+
+
+class NeighbourMessage(NamedTuple):
+    """A valid neighbour solicitation or advertisement.
+
+    link_address: the source's MAC of a solicitation, the target's of an advertisement; None when
+        it is not told or names no single station.
+    is_solicited, is_override: flags of an advertisement (RFC 4861 section 4.4), else False.
+    """
+
+    kind: NdType
+    target: int
+    link_address: int | None
+    is_solicited: bool = False
+    is_override: bool = False
+
+
+def neighbour_message(frame: ParsedFrame) -> NeighbourMessage | None:
+    """Return what a solicitation or an advertisement says, None unless it is valid.
+
+    Tested is all of RFC 4861 sections 7.1.1 and 7.1.2: hop limit, code, size and target
+    (`ParsedFrame.nd_target`), the checksum, every option, the destination of a probe, and that
+    no group is told that it was solicited.
+    """
+    key = frame.key
+    if frame.nd_target is None or frame.is_cut:
+        return None
+    message = frame.frame[frame.l4_offset : frame.l3_offset + frame.packet_length]
+    if transport_checksum(message, key.ip_src, key.ip_dst, IpProtocol.ICMPV6):
+        return None
+    try:
+        if key.l4_src == NdType.NEIGHBOUR_SOLICITATION:
+            return _solicitation(NeighbourSolicitation.parse(message), key.ip_src, key.ip_dst)
+        return _advertisement(NeighbourAdvertisement.parse(message), key.ip_dst)
+    except DecodeError:
+        return None
+
+
+def _solicitation(
+    message: NeighbourSolicitation, source: int, destination: int
+) -> NeighbourMessage | None:
+    if not source and (
+        destination >> 24 != _SOLICITED_NODE >> 24 or message.link_address is not None
+    ):
+        return None
+    return NeighbourMessage(message.TYPE, message.target, station(message.link_address))
+
+
+def _advertisement(message: NeighbourAdvertisement, destination: int) -> NeighbourMessage | None:
+    if message.is_solicited and destination >> 120 == 0xFF:
+        return None
+    return NeighbourMessage(
+        message.TYPE,
+        message.target,
+        station(message.link_address),
+        message.is_solicited,
+        message.is_override,
+    )
+
+
+def station(mac: int | None) -> int | None:
+    """Return a MAC if it can be that of one station, else None (RFC 1812 section 3.3.2)."""
+    return mac if mac and not is_multicast_mac(mac) else None
 
 
 def neighbour_reply(request: ParsedFrame, mac: int, *, is_router: bool = False) -> bytes:

@@ -1,25 +1,39 @@
 """ARP (RFC 826) and neighbour solicitation (RFC 4861) on bridges.
 
 A bridge answers for the router ports attached to it and for the addresses in its own table, so
-such requests never leave the host. Router ports see no other broadcasts. Tagged frames are not
-looked into.
+such requests are flooded nowhere. What a request teaches goes to whom it was for all the same: a
+router takes it from here, the owner of an address in the table gets the request itself. A probe
+(RFC 5227, duplicate address detection) is answered by owners only, as a table may be wrong.
+Router ports see no other broadcasts; of those the routers are told what they would have merged.
+Tagged frames are not looked into.
 """
 
 from __future__ import annotations
 
 from midonet.agent.flows.program import SlowPathReason
 from midonet.agent.flows.tags import bridge_neighbour_tag
-from midonet.agent.simulation.header import IP_DST, IP_PROTO, IP_SRC, L4_SRC
+from midonet.agent.simulation.header import IP_DST, IP_PROTO, IP_SRC
 from midonet.agent.simulation.link_local import link_local_mac
+from midonet.agent.simulation.neighbour_learning import (
+    advertise_to_attached_routers,
+    learn_sender,
+    neighbour_answer_text,
+    tell_attached_routers,
+)
 from midonet.agent.simulation.result import GeneratedPacket
 from midonet.agent.simulation.trace import Answered
 from midonet.agent.simulation.walk import Ended, Outcome, ToEgress, Walk
 from midonet.agent.soft_state.lessons import MoveBridgeNeighbour
 from midonet.agent.topology.view import BridgeView, PortView, RouterAttachment
-from midonet.packets.addresses import IpAddress, IpVersion, format_mac
+from midonet.packets.addresses import IpAddress, IpVersion
 from midonet.packets.arp import ArpOperation
 from midonet.packets.nd import NdType
-from midonet.packets.neighbour import neighbour_reply
+from midonet.packets.neighbour import (
+    NeighbourMessage,
+    neighbour_message,
+    neighbour_reply,
+    station,
+)
 
 
 def process_arp(walk: Walk, bridge: BridgeView, port: PortView) -> Outcome | None:
@@ -29,54 +43,95 @@ def process_arp(walk: Walk, bridge: BridgeView, port: PortView) -> Outcome | Non
         return None
     # Read before anything is decided: a frame that is no ARP of Ethernet and IPv4 has zeros there,
     # and what is installed for it must not hold for one that is.
-    operation, sender = header.read(IP_PROTO), header.read(IP_SRC)
+    operation, sender = header.read(IP_PROTO), IpAddress(IpVersion.V4, header.read(IP_SRC))
     target = IpAddress(IpVersion.V4, header.read(IP_DST))
-    if arp is None:
+    if arp is None or operation not in (ArpOperation.REQUEST, ArpOperation.REPLY):
         return None
-    is_gratuitous = sender == target.value
+    is_gratuitous = sender == target
     attachment = _attachment(walk, bridge, target)
     if operation == ArpOperation.REQUEST and not is_gratuitous:
         mac = attachment.mac if attachment else _table_mac(walk, bridge, target)
-        if mac is None:
-            return None
-        walk.slow_path = SlowPathReason.ARP_CONTENT
-        # Whoever probes for its own address must not be told that it is taken.
-        if mac == arp.sender_mac:
-            return None
-        if walk.steps is not None:
-            walk.step(Answered(port.id, f"ARP reply: {target} is at {format_mac(mac)}"))
-        walk.generated.append(GeneratedPacket(port.id, neighbour_reply(walk.packet, mac)))
-        return Ended.TAKEN
-    if attachment is not None:
+        if mac is not None:
+            walk.slow_path = SlowPathReason.ARP_CONTENT
+            # Whoever probes for its own address must not be told that it is taken.
+            if mac != arp.sender_mac and station(arp.sender_mac) is not None:
+                if attachment is not None:
+                    return _answer_for_router(walk, port, attachment, sender, arp.sender_mac)
+                if sender.value:
+                    return _answer_for_owner(walk, bridge, port, mac)
+    elif attachment is not None:
         return _to_router(walk, attachment)
-    if is_gratuitous:
-        _move_neighbour(walk, bridge, target, arp.sender_mac, SlowPathReason.ARP_CONTENT)
+    if sender.value:
+        reason = SlowPathReason.ARP_CONTENT
+        tell_attached_routers(walk, bridge, sender, arp.sender_mac, reason)
+        if is_gratuitous:
+            _move_neighbour(walk, bridge, target, station(arp.sender_mac), reason)
     return None
 
 
 def process_solicitation(walk: Walk, bridge: BridgeView, port: PortView) -> Outcome | None:
     """Answer a multicast neighbour solicitation; None to flood it."""
-    packet = walk.packet
     # The target is no part of the flow key, so nothing learnt here may be installed.
     walk.slow_path = SlowPathReason.NEIGHBOUR_DISCOVERY
-    if packet.nd_target is None or walk.header.vlan_id():
+    message = neighbour_message(walk.packet)
+    if message is None or walk.header.vlan_id():
         return None
-    target = IpAddress(IpVersion.V6, packet.nd_target)
-    if walk.header.read(L4_SRC) == NdType.NEIGHBOUR_ADVERTISEMENT:
-        if packet.nd_link_address is not None:
-            _move_neighbour(
-                walk, bridge, target, packet.nd_link_address, SlowPathReason.NEIGHBOUR_DISCOVERY
-            )
+    target = IpAddress(IpVersion.V6, message.target)
+    if message.kind is NdType.NEIGHBOUR_ADVERTISEMENT:
+        _take_announcement(walk, bridge, target, message)
         return None
     attachment = _attachment(walk, bridge, target)
     mac = attachment.mac if attachment else _table_mac(walk, bridge, target)
-    if mac is None or mac == packet.key.eth_src:
+    if mac is None or mac == walk.packet.key.eth_src:
         return None
+    source = IpAddress(IpVersion.V6, walk.header.read(IP_SRC))
+    if attachment is not None:
+        return _answer_for_router(walk, port, attachment, source, message.link_address)
+    return _answer_for_owner(walk, bridge, port, mac) if source.value else None
+
+
+def _answer_for_router(
+    walk: Walk,
+    port: PortView,
+    attachment: RouterAttachment,
+    sender: IpAddress,
+    sender_mac: int | None,
+) -> Outcome:
+    """Answer in the name of an attached router, and let it learn who asked."""
+    router_port = walk.port(attachment.router_port_id)
+    if isinstance(router_port, PortView):
+        learn_sender(walk, attachment.router_id, router_port, sender, sender_mac)
+    is_router = sender.version is IpVersion.V6
+    frame = neighbour_reply(walk.packet, attachment.mac, is_router=is_router)
+    return _answered(walk, port, attachment.mac, frame)
+
+
+def _answer_for_owner(walk: Walk, bridge: BridgeView, port: PortView, mac: int) -> Outcome:
+    """Answer from the bridge's table. The owner of the address gets the request beside that."""
+    outcome = _answered(walk, port, mac, neighbour_reply(walk.packet, mac))
+    owner_id = walk.soft_state.mac_port(bridge.id, 0, mac)
+    owner = walk.view.ports.get(owner_id) if owner_id is not None else None
+    if owner is None or owner.id == port.id or owner.bridge_id != bridge.id:
+        return outcome
+    return ToEgress(owner)
+
+
+def _answered(walk: Walk, port: PortView, mac: int, frame: bytes) -> Outcome:
     if walk.steps is not None:
-        walk.step(Answered(port.id, f"advertisement: {target} is at {format_mac(mac)}"))
-    frame = neighbour_reply(packet, mac, is_router=attachment is not None)
+        walk.step(Answered(port.id, neighbour_answer_text(walk.packet, mac)))
     walk.generated.append(GeneratedPacket(port.id, frame))
     return Ended.TAKEN
+
+
+def _take_announcement(
+    walk: Walk, bridge: BridgeView, target: IpAddress, message: NeighbourMessage
+) -> None:
+    """Let the bridge's table, and the routers, follow an advertisement to everybody."""
+    reason = SlowPathReason.NEIGHBOUR_DISCOVERY
+    mac = message.link_address
+    if message.is_override:
+        _move_neighbour(walk, bridge, target, mac, reason)
+    advertise_to_attached_routers(walk, bridge, target, message)
 
 
 def _attachment(walk: Walk, bridge: BridgeView, target: IpAddress) -> RouterAttachment | None:
@@ -98,7 +153,7 @@ def _to_router(walk: Walk, attachment: RouterAttachment) -> Outcome:
 
 
 def _move_neighbour(
-    walk: Walk, bridge: BridgeView, address: IpAddress, mac: int, reason: SlowPathReason
+    walk: Walk, bridge: BridgeView, address: IpAddress, mac: int | None, reason: SlowPathReason
 ) -> None:
     """Follow an announcement of an address that the table holds; others are not entered."""
     walk.tags.append(bridge_neighbour_tag(bridge.id, address.version, address.value))
@@ -106,5 +161,5 @@ def _move_neighbour(
     if known is None:
         return
     walk.slow_path = reason
-    if known != mac:
+    if mac is not None and known != mac:
         walk.effects.append(MoveBridgeNeighbour(bridge.id, address, mac))
