@@ -11,6 +11,7 @@
     |   +-- RevisionTooOldError  a watch asked for history that is gone
     +-- UnavailableError     something outside is away; wait and retry
     |   +-- SchemaTooNewError    the store was written by a newer MidoNet
+    |   +-- StoreLostError       the store that was opened is gone; start again
     +-- DecodeError          bytes from a peer or a store are malformed
     +-- DatapathError        the kernel refused an operation
     +-- InternalError        our own bug
@@ -102,6 +103,10 @@ class UnavailableError(MidoNetError):
 
 class SchemaTooNewError(UnavailableError):
     """The store's schema is newer than this process understands."""
+
+
+class StoreLostError(UnavailableError):
+    """The store that this process opened is not there any more, and will not come back to it."""
 
 
 class DecodeError(MidoNetError):

@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -22,6 +22,7 @@ from midonet.errors import (
     DecodeError,
     MidoNetError,
     SchemaTooNewError,
+    StoreLostError,
     UnavailableError,
     UserError,
 )
@@ -443,6 +444,52 @@ class TestFiles:
             await store.transact([Create(bridge("x" * 1000)) for _ in range(200)])
         path.write_bytes(path.read_bytes()[:20_000])
         await _assert_refused(path, DecodeError)
+
+    @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+    @pytest.mark.parametrize("is_replaced", [False, True])
+    async def test_file_that_is_taken_away_is_noticed(
+        self, path: Path, suffix: str, is_replaced: bool
+    ) -> None:
+        taken = path.with_name(path.name + suffix)
+        async with opened(path) as store:
+            await store.transact([Create(bridge())])
+            if is_replaced:
+                taken.with_name("other").write_bytes(taken.read_bytes())
+                taken.with_name("other").rename(taken)
+            else:
+                taken.unlink()
+            became = "replaced" if is_replaced else "removed"
+            with pytest.raises(StoreLostError, match=f"{taken} was {became}"):
+                await store.list_all(Bridge)
+            with pytest.raises(StoreLostError):
+                await store.transact([Create(bridge())])
+            async with asyncio.timeout(DEADLINE_S):
+                with pytest.raises(StoreLostError):
+                    await store.wait_lost()
+            if not is_replaced:
+                taken.touch()  # what comes later is another file
+            with pytest.raises(StoreLostError):
+                await store.list_all(Bridge)
+
+    async def test_directory_that_is_moved_away_is_noticed(self, tmp_path: Path) -> None:
+        path = tmp_path / "here" / "nsdb.db"
+        path.parent.mkdir()
+        async with opened(path) as store:
+            path.parent.rename(tmp_path / "there")
+            async with asyncio.timeout(DEADLINE_S):
+                with pytest.raises(StoreLostError, match="removed"):
+                    await store.wait_lost()
+
+    async def test_store_that_is_copied_is_not_lost(self, path: Path, tmp_path: Path) -> None:
+        async with opened(path) as store:
+            for number in range(3):
+                await store.transact([Create(bridge(str(number)))])
+                with (
+                    closing(sqlite3.connect(path)) as source,
+                    closing(sqlite3.connect(tmp_path / "copy")) as copy,
+                ):
+                    source.backup(copy)
+            assert len(await store.list_all(Bridge)) == 3
 
     async def test_files_are_private_whatever_the_umask(self, path: Path) -> None:
         before = os.umask(0)

@@ -24,7 +24,8 @@ from midonet.agent.host.state_directory import StateDirectory
 from midonet.agent.operator.control_socket import ControlSocket
 from midonet.agent.soft_state.holdings import HoldingLimits
 from midonet.commands.datapaths import datapath_of, uninstall_datapath
-from midonet.errors import UnavailableError
+from midonet.commands.store_loss import end_with
+from midonet.errors import StoreLostError, UnavailableError
 from midonet.nsdb.settings import cluster_settings
 from midonet.nsdb.store import Store
 from midonet.nsdb.url import open_store
@@ -32,7 +33,7 @@ from midonet.runtime.clock import SystemClock
 from midonet.runtime.config import load
 from midonet.runtime.logging import LogFormat, capture_foreign_messages, configure_logging
 from midonet.runtime.notify import notify
-from midonet.runtime.supervisor import Supervisor
+from midonet.runtime.supervisor import OnFailure, Supervisor
 
 _log = structlog.get_logger("agent")
 
@@ -142,6 +143,8 @@ async def _reach_store(
                 await store.open()
                 is_open = True
             return await _hash_seed(store, state_directory)
+        except StoreLostError:
+            raise
         except UnavailableError as error:
             _log.warning("store_away", error=str(error))
         try:
@@ -176,13 +179,13 @@ async def _serve(
         run_dir = Path(settings.run_dir or settings.state_dir)
         control = ControlSocket(run_dir / CONTROL_SOCKET_NAME, agent.control.respond)
         try:
-            return await _run(agent, control, supervisor)
+            return await _run(agent, control, supervisor, store)
         finally:
             await control.close()
             await agent.stop()
 
 
-async def _run(agent: Agent, control: ControlSocket, supervisor: Supervisor) -> bool:
+async def _run(agent: Agent, control: ControlSocket, supervisor: Supervisor, store: Store) -> bool:
     async with Supervisor() as tasks:
         await agent.start(tasks)
         await control.open()
@@ -194,6 +197,7 @@ async def _run(agent: Agent, control: ControlSocket, supervisor: Supervisor) -> 
             tasks.stop()
 
         tasks.start("stop", stop_with_process)
+        tasks.start("store", lambda: end_with(store), OnFailure.STOP_ALL)
         await tasks.wait()
         notify("STOPPING=1")
         return tasks.fatal is None

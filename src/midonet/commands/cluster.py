@@ -17,12 +17,15 @@ from midonet.api.edge import EdgePolicy
 from midonet.api.server import ApiServer, bind, is_loopback
 from midonet.cluster.daemon import start_services
 from midonet.cluster.settings import ENVIRONMENT_PREFIX, ClusterSettings
+from midonet.commands.store_loss import end_with
 from midonet.nsdb.url import open_store
 from midonet.runtime.clock import SystemClock
 from midonet.runtime.config import load
 from midonet.runtime.logging import LogFormat, capture_foreign_messages, configure_logging
 from midonet.runtime.notify import notify
 from midonet.runtime.supervisor import OnFailure, Supervisor
+
+_LAST_ANSWERS_S = 10.0
 
 _log = structlog.get_logger("cluster")
 
@@ -85,10 +88,14 @@ async def serve(settings: ClusterSettings) -> int:
                     await server.serve([listening])
                     supervisor.stop()
 
-                supervisor.start("api", serve_api, OnFailure.STOP_ALL)
+                api = supervisor.start("api", serve_api, OnFailure.STOP_ALL)
+                supervisor.start("store", lambda: end_with(store), OnFailure.STOP_ALL)
                 start_services(supervisor, store, SystemClock(), settings)
                 await supervisor.wait()
                 notify("STOPPING=1")
+                # Also where another task ended the process: callers get their answers.
+                server.stop()
+                await asyncio.wait({api}, timeout=_LAST_ANSWERS_S)
         finally:
             await store.close()
     finally:

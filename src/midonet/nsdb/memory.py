@@ -303,6 +303,10 @@ class MemoryStore:
         self._backend.join(self)
         self._arm_reaper()
 
+    async def wait_lost(self) -> None:
+        """Wait until cancelled: memory is not taken away."""
+        await asyncio.get_running_loop().create_future()
+
     async def close(self) -> None:
         """Leave the backend and end all watchers."""
         self._backend.leave(self)

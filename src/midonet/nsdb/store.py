@@ -246,6 +246,13 @@ class Store(Protocol):
         """Disconnect; wake all watchers."""
         ...
 
+    async def wait_lost(self) -> None:
+        """Wait until it turns out that what was opened is gone for good; raise StoreLostError.
+
+        Everything else raises it too from then on. Never returns; cancel it to stop.
+        """
+        ...
+
     async def get(self, kind: type[T], object_id: ObjectId) -> Versioned[T] | None:
         """Return an object, or None. Sees this client's own writes."""
         ...

@@ -137,7 +137,8 @@ class Supervisor:
                     _log.warning("task_ended_badly", task=name, error=_text(error))
                     return
                 if on_failure is OnFailure.STOP_ALL:
-                    _log.error("task_failed", task=name, error=str(error), exc_info=True)
+                    is_ours = not isinstance(error, UnavailableError)
+                    _log.error("task_failed", task=name, error=_text(error), exc_info=is_ours)
                     self.fatal = error
                     self.stop()
                     return

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import structlog
 
-from midonet.errors import DecodeError, RevisionTooOldError
+from midonet.errors import DecodeError, RevisionTooOldError, StoreLostError
 from midonet.nsdb import sessions
 from midonet.nsdb.sqlite.notification import Listener
+from midonet.nsdb.sqlite.presence import Presence
 from midonet.nsdb.sqlite.schema import connect, notify_path, read_meta, translated_errors
 from midonet.nsdb.sqlite.tables import SqliteTables, mark_of_row
 from midonet.nsdb.sqlite.writer import Writer
@@ -47,8 +48,12 @@ class Follower:
         loop: asyncio.AbstractEventLoop,
         watch_index: WatchIndex,
         writer: Writer,
+        *,
         now: Callable[[], BootTime],
+        lost: asyncio.Event,
     ) -> None:
+        """lost: set when the file turns out to be gone, which ends the thread."""
+        self._lost = lost
         self._path = path
         self._loop = loop
         self._watch_index = watch_index
@@ -63,6 +68,7 @@ class Follower:
                 self._connection = connect(path)
                 undo.callback(self._connection.close)
                 self._revision = read_meta(self._connection, "revision")
+            self.presence = Presence(path)
             self._resources = undo.pop_all()
         self._thread = threading.Thread(target=self._run, name="nsdb-follower", daemon=True)
         self._thread.start()
@@ -78,9 +84,14 @@ class Follower:
         while self._listener.wait(wait_s):
             wait_s = LOOK_INTERVAL_S
             try:
+                self.presence.check()
                 self._listener.follow_file()
                 has_sessions = self._follow()
                 wait_s = min(wait_s, self._end_dead_sessions(is_due=has_sessions))
+            except StoreLostError as error:
+                _log.error("store_lost", error=str(error))
+                self._hand_over(self._lost.set)
+                return
             except (sqlite3.Error, DecodeError, OSError) as error:
                 # Whatever it is, look again: a follower that ended would leave the process blind.
                 _log.warning("store_cannot_be_followed", path=str(self._path), error=str(error))

@@ -52,6 +52,7 @@ class _Readers:
     """Threads that read, each with a connection of its own."""
 
     def __init__(self, path: Path) -> None:
+        self.check_presence: Callable[[], None] = lambda: None
         self._path = path
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
@@ -66,6 +67,7 @@ class _Readers:
             connection.close()
 
     def _query(self, query: Callable[[sqlite3.Connection], R]) -> R:
+        self.check_presence()
         with translated_errors(self._path):
             connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
             if connection is None:
@@ -112,6 +114,7 @@ class _Opened:
         loop: asyncio.AbstractEventLoop,
         watch_index: WatchIndex,
         options: StoreOptions,
+        lost: asyncio.Event,
     ) -> None:
         with ExitStack() as undo:
             undo.callback(FileUse(path).release)
@@ -121,8 +124,10 @@ class _Opened:
             undo.callback(self.readers.close)
             self.writer = Writer(path, notifier.notify, options)
             undo.callback(self.writer.close)
-            follower = Follower(path, loop, watch_index, self.writer, options.now)
+            follower = Follower(path, loop, watch_index, self.writer, now=options.now, lost=lost)
             undo.callback(follower.close)
+            self.readers.check_presence = follower.presence.check
+            self.writer.watch_presence(follower.presence.check)
             self._resources = undo.pop_all()
 
     def close(self) -> None:
@@ -137,6 +142,7 @@ class SqliteStore:
         self._options = options
         self._watch_index = WatchIndex()
         self._opened: _Opened | None = None
+        self._lost = asyncio.Event()
 
     def now(self) -> BootTime:
         """Return the present moment on the clock of sessions."""
@@ -151,7 +157,7 @@ class SqliteStore:
         """Open the file, creating it when absent; see `Store.open`."""
         loop = asyncio.get_running_loop()
         self._opened = await asyncio.to_thread(
-            _Opened, self._path, loop, self._watch_index, self._options
+            _Opened, self._path, loop, self._watch_index, self._options, self._lost
         )
 
     async def close(self) -> None:
@@ -160,6 +166,11 @@ class SqliteStore:
         self._watch_index.close()
         if opened is not None:
             await asyncio.to_thread(opened.close)
+
+    async def wait_lost(self) -> None:
+        """Wait until the file turns out to be removed or replaced; raise StoreLostError."""
+        await self._lost.wait()
+        self._require_open().readers.check_presence()
 
     async def get(self, kind: type[T], object_id: ObjectId) -> Versioned[T] | None:
         """Return an object, or None."""

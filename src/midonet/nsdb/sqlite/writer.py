@@ -60,6 +60,7 @@ class Writer:
         self._history = options.history
         self._now = options.now
         self._is_closing = False
+        self._check_presence: Callable[[], None] = lambda: None
         self._jobs: deque[_Job[object]] = deque()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="nsdb-writer")
         with translated_errors(path):
@@ -81,6 +82,10 @@ class Writer:
         self._jobs.append(_Job(work))
         return self._executor.submit(self._commit_waiting)
 
+    def watch_presence(self, check: Callable[[], None]) -> None:
+        """Refuse to write once `check` raises StoreLostError."""
+        self._check_presence = check
+
     def close(self) -> None:
         """Finish what waits, unless the store does not take it, and close the connection."""
         self._is_closing = True
@@ -95,7 +100,10 @@ class Writer:
             return
         try:
             with translated_errors(self._path):
+                self._check_presence()
                 has_marks = self._commit(jobs)
+                # What was committed into a file that nobody else sees is not acknowledged.
+                self._check_presence()
         except MidoNetError as error:
             self.writability.note_refusal()
             if self._is_closing:
