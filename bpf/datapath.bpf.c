@@ -5,6 +5,7 @@
  *
  *   midonet_port      host side of a port's interface: what a workload sends
  *   midonet_underlay  underlay interface: what other hosts send, and the host's own traffic
+ *   midonet_segment   near end of the same: overlay packets that were cut into segments
  *   midonet_closed    the host's own tunnel device: nothing may pass
  *   midonet_inject    far end of the injection interface: what the agent sends, and flood copies
  *
@@ -36,8 +37,30 @@ static __always_inline void ask_earlier(struct __sk_buff *skb, struct packet *pa
 	bpf_tail_call(skb, &earlier, EARLIER_PORT);
 }
 
+/* How often a packet was here before. */
+enum pass {
+	PASS_FIRST,
+	PASS_SEGMENT,    /* cut out of a super-packet, which did not find its program */
+	PASS_REINJECTED, /* the agent saw it */
+};
+
+/* Have the kernel cut up a super-packet of which the copy for the agent would be the beginning only, and
+ * take in its segments one by one: nobody might send it again. */
+static __always_inline int segment_for_class(struct __sk_buff *skb, __u32 slot)
+{
+	struct midonet_port *port = bpf_map_lookup_elem(&ports, &slot);
+	struct midonet_config *settings = get_config();
+
+	if (!port || !settings)
+		return drop(slot, MIDONET_DROP_INTERNAL);
+	skb->mark = slot | MIDONET_MARK_FIRST_TIME |
+		    (port->incarnation & MIDONET_MARK_INCARNATION_MASK)
+			    << MIDONET_MARK_INCARNATION_SHIFT;
+	return bpf_redirect(settings->inject_ifindex, 0);
+}
+
 /* Decide on a parsed packet and carry it out. One that came up before does not come up again. */
-static __always_inline int forward(struct __sk_buff *skb, struct state *state, int is_reinjected)
+static __always_inline int forward(struct __sk_buff *skb, struct state *state, enum pass pass)
 {
 	struct packet *packet = &state->packet;
 	struct midonet_action *action = &state->action;
@@ -46,11 +69,13 @@ static __always_inline int forward(struct __sk_buff *skb, struct state *state, i
 
 	if (is_found && !is_understood(action))
 		return drop(way.slot, MIDONET_DROP_NOT_UNDERSTOOD);
-	if (is_reinjected && (!is_found || !meets_guards(skb, packet, &action->guards) ||
+	if (pass == PASS_REINJECTED && (!is_found || !meets_guards(skb, packet, &action->guards) ||
 			      (action->flags & MIDONET_PROGRAM_UPCALL)))
 		return drop(way.slot, MIDONET_DROP_NOT_REINJECTED);
 	if (!is_found) {
 		ask_earlier(skb, packet);
+		if (pass == PASS_FIRST && skb->gso_size && skb->len > MIDONET_UPCALL_BYTES)
+			return segment_for_class(skb, way.slot);
 		return upcall(skb, packet, MIDONET_UPCALL_MISS, 0);
 	}
 	if (!meets_guards(skb, packet, &action->guards))
@@ -112,13 +137,26 @@ int midonet_port(struct __sk_buff *skb)
 	if (!offload_agrees(skb, &state->packet))
 		return drop(slot, MIDONET_DROP_OFFLOAD_MISMATCH);
 	note_sender(&state->packet);
-	return forward(skb, state, 0);
+	return forward(skb, state, PASS_FIRST);
 }
 
 SEC("tc")
 int midonet_underlay(struct __sk_buff *skb)
 {
-	return receive_overlay(skb);
+	return receive_overlay(skb, 0);
+}
+
+/* Segments of overlay packets that arrived as super-packets. */
+SEC("tc")
+int midonet_segment(struct __sk_buff *skb)
+{
+	int verdict;
+
+	if (bpf_skb_change_type(skb, TYPE_HOST)) /* the interface's address is not the packet's */
+		return TC_ACT_SHOT;
+	verdict = receive_overlay(skb, 1);
+	/* It was ours when it was sent here; the interface's own chatter never was. */
+	return verdict == TC_ACT_UNSPEC ? TC_ACT_SHOT : verdict;
 }
 
 /* The host's own tunnel device: the kernel opens overlay packets there that the hook on the
@@ -155,6 +193,16 @@ static __always_inline int emit(struct __sk_buff *skb, struct state *state, __u3
 	return send_output(skb, output, &way);
 }
 
+/* A segment of a packet that was on its way into a tunnel. */
+static __always_inline int send_segment(struct __sk_buff *skb, struct state *state, __u32 mark)
+{
+	struct way_out way = { .is_last = 1, .is_segment = 1 };
+
+	if (read_segment(skb, mark, &state->output))
+		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_OUTPUT_GONE);
+	return send_output(skb, &state->output, &way);
+}
+
 SEC("tc")
 int midonet_inject(struct __sk_buff *skb)
 {
@@ -165,6 +213,8 @@ int midonet_inject(struct __sk_buff *skb)
 	skb->mark = 0;
 	if (!state)
 		return TC_ACT_SHOT;
+	if ((mark & MIDONET_MARK_OUTPUT) && (mark & MIDONET_MARK_SEGMENTS))
+		return send_segment(skb, state, mark);
 	if (mark & MIDONET_MARK_OUTPUT)
 		return emit(skb, state, mark);
 	port = bpf_map_lookup_elem(&ports, &slot);
@@ -175,5 +225,6 @@ int midonet_inject(struct __sk_buff *skb)
 		return drop(slot, MIDONET_DROP_PORT_NOT_ATTACHED);
 	if (parse_packet(skb, &state->packet))
 		return drop(slot, MIDONET_DROP_MALFORMED);
-	return forward(skb, state, 1);
+	return forward(skb, state,
+		       mark & MIDONET_MARK_FIRST_TIME ? PASS_SEGMENT : PASS_REINJECTED);
 }

@@ -33,12 +33,19 @@ enum midonet_limits {
 };
 
 /* Marks of frames on the injection interface. A frame for classification carries the port slot
- * in the low 16 bits and the low 15 bits of the port's incarnation above it. */
-#define MIDONET_MARK_OUTPUT 0x80000000u    /* the low 30 bits are an output identifier */
+ * in the low 16 bits and the low 14 bits of the port's incarnation above it. */
+#define MIDONET_MARK_OUTPUT 0x80000000u    /* the low 29 bits are an output identifier */
 #define MIDONET_MARK_REWRITTEN 0x40000000u /* with it: the output's rewrite was done already */
-#define MIDONET_MARK_OUTPUT_MASK 0x3fffffffu
+#define MIDONET_MARK_OUTPUT_MASK 0x1fffffffu
+/* With both: a super-packet is cut into segments for a tunnel. The low bits of the tunnel's identifier
+ * and of the tunnel key follow; the rest of the key is in a VLAN tag, whose type says which kind of
+ * tunnel it is. */
+#define MIDONET_MARK_SEGMENTS 0x20000000u
+#define MIDONET_MARK_TUNNEL_SHIFT 8
+#define MIDONET_MARK_TUNNEL_MASK 0x1fffffu
 #define MIDONET_MARK_INCARNATION_SHIFT 16
-#define MIDONET_MARK_INCARNATION_MASK 0x7fffu
+#define MIDONET_MARK_INCARNATION_MASK 0x3fffu
+#define MIDONET_MARK_FIRST_TIME 0x40000000u /* a segment of what has not been classified yet */
 
 /* Reasons. Numbers equal those of agent/flows/drop_reason.py and are never reused. */
 enum midonet_drop_reason {
@@ -389,7 +396,7 @@ struct midonet_config {
 	__u32 statistics_width; /* counters a program has, one for each CPU up to this many */
 	__u32 statistics_stride; /* counters that one CPU has: a program's capacity and one */
 	__u32 output_slots;     /* output records, a power of two */
-	__u32 reserved1;
+	__u32 segment_ifindex;  /* where overlay super-packets are cut up; their peer is the hook */
 	__u64 boot_offset_ns; /* CLOCK_BOOTTIME minus CLOCK_MONOTONIC: the cheap clock is the latter */
 };
 

@@ -91,7 +91,8 @@ static __always_inline int may_cut(const struct packet *packet, __u32 type)
 		return 1; /* inside what is not read */
 	if (packet->key.ip_frag != MIDONET_FRAGMENT_NONE)
 		return 0;
-	if (type & GSO_TUNNELS)
+	/* What came out of a tunnel of ours, and is routed on, has the mark of it still. */
+	if ((type & GSO_TUNNELS) && protocol != PROTOCOL_TCP)
 		return protocol == PROTOCOL_UDP || protocol == PROTOCOL_GRE ||
 		       protocol == PROTOCOL_IPIP || protocol == PROTOCOL_SIT ||
 		       protocol == PROTOCOL_ESP;

@@ -55,6 +55,7 @@ struct way_out {
 	__u32 slot;    /* ingress port, for drop counters */
 	__u32 id;      /* of the output in the outputs map, 0 when inline */
 	__u32 is_last;
+	__u32 is_segment; /* of a super-packet that was cut up on the way */
 };
 
 static __always_inline int is_same_mac(const __u8 *left, const __u8 *right)
@@ -146,6 +147,42 @@ static __always_inline int redirect_to_neighbour(const struct midonet_tunnel *tu
 	return bpf_redirect_neigh(tunnel->ifindex, &next, sizeof(next), 0);
 }
 
+/* Send a super-packet over the injection interface, at which segmentation is off: the kernel cuts it
+ * up there, and the segments come back at the far end with the same mark. */
+static __always_inline int segment_for_tunnel(struct __sk_buff *skb,
+					      const struct midonet_output *output)
+{
+	struct midonet_config *settings = get_config();
+	__be16 tag = bpf_htons(output->kind == MIDONET_OUTPUT_GRE ? ETHERTYPE_SERVICE_VLAN
+								   : ETHERTYPE_VLAN);
+
+	if (!settings || bpf_skb_vlan_push(skb, tag, output->target >> 8 & 0xffff))
+		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_ENCAP_FAILED);
+	skb->mark = MIDONET_MARK_OUTPUT | MIDONET_MARK_REWRITTEN | MIDONET_MARK_SEGMENTS |
+		    (output->tunnel & MIDONET_MARK_TUNNEL_MASK) << MIDONET_MARK_TUNNEL_SHIFT |
+		    (output->target & 0xff);
+	return bpf_redirect(settings->inject_ifindex, 0);
+}
+
+/* Read what segment_for_tunnel() noted. Returns 0, or -1 when it is not there. */
+static __always_inline int read_segment(struct __sk_buff *skb, __u32 mark,
+					struct midonet_output *output)
+{
+	__u32 wanted = mark >> MIDONET_MARK_TUNNEL_SHIFT & MIDONET_MARK_TUNNEL_MASK;
+	__u32 index = wanted & (MIDONET_TUNNELS_MAX - 1);
+	struct midonet_tunnel *record = bpf_map_lookup_elem(&tunnels, &index);
+
+	if (!record || !skb->vlan_present)
+		return -1;
+	output->kind = skb->vlan_proto == bpf_htons(ETHERTYPE_SERVICE_VLAN) ? MIDONET_OUTPUT_GRE
+									     : MIDONET_OUTPUT_VXLAN;
+	output->target = (skb->vlan_tci & 0xffff) << 8 | (mark & 0xff);
+	output->tunnel = *(volatile __u32 *)&record->identifier;
+	if ((output->tunnel & MIDONET_MARK_TUNNEL_MASK) != wanted)
+		return -1;
+	return bpf_skb_vlan_pop(skb);
+}
+
 /*
  * Send through a tunnel. A copy cannot be resolved to a neighbour from here, so it makes a turn
  * through the injection interface, where it is a packet of its own; its mark says what is left to
@@ -157,6 +194,7 @@ static __always_inline int output_tunnel(struct __sk_buff *skb, const struct mid
 	struct midonet_config *settings = get_config();
 	struct state *state = get_state();
 	struct midonet_tunnel *tunnel;
+	int refused;
 
 	if (!settings || !state)
 		return TC_ACT_SHOT;
@@ -164,14 +202,15 @@ static __always_inline int output_tunnel(struct __sk_buff *skb, const struct mid
 	if (!take_tunnel(state, output->tunnel) || !tunnel->family || !tunnel->ifindex)
 		return drop(way->slot, MIDONET_DROP_NO_TUNNEL);
 	if (!way->is_last) {
-		int refused;
-
 		skb->mark = MIDONET_MARK_OUTPUT | MIDONET_MARK_REWRITTEN | way->id;
 		refused = bpf_clone_redirect(skb, settings->inject_ifindex, 0);
 		skb->mark = 0;
 		return refused ? drop(way->slot, MIDONET_DROP_ENCAP_FAILED) : TC_ACT_OK;
 	}
-	if (encapsulate(skb, tunnel, output->kind, output->target))
+	refused = encapsulate(skb, tunnel, output->kind, output->target);
+	if (refused == ENCAPSULATE_SEGMENTS && !way->is_segment)
+		return segment_for_tunnel(skb, output);
+	if (refused)
 		return drop(way->slot, MIDONET_DROP_ENCAP_FAILED);
 	return redirect_to_neighbour(tunnel);
 }

@@ -5,7 +5,7 @@
  *
  * bpf_skb_adjust_room() keeps the Ethernet header at the front and makes or takes room
  * behind it, so the inner one is saved before and written after. It works on packets whose
- * protocol, as the kernel keeps it beside the bytes, is IPv4 or IPv6; force_ip_protocol() makes
+ * protocol, as the kernel keeps it beside the bytes, is IPv4 or IPv6; force_protocol() makes
  * it so for ARP and others.
  */
 #ifndef MIDONET_OVERLAY_H
@@ -67,15 +67,13 @@ struct inner_header {
 };
 
 /*
- * Set the kernel's idea of the packet's protocol to IPv4 without a change to the bytes. There is no
- * helper for it; removing a tag from among the bytes sets it to what that tag says is
- * inside. So: push a tag twice (the first then lies among the bytes), write the wanted type into
- * it, pop both. The type field that this leaves behind is overwritten by the caller.
+ * Set the kernel's idea of the packet's protocol without a change to the bytes. There is no helper
+ * for it; removing a tag from among the bytes sets it to what that tag says is inside. So: push a
+ * tag twice (the first then lies among the bytes), write the wanted type into it, pop both. The
+ * type field that this leaves behind is overwritten by the caller. No tag is in metadata.
  */
-static __always_inline int force_ip_protocol(struct __sk_buff *skb)
+static __always_inline int force_protocol(struct __sk_buff *skb, __be16 type)
 {
-	__be16 type = bpf_htons(ETHERTYPE_IPV4);
-
 	if (bpf_skb_vlan_push(skb, bpf_htons(ETHERTYPE_VLAN), 1) ||
 	    bpf_skb_vlan_push(skb, bpf_htons(ETHERTYPE_VLAN), 1) ||
 	    bpf_skb_store_bytes(skb, 16, &type, sizeof(type), 0) || bpf_skb_vlan_pop(skb))
@@ -112,6 +110,18 @@ static __always_inline int save_inner(struct __sk_buff *skb, struct inner_header
 		inner->words[2] = type;
 	else
 		inner->words[4] = type;
+	return 0;
+}
+
+/* Undo save_inner(). */
+static __always_inline int restore_tags(struct __sk_buff *skb, const struct inner_header *inner)
+{
+	if (inner->size == ETHERNET_SIZE + 8 &&
+	    bpf_skb_vlan_push(skb, inner->words[2], bpf_ntohs(inner->words[3])))
+		return -1;
+	if (inner->size > ETHERNET_SIZE &&
+	    bpf_skb_vlan_push(skb, inner->words[0], bpf_ntohs(inner->words[1])))
+		return -1;
 	return 0;
 }
 
@@ -236,8 +246,22 @@ static __always_inline int store_vxlan(struct __sk_buff *skb, const struct midon
 				   0);
 }
 
-/* Put the frame into a tunnel. The source port comes from the hash of the packet, which the caller
- * has set (use_flow_hash). Returns 0, or -1 when the kernel refused. */
+/* What encapsulate() says of a frame that can only leave as single segments; it is as it was. */
+#define ENCAPSULATE_SEGMENTS 1
+
+/* As in linux/errno.h, the latter only inside the kernel. */
+#define REFUSED_ALREADY -114
+#define REFUSED_NOT_SUPPORTED -524
+
+/*
+ * Put the frame into a tunnel. The source port comes from the hash of the packet, which the caller
+ * has set (use_flow_hash). Returns 0, ENCAPSULATE_SEGMENTS, or -1 when the kernel refused.
+ *
+ * The kernel keeps the offload of one tunnel beside a packet. For one that is, or was, in a tunnel
+ * already (a container that tunnels or routes) it refuses; then the room is made without its
+ * knowledge, which is right for all but super-packets. It does not know how to keep the offload of
+ * UDP fragmentation and of SCTP either.
+ */
 __noinline int encapsulate(struct __sk_buff *skb, struct midonet_tunnel *tunnel, __u32 kind,
 			   __u32 key)
 {
@@ -246,12 +270,15 @@ __noinline int encapsulate(struct __sk_buff *skb, struct midonet_tunnel *tunnel,
 	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L2_ETH;
 	__u32 hash = bpf_get_hash_recalc(skb);
 	__u32 ip_size = IPV4_SIZE, headers_size, payload;
+	__be16 type = bpf_htons(ETHERTYPE_IPV4);
 	__u8 tos = outer_tos(skb);
+	long refused;
 
 	if (!tunnel || save_inner(skb, &inner))
 		return -1;
 	if (skb->protocol != bpf_htons(ETHERTYPE_IPV4) &&
-	    skb->protocol != bpf_htons(ETHERTYPE_IPV6) && force_ip_protocol(skb))
+	    skb->protocol != bpf_htons(ETHERTYPE_IPV6) &&
+	    force_protocol(skb, bpf_htons(ETHERTYPE_IPV4)))
 		return -1;
 	payload = skb->len + inner.size - ETHERNET_SIZE;
 	headers_size = fill_tunnel_headers(&headers, kind, key, hash, payload);
@@ -259,12 +286,23 @@ __noinline int encapsulate(struct __sk_buff *skb, struct midonet_tunnel *tunnel,
 					    : BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
 	if (tunnel->family == MIDONET_FAMILY_IPV6) {
 		ip_size = IPV6_SIZE;
+		type = bpf_htons(ETHERTYPE_IPV6);
 		flags |= BPF_F_ADJ_ROOM_ENCAP_L3_IPV6;
 	} else {
 		flags |= BPF_F_ADJ_ROOM_ENCAP_L3_IPV4;
 	}
 	flags |= BPF_F_ADJ_ROOM_ENCAP_L2(inner.size);
-	if (bpf_skb_adjust_room(skb, ip_size + headers_size + inner.size, BPF_ADJ_ROOM_MAC, flags))
+	refused = bpf_skb_adjust_room(skb, ip_size + headers_size + inner.size, BPF_ADJ_ROOM_MAC,
+				      flags);
+	if ((refused == REFUSED_ALREADY || refused == REFUSED_NOT_SUPPORTED) && skb->gso_size)
+		return restore_tags(skb, &inner) ? -1 : ENCAPSULATE_SEGMENTS;
+	if (refused == REFUSED_ALREADY) {
+		refused = bpf_skb_adjust_room(skb, ip_size + headers_size + inner.size,
+					      BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO);
+		if (!refused && skb->protocol != type)
+			refused = force_protocol(skb, type);
+	}
+	if (refused)
 		return -1;
 	if (kind == MIDONET_OUTPUT_VXLAN && tunnel->family == MIDONET_FAMILY_IPV4 &&
 	    inner.size == ETHERNET_SIZE)

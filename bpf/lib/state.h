@@ -9,11 +9,25 @@
 
 #include "packet.h"
 
+/* An overlay packet: where it came from and what it is for. */
+struct overlay {
+	struct midonet_peer_key peer;
+	__u32 key;   /* tunnel key */
+	__u32 outer; /* bytes between the outer Ethernet header and the inner frame */
+} __attribute__((aligned(8)));
+
+/* The outer headers of IPv4 and IPv6, the first 8 bytes of what comes behind them included. */
+#define OUTER_IPV4_SIZE (ETHERNET_SIZE + IPV4_SIZE + 8)
+#define OUTER_IPV6_SIZE (ETHERNET_SIZE + IPV6_SIZE + 8)
+
 struct state {
 	struct packet packet;
 	struct midonet_action action; /* copy of what was found for it */
 	struct midonet_output output; /* copy of the output in hand, when it is not inline */
 	struct midonet_tunnel tunnel; /* copy of the tunnel in hand */
+	struct overlay overlay;       /* of a packet from the underlay, as is what follows */
+	struct midonet_delivery delivery;
+	__u8 room[OUTER_IPV6_SIZE];   /* for headers that are not linear */
 };
 
 struct {

@@ -22,23 +22,12 @@
 
 #define OUTER_EXTENSION_HEADERS_MAX 8
 
-/* An overlay packet: where it came from and what it is for. */
-struct overlay {
-	struct midonet_peer_key peer;
-	__u32 key;   /* tunnel key */
-	__u32 outer; /* bytes between the outer Ethernet header and the inner frame */
-} __attribute__((aligned(8)));
-
 enum overlay_verdict {
 	OVERLAY_NO = 0,        /* not ours: the host's */
 	OVERLAY_YES = 1,
 	OVERLAY_MALFORMED = 2, /* ours by port, but not what we speak */
 	OVERLAY_OTHER_GRE = 3, /* malformed when a peer sends it, else some tunnel of the host */
 };
-
-/* The outer headers of IPv4 and IPv6, the first 8 bytes of what comes behind them included. */
-#define OUTER_IPV4_SIZE (ETHERNET_SIZE + IPV4_SIZE + 8)
-#define OUTER_IPV6_SIZE (ETHERNET_SIZE + IPV6_SIZE + 8)
 
 /* Bytes from the front of the frame: in the packet itself where they are linear, which is the common
  * case, else copied to `room`. NULL when the frame is shorter. */
@@ -168,10 +157,9 @@ static __always_inline int pop_priority_tags(struct __sk_buff *skb)
 	return skb->vlan_present ? -1 : 0;
 }
 
-static __always_inline int read_outer(struct __sk_buff *skb, struct overlay *overlay)
+static __always_inline int read_outer(struct __sk_buff *skb, struct overlay *overlay, void *room)
 {
 	struct midonet_peer_key *peer = &overlay->peer;
-	__u8 room[OUTER_IPV6_SIZE];
 	const void *frame;
 	__u32 length;
 	int verdict;
@@ -219,6 +207,35 @@ static __always_inline int read_outer(struct __sk_buff *skb, struct overlay *ove
 	return verdict == OVERLAY_YES ? fit_length(skb, overlay, length) : verdict;
 }
 
+/*
+ * Tell whether an overlay super-packet must be cut up before it is opened. The kernel goes on
+ * believing in the tunnel afterwards. Of TCP it makes correct segments all the same; UDP it would cut
+ * as the tunnel that is gone, so that the receiver loses it, and other offloads it refuses to keep.
+ */
+__noinline int needs_segments(struct __sk_buff *skb, __u32 frame)
+{
+	__u32 offset = frame + 12;
+	__u8 protocol = 0;
+	__be16 type;
+
+#pragma unroll
+	for (int i = 0; i < 3; i++) {
+		if (bpf_skb_load_bytes(skb, offset, &type, sizeof(type)))
+			return 1;
+		offset += sizeof(type);
+		if (!is_tag(type))
+			break;
+		offset += 2;
+	}
+	if (type == bpf_htons(ETHERTYPE_IPV4))
+		offset += 9;
+	else if (type == bpf_htons(ETHERTYPE_IPV6))
+		offset += 6;
+	else
+		return 1;
+	return bpf_skb_load_bytes(skb, offset, &protocol, 1) || protocol != PROTOCOL_TCP;
+}
+
 /* Remove the outer headers. Returns 0, or -1 when the kernel refused. */
 static __always_inline int decapsulate(struct __sk_buff *skb, const struct overlay *overlay)
 {
@@ -226,6 +243,7 @@ static __always_inline int decapsulate(struct __sk_buff *skb, const struct overl
 	__u32 cut = overlay->outer + ETHERNET_SIZE;
 	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO;
 	__u32 type = TYPE_HOST;
+	long refused;
 
 	if (bpf_skb_load_bytes(skb, ETHERNET_SIZE + overlay->outer, &inner, sizeof(inner)))
 		return -1;
@@ -244,7 +262,11 @@ static __always_inline int decapsulate(struct __sk_buff *skb, const struct overl
 		    bpf_skb_change_tail(skb, ETHERNET_SIZE + cut + least, 0))
 			return -1;
 	}
-	if (bpf_skb_adjust_room(skb, -(__s32)cut, BPF_ADJ_ROOM_MAC, flags) ||
+	refused = bpf_skb_adjust_room(skb, -(__s32)cut, BPF_ADJ_ROOM_MAC, flags);
+	/* Where a tag is among the bytes, segments are made by what the kernel believes. */
+	if (!refused && skb->gso_size && is_tag(inner.type))
+		refused = force_protocol(skb, inner.type);
+	if (refused ||
 	    bpf_skb_store_bytes(skb, 0, &inner, sizeof(inner), BPF_F_INVALIDATE_HASH))
 		return -1;
 	/* The type was that of the outer destination. */
@@ -289,55 +311,74 @@ static __always_inline int is_hint_for(const struct delivery_hint *hint,
 	return !(difference | (hint->generation ^ generation));
 }
 
-/* Take a packet that entered on the underlay. */
-static __always_inline int receive_overlay(struct __sk_buff *skb)
+/* Have the kernel cut up a super-packet, by the outer headers, and hand the segments over again. */
+static __always_inline int segment_from_tunnel(void)
 {
-	struct overlay overlay = {};
-	struct midonet_delivery delivery;
+	struct midonet_config *settings = get_config();
+
+	return settings ? bpf_redirect(settings->segment_ifindex, 0) : TC_ACT_SHOT;
+}
+
+static __always_inline int take_in(struct __sk_buff *skb, const struct overlay *overlay,
+				   const struct midonet_delivery *delivery, int is_segment)
+{
+	if (skb->gso_size && needs_segments(skb, ETHERNET_SIZE + overlay->outer))
+		return is_segment ? drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_ENCAP_FAILED)
+				  : segment_from_tunnel();
+	if (decapsulate(skb, overlay))
+		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_ENCAP_FAILED);
+	return deliver(skb, delivery);
+}
+
+/* Take a packet that entered on the underlay. is_segment: it was cut out of one. */
+static __always_inline int receive_overlay(struct __sk_buff *skb, int is_segment)
+{
+	struct state *state = get_state();
+	struct overlay *overlay;
 	struct delivery_hint *hint;
 	struct midonet_peer *peer;
-	int verdict = read_outer(skb, &overlay);
 	__u32 index, zero = 0;
 	__u64 *generation, now;
+	int verdict;
 
+	if (!state)
+		return TC_ACT_SHOT;
+	overlay = &state->overlay;
+	__builtin_memset(overlay, 0, sizeof(*overlay));
+	verdict = read_outer(skb, overlay, state->room);
 	if (verdict == OVERLAY_NO) {
 		bpf_tail_call(skb, &earlier, EARLIER_UNDERLAY);
 		return TC_ACT_UNSPEC;
 	}
-	index = hint_index(&overlay);
+	index = hint_index(overlay);
 	generation = bpf_map_lookup_elem(&delivery_generation, &zero);
 	hint = bpf_map_lookup_elem(&delivery_hints, &index);
 	if (!generation || !hint)
 		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_INTERNAL);
 	/* Read before the tables: what changes meanwhile makes the hint that is written below void. */
 	now = *(volatile __u64 *)generation;
-	if (verdict == OVERLAY_YES && is_hint_for(hint, &overlay, now)) {
-		if (decapsulate(skb, &overlay))
-			return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_ENCAP_FAILED);
-		return deliver(skb, &hint->delivery);
-	}
-	peer = bpf_map_lookup_elem(&peers, &overlay.peer);
+	if (verdict == OVERLAY_YES && is_hint_for(hint, overlay, now))
+		return take_in(skb, overlay, &hint->delivery, is_segment);
+	peer = bpf_map_lookup_elem(&peers, &overlay->peer);
 	if (!peer) {
 		bpf_tail_call(skb, &earlier, EARLIER_UNDERLAY);
-		__builtin_memset(overlay.peer.remote, 0, sizeof(overlay.peer.remote));
-		overlay.peer.role = MIDONET_PEER_OWN;
-		if (verdict == OVERLAY_OTHER_GRE || !bpf_map_lookup_elem(&peers, &overlay.peer))
+		__builtin_memset(overlay->peer.remote, 0, sizeof(overlay->peer.remote));
+		overlay->peer.role = MIDONET_PEER_OWN;
+		if (verdict == OVERLAY_OTHER_GRE || !bpf_map_lookup_elem(&peers, &overlay->peer))
 			return TC_ACT_UNSPEC; /* not for an address of ours */
 		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_UNKNOWN_PEER);
 	}
 	if (verdict != OVERLAY_YES)
 		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_OVERLAY_MALFORMED);
-	if (!take_delivery(&delivery, overlay.key)) {
+	if (!take_delivery(&state->delivery, overlay->key)) {
 		bpf_tail_call(skb, &earlier, EARLIER_UNDERLAY);
 		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_UNKNOWN_TUNNEL_KEY);
 	}
-	hint->peer = overlay.peer;
-	hint->delivery = delivery;
-	hint->key = overlay.key;
+	hint->peer = overlay->peer;
+	hint->delivery = state->delivery;
+	hint->key = overlay->key;
 	hint->generation = now;
-	if (decapsulate(skb, &overlay))
-		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_ENCAP_FAILED);
-	return deliver(skb, &delivery);
+	return take_in(skb, overlay, &state->delivery, is_segment);
 }
 
 #endif /* MIDONET_UNDERLAY_H */

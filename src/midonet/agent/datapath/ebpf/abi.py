@@ -21,9 +21,9 @@ OVERLAY_SLOT: Final = 0
 TUNNELS_MAX: Final = 4096
 
 MARK_OUTPUT: Final = 0x8000_0000
-MARK_OUTPUT_MASK: Final = 0x3FFF_FFFF
+MARK_OUTPUT_MASK: Final = 0x1FFF_FFFF
 MARK_INCARNATION_SHIFT: Final = 16
-MARK_INCARNATION_MASK: Final = 0x7FFF
+MARK_INCARNATION_MASK: Final = 0x3FFF
 
 
 class RewriteField(IntFlag):
@@ -298,7 +298,7 @@ CONFIG = Layout(
     ("statistics_width", "I"),
     ("statistics_stride", "I"),
     ("output_slots", "I"),
-    ("reserved1", "I"),
+    ("segment_ifindex", "I"),
     ("boot_offset_ns", "Q"),
 )
 KERNEL_LAYOUTS: Final = (

@@ -23,6 +23,7 @@ from midonet.errors import DatapathError
 PORT_PROGRAM: Final = "midonet_port"
 UNDERLAY_PROGRAM: Final = "midonet_underlay"
 INJECT_PROGRAM: Final = "midonet_inject"
+SEGMENT_PROGRAM: Final = "midonet_segment"
 CLOSED_PROGRAM: Final = "midonet_closed"
 _OURS: Final = "midonet_"
 

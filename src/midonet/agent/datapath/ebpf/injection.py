@@ -4,6 +4,10 @@
 
 The mark of each packet says what it is: a port's slot and incarnation, for classification, or
 the identifier of an output. Copies of a flood that leave by a tunnel take the same turn.
+
+Segmentation is off at both ends, so super-packets whose offload the kernel cannot carry through a
+tunnel come out at the other end as segments: this way on their way into one, and from mn-inj1 to
+mn-inj0, where midonet_segment is, when they arrive on the underlay.
 Recognition rule: the names, with an alias that tells which agent made the pair.
 """
 
@@ -15,6 +19,7 @@ import struct
 from typing import Final
 
 from midonet.agent.datapath.ebpf import abi
+from midonet.agent.datapath.ebpf.ethtool import stop_segmentation_offload
 from midonet.agent.datapath.ebpf.rtnetlink import RouteNetlink
 from midonet.errors import DatapathError
 
@@ -63,6 +68,13 @@ class Injection:
         if near is None or far is None:
             raise DatapathError(f"interface {far_name} is missing", errno=errno.ENODEV)
         self.near_ifindex, self.far_ifindex = near.ifindex, far.ifindex
+        try:
+            for name in self._pair:
+                stop_segmentation_offload(name)
+        except OSError as error:
+            raise DatapathError(
+                f"cannot set the offload of {near_name}: {error}", errno=error.errno or 0
+            ) from error
         made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
         made.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
         made.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)

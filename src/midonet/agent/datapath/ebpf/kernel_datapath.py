@@ -221,7 +221,8 @@ class EbpfDatapath:
 
     def _listen(self, kernel: KernelState) -> None:
         others = {slot.ifindex for slot in kernel.slots.attached()}
-        others |= {kernel.injection.far_ifindex, kernel.tunnel_device.ifindex}
+        pair = kernel.injection.near_ifindex, kernel.injection.far_ifindex
+        others |= {*pair, kernel.tunnel_device.ifindex}
         kernel.underlay.listen(self._overlay.interface_names, others)
 
     def set_delivery(self, tunnel_key: int, port_ids: tuple[PortId, ...]) -> None:

@@ -21,6 +21,7 @@ from midonet.agent.datapath.ebpf.delivery_table import DeliveryGeneration, Deliv
 from midonet.agent.datapath.ebpf.hooks import (
     INJECT_PROGRAM,
     PORT_PROGRAM,
+    SEGMENT_PROGRAM,
     AttachMode,
     FilterAttacher,
     Hooks,
@@ -138,6 +139,7 @@ class KernelState:
                 spared=self.injection.other_far_ends(),
             )
             self.hooks.attach(self.injection.far_ifindex, INJECT_PROGRAM)
+            self.hooks.attach(self.injection.near_ifindex, SEGMENT_PROGRAM)
             self.tunnel_device = TunnelDevice(self.netlink, self.hooks)
             self.tunnel_device.close_what_is_there()
             self._open_tables(stack)
@@ -248,6 +250,7 @@ class KernelState:
                 hash_seed=self.settings.hash_seed,
                 vxlan_port=vxlan_port.to_bytes(2, "big"),
                 inject_ifindex=self.injection.near_ifindex,
+                segment_ifindex=self.injection.far_ifindex,
                 statistics_width=self.settings.sizes.width,
                 statistics_stride=self.settings.sizes.programs + 1,
                 output_slots=self.loaded.maps["outputs"].entries,

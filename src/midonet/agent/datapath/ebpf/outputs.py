@@ -3,7 +3,7 @@
 An identifier names a record for good: the record lies at the identifier's remainder by the number
 of records, and says which identifier it is. What used the place before is not found under the old
 one, so a packet on its way drops instead of leaving by another's output. Identifiers come round
-again after 2^30. What is released goes after a grace period in which packets on their way finish.
+again after 2^29. What is released goes after a grace period in which packets on their way finish.
 Lists of outputs that are alike are kept once: the classes of a port that flood share theirs.
 """
 
