@@ -236,6 +236,18 @@ __noinline int needs_segments(struct __sk_buff *skb, __u32 frame)
 	return bpf_skb_load_bytes(skb, offset, &protocol, 1) || protocol != PROTOCOL_TCP;
 }
 
+/* What kernels before 6.3 need where the two IP versions differ: as for a packet of the outer
+ * version, and the protocol set right afterwards. */
+static __always_inline int shrink_other_version(struct __sk_buff *skb, __u32 cut, __be16 type)
+{
+	if (skb->len < ETHERNET_SIZE + cut + IPV6_SIZE &&
+	    bpf_skb_change_tail(skb, ETHERNET_SIZE + cut + IPV6_SIZE, 0))
+		return -1;
+	if (bpf_skb_adjust_room(skb, -(__s32)cut, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
+		return -1;
+	return force_protocol(skb, type);
+}
+
 /* Remove the outer headers. Returns 0, or -1 when the kernel refused. */
 static __always_inline int decapsulate(struct __sk_buff *skb, const struct overlay *overlay)
 {
@@ -263,6 +275,11 @@ static __always_inline int decapsulate(struct __sk_buff *skb, const struct overl
 			return -1;
 	}
 	refused = bpf_skb_adjust_room(skb, -(__s32)cut, BPF_ADJ_ROOM_MAC, flags);
+	if (refused && flags != BPF_F_ADJ_ROOM_FIXED_GSO)
+		refused = shrink_other_version(skb, cut,
+					       inner.type == bpf_htons(ETHERTYPE_IPV6)
+						       ? inner.type
+						       : bpf_htons(ETHERTYPE_IPV4));
 	/* Where a tag is among the bytes, segments are made by what the kernel believes. */
 	if (!refused && skb->gso_size && is_tag(inner.type))
 		refused = force_protocol(skb, inner.type);
