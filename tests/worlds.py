@@ -404,10 +404,22 @@ class World:
             attachment = RouterAttachment(port.id, peer.id, peer.router_id, peer.mac, addresses)
             attachments[peer.mac] = attachment
             by_address.update(dict.fromkeys(addresses, attachment))
+        linked = tuple(port.id for port in ports if port.peer_port_id is not None)
+        attached = {attachment.bridge_port_id for attachment in attachments.values()}
         return replace(
             bridge,
             flood_port_ids=tuple(port.id for port in ports if port.host_id is not None),
-            linked_port_ids=tuple(port.id for port in ports if port.peer_port_id is not None),
+            linked_port_ids=linked,
+            vlan_ports={
+                by_id[port_id].vlan_id: port_id
+                for port_id in reversed(linked)
+                if by_id[port_id].vlan_id
+            },
+            bridge_port_ids=tuple(
+                port_id
+                for port_id in linked
+                if not by_id[port_id].vlan_id and port_id not in attached
+            ),
             attachments=attachments,
             attachment_by_address=by_address,
         )

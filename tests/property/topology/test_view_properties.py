@@ -19,6 +19,7 @@ from midonet.agent.flows.tags import (
     location_tag,
     mac_tag,
     tunnel_tag,
+    underlay_tag,
 )
 from midonet.agent.topology.fib import RoutingTable
 from midonet.agent.topology.view import BridgeView, RouterView, TopologyView
@@ -49,6 +50,15 @@ def routes(router: RouterView | None) -> set[object]:
     return set(router.fib) if router and isinstance(router.fib, RoutingTable) else set()
 
 
+def links(bridge: BridgeView) -> tuple[object, ...]:
+    return (
+        bridge.flood_port_ids,
+        bridge.linked_port_ids,
+        bridge.bridge_port_ids,
+        bridge.vlan_ports,
+    )
+
+
 def expected_tags(old: TopologyView, new: TopologyView) -> tuple[set[FlowTag], set[RouteRegion]]:
     """Return what a delta must say, found by comparing two views fact by fact."""
     tags: set[FlowTag] = set()
@@ -58,6 +68,8 @@ def expected_tags(old: TopologyView, new: TopologyView) -> tuple[set[FlowTag], s
     tags |= {location_tag(one) for one in differing(old.locations, new.locations)}
     tags |= {tunnel_tag(one) for one in differing(old.tunnels, new.tunnels)}
     tags |= {flood_group_tag(*one) for one in differing(old.flood_groups, new.flood_groups)}
+    if old.underlay_addresses != new.underlay_addresses:
+        tags.add(underlay_tag(new.host_id))
     for bridge_id in differing(old.bridges, new.bridges):
         before = old.bridges.get(bridge_id, BridgeView(bridge_id))
         after = new.bridges.get(bridge_id, BridgeView(bridge_id))
@@ -66,10 +78,7 @@ def expected_tags(old: TopologyView, new: TopologyView) -> tuple[set[FlowTag], s
             != (after.admin_state_up, after.inbound_filter_id, after.outbound_filter_id)
         ):
             tags.add(device_tag(bridge_id))
-        if (before.flood_port_ids, before.linked_port_ids) != (
-            after.flood_port_ids,
-            after.linked_port_ids,
-        ):
+        if links(before) != links(after):
             tags.add(flood_set_tag(bridge_id))
         for mac in differing(before.attachments, after.attachments):
             tags.add(mac_tag(bridge_id, 0, mac))

@@ -14,9 +14,6 @@ VLAN, and its bound ports are trunks. Other bridges see tags as payload.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-from uuid import UUID
-
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import LearnedMac
 from midonet.agent.flows.tags import flood_set_tag, mac_tag
@@ -40,33 +37,10 @@ from midonet.agent.simulation.walk import (
     Walk,
 )
 from midonet.agent.soft_state.lessons import LearnMac
-from midonet.agent.topology.view import BridgeView, PortView, TopologyView
+from midonet.agent.topology.view import BridgeView, PortView
 from midonet.model.ids import BridgeId, ObjectId, PortId
 from midonet.packets.addresses import MAC_BROADCAST, is_multicast_mac, is_reserved_group
 from midonet.packets.flowkey import VLAN_PRESENT
-
-_MEMO_LENGTH = 4096
-
-
-class BridgeLinks(NamedTuple):
-    """What a bridge is linked to, apart from routers.
-
-    vlan_ports: linked ports by their VLAN. bridge_ports: linked ports without a VLAN whose
-    peer is no router port.
-    """
-
-    vlan_ports: dict[int, PortId]
-    bridge_ports: tuple[PortId, ...]
-
-
-class _Memo(NamedTuple):
-    bridge: BridgeView
-    ports: object
-    links: BridgeLinks
-
-
-_memo: dict[UUID, _Memo] = {}
-"""Links of the bridge last seen under an id. Valid only for that bridge and those ports."""
 
 
 def process_bridge(walk: Walk, port: PortView, bridge_id: BridgeId) -> Outcome:
@@ -80,11 +54,8 @@ def process_bridge(walk: Walk, port: PortView, bridge_id: BridgeId) -> Outcome:
         return Dropped(DropReason.SOURCE_MAC_MULTICAST)
     if not bridge.admin_state_up:
         return Dropped(DropReason.DEVICE_DOWN, object_id=bridge.id)
-    links = _links_or_await(walk.view, bridge)
-    if isinstance(links, Await):
-        return links
     is_tagged = header.vlan_id() != 0
-    vlan = _table_vlan(walk, port, links)
+    vlan = _table_vlan(walk, bridge, port)
     refusal = None if is_tagged else _filter_inbound(walk, bridge)
     if isinstance(refusal, Await):
         return refusal
@@ -93,45 +64,13 @@ def process_bridge(walk: Walk, port: PortView, bridge_id: BridgeId) -> Outcome:
     _learn(walk, bridge, port, vlan, source)
     if refusal is not None:
         return refusal
-    outcome = _forward(walk, bridge, port, vlan, links)
+    outcome = _forward(walk, bridge, port, vlan)
     return outcome if is_tagged else _filter_outcome(walk, bridge, outcome)
 
 
-def bridge_links(view: TopologyView, bridge: BridgeView) -> BridgeLinks | tuple[PortId, ...]:
-    """Return the links of a bridge, or the ports that the view must load first."""
-    memo = _memo.get(bridge.id)
-    if memo is not None and memo.bridge is bridge and memo.ports is view.ports:
-        return memo.links
-    missing = []
-    vlan_ports: dict[int, PortId] = {}
-    bridge_ports = []
-    attached = {attachment.bridge_port_id for attachment in bridge.attachments.values()}
-    for port_id in bridge.linked_port_ids:
-        port = view.ports.get(port_id)
-        if port is None:
-            if port_id not in view.absent:
-                missing.append(port_id)
-        elif port.vlan_id:
-            vlan_ports[port.vlan_id] = port_id
-        elif port_id not in attached:
-            bridge_ports.append(port_id)
-    if missing:
-        return tuple(missing)
-    links = BridgeLinks(vlan_ports, tuple(bridge_ports))
-    if len(_memo) >= _MEMO_LENGTH:
-        _memo.clear()
-    _memo[bridge.id] = _Memo(bridge, view.ports, links)
-    return links
-
-
-def _links_or_await(view: TopologyView, bridge: BridgeView) -> BridgeLinks | Await:
-    links = bridge_links(view, bridge)
-    return links if isinstance(links, BridgeLinks) else Await(LoadDevices(links))
-
-
-def _table_vlan(walk: Walk, port: PortView, links: BridgeLinks) -> int:
+def _table_vlan(walk: Walk, bridge: BridgeView, port: PortView) -> int:
     """Return the VLAN whose MAC table serves this frame."""
-    if not links.vlan_ports:
+    if not bridge.vlan_ports:
         return 0
     return port.vlan_id or walk.header.vlan_id()
 
@@ -161,13 +100,11 @@ def _filter_inbound(walk: Walk, bridge: BridgeView) -> Refusal | None:
     return apply_filter(walk, Hook.BRIDGE_INBOUND, bridge.id, bridge.inbound_filter_id)
 
 
-def _forward(
-    walk: Walk, bridge: BridgeView, port: PortView, vlan: int, links: BridgeLinks
-) -> Outcome:
+def _forward(walk: Walk, bridge: BridgeView, port: PortView, vlan: int) -> Outcome:
     header = walk.header
     destination = header.read(ETH_DST)
     if not is_multicast_mac(destination):
-        return _unicast(walk, bridge, port, vlan, links)
+        return _unicast(walk, bridge, port, vlan)
     if is_reserved_group(destination):
         return Dropped(DropReason.LINK_LOCAL_FRAME)
     if destination == MAC_BROADCAST and header.read(ETH_TYPE) == ETH_TYPE_ARP:
@@ -176,12 +113,10 @@ def _forward(
         outcome = process_solicitation(walk, bridge, port)
     else:
         outcome = None
-    return outcome or _flood(walk, bridge, port, links)
+    return outcome or _flood(walk, bridge, port)
 
 
-def _unicast(
-    walk: Walk, bridge: BridgeView, port: PortView, vlan: int, links: BridgeLinks
-) -> Outcome:
+def _unicast(walk: Walk, bridge: BridgeView, port: PortView, vlan: int) -> Outcome:
     header = walk.header
     mac = header.read(ETH_DST)
     walk.tags.append(mac_tag(bridge.id, vlan, mac))
@@ -194,10 +129,10 @@ def _unicast(
     if walk.steps is not None:
         walk.step(LookedUpMac(bridge.id, vlan, mac, target_id))
     if target_id is None or target_id in walk.view.absent:
-        return _flood(walk, bridge, port, links)
+        return _flood(walk, bridge, port)
     target = walk.view.ports.get(target_id)
     if target is not None and target.bridge_id != bridge.id:
-        return _flood(walk, bridge, port, links)
+        return _flood(walk, bridge, port)
     return _to_port(walk, port, target_id)
 
 
@@ -220,16 +155,16 @@ def _push_vlan(walk: Walk, vlan_id: int) -> Dropped | None:
     return None
 
 
-def _flood(walk: Walk, bridge: BridgeView, ingress: PortView, links: BridgeLinks) -> Outcome:
+def _flood(walk: Walk, bridge: BridgeView, ingress: PortView) -> Outcome:
     """Send to every bound port but the ingress, and to the linked bridges it concerns."""
     walk.tags.append(flood_set_tag(bridge.id))
-    linked = links.bridge_ports
+    linked = bridge.bridge_port_ids
     if ingress.vlan_id and ingress.peer_port_id is not None:
         refusal = _push_vlan(walk, ingress.vlan_id)
         if refusal is not None:
             return refusal
-    elif links.vlan_ports:
-        vlan_port = links.vlan_ports.get(walk.header.vlan_id())
+    elif bridge.vlan_ports:
+        vlan_port = bridge.vlan_ports.get(walk.header.vlan_id())
         linked = linked if vlan_port is None else (*linked, vlan_port)
     targets: list[PortView] = []
     missing: list[ObjectId] = []

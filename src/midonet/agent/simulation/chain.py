@@ -7,24 +7,19 @@ of the rules, accept. A chain that does not exist drops.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
-from uuid import UUID
 
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.tags import FlowTag, TagKind
 from midonet.agent.simulation.condition import Test, compile_condition
 from midonet.agent.simulation.trace import MetRule
 from midonet.agent.simulation.walk import MAX_RULES, Dropped, Refusal, Walk
-from midonet.agent.topology.view import ChainView
+from midonet.agent.topology.view import RuleView
 from midonet.model.chains import RuleAction
-from midonet.model.ids import ChainId, RuleId
+from midonet.model.ids import ChainId
 
 MAX_NESTING = 25
 """Chains that may be open at once, the top one included."""
-
-_MEMO_LENGTH = 65536
 
 
 class Decision(IntEnum):
@@ -35,40 +30,11 @@ class Decision(IntEnum):
     CONTINUE = 2
 
 
-@dataclass(frozen=True, slots=True)
-class CompiledRule:
-    """A rule ready to be evaluated."""
-
-    id: RuleId
-    action: RuleAction
-    matches: Test
-    jump_chain_id: ChainId | None
-
-
-class _Memo(NamedTuple):
-    chain: ChainView
-    rules: tuple[CompiledRule, ...]
-
-
-_memo: dict[UUID, _Memo] = {}
-"""Compiled form of the chain last seen under an id. Valid only for that very object."""
-
-
-def _compile(chain: ChainView) -> tuple[CompiledRule, ...]:
-    """Return the compiled rules of a chain; this happens once for each version of it."""
-    rules = tuple(
-        CompiledRule(
-            rule.id,
-            rule.action,
-            compile_condition(rule.condition),
-            rule.jump_chain_id,
-        )
-        for rule in chain.rules
-    )
-    if len(_memo) >= _MEMO_LENGTH:
-        _memo.clear()
-    _memo[chain.id] = _Memo(chain, rules)
-    return rules
+def _compile(rule: RuleView) -> Test:
+    """Return the test of a rule; it is made once for each version of it."""
+    test = compile_condition(rule.condition)
+    rule.compiled.form = test
+    return test
 
 
 def evaluate_chain(walk: Walk, chain_id: ChainId) -> Decision | Refusal:
@@ -85,7 +51,7 @@ def _evaluate(
         return rules
     visited.add(chain_id)
     for met, rule in enumerate(rules, 1):
-        matched = rule.matches(walk)
+        matched = (rule.compiled.form or _compile(rule))(walk)
         if walk.steps is not None:
             walk.step(MetRule(chain_id, rule.id, met, rule.action, bool(matched)))
         if not matched:
@@ -110,7 +76,7 @@ def _evaluate(
     return Decision.CONTINUE
 
 
-def _begin(walk: Walk, chain_id: ChainId, depth: int) -> tuple[CompiledRule, ...] | Refusal:
+def _begin(walk: Walk, chain_id: ChainId, depth: int) -> tuple[RuleView, ...] | Refusal:
     """Return the rules of a chain that is to be evaluated now, or why it cannot be."""
     walk.tags.append(FlowTag(TagKind.CHAIN, chain_id))
     chain = walk.view.chains.get(chain_id)
@@ -120,11 +86,10 @@ def _begin(walk: Walk, chain_id: ChainId, depth: int) -> tuple[CompiledRule, ...
         return Dropped(DropReason.CHAIN_LIMIT, object_id=chain_id)
     if walk.rules > MAX_RULES:
         return Dropped(DropReason.RULE_LIMIT, is_final=True, object_id=chain_id)
-    memo = _memo.get(chain_id)
-    return memo.rules if memo is not None and memo.chain is chain else _compile(chain)
+    return chain.rules
 
 
-def _jump(walk: Walk, rule: CompiledRule, visited: set[ChainId], depth: int) -> Decision | Refusal:
+def _jump(walk: Walk, rule: RuleView, visited: set[ChainId], depth: int) -> Decision | Refusal:
     target = rule.jump_chain_id
     if target is None:
         return Dropped(DropReason.MISSING_CHAIN, object_id=rule.id)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from typing import Generic, TypeVar
 from uuid import UUID
 
 from midonet.agent.topology.fib import RoutingTable
@@ -17,6 +18,9 @@ from midonet.agent.topology.view import (
 from midonet.model.devices import Bridge, Router
 from midonet.model.ids import PortId, RouteId
 from midonet.packets.addresses import IpAddress
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 
 class PortList:
@@ -45,38 +49,89 @@ class PortList:
         return self._frozen
 
 
+class _Holders(Generic[K, V]):
+    """What several ports may hold under one key: the lowest port id has it, on every host."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[K, dict[PortId, V]] = {}
+        self._touched: set[K] = set()
+        self._frozen: Mapping[K, V] = {}
+
+    def put(self, key: K, port_id: PortId, value: V) -> None:
+        """Let a port hold a key."""
+        self._by_key.setdefault(key, {})[port_id] = value
+        self._touched.add(key)
+
+    def drop(self, key: K, port_id: PortId) -> None:
+        """Let a port hold a key no more."""
+        held = self._by_key[key]
+        del held[port_id]
+        if not held:
+            del self._by_key[key]
+        self._touched.add(key)
+
+    def frozen(self) -> Mapping[K, V]:
+        """Return what is held; the same mapping until that changes."""
+        if self._touched:
+            present = dict(self._frozen)
+            for key in self._touched:
+                held = self._by_key.get(key)
+                if held is None:
+                    present.pop(key, None)
+                else:
+                    present[key] = held[min(held, key=_number)]
+            self._frozen = present
+            self._touched = set()
+        return self._frozen
+
+
 class BridgeAssembly:
     """The parts of one bridge."""
 
     def __init__(self) -> None:
         self._flooded = PortList()
         self._linked = PortList()
+        self._bridges = PortList()
+        self._vlans: dict[PortId, int] = {}
         self._attachments: dict[PortId, RouterAttachment] = {}
-        self._by_mac: Mapping[int, RouterAttachment] = {}
-        self._by_address: Mapping[IpAddress, RouterAttachment] = {}
+        self._by_vlan: _Holders[int, PortId] = _Holders()
+        self._by_mac: _Holders[int, RouterAttachment] = _Holders()
+        self._by_address: _Holders[IpAddress, RouterAttachment] = _Holders()
 
     def put(
         self, port_id: PortId, port: PortView | None, attachment: RouterAttachment | None
     ) -> None:
         """Set a port of the bridge (None: it is gone) and the router behind it."""
+        is_linked = port is not None and port.peer_port_id is not None
+        vlan = port.vlan_id if port is not None and is_linked else 0
         self._flooded.put(port_id, is_member=port is not None and port.host_id is not None)
-        self._linked.put(port_id, is_member=port is not None and port.peer_port_id is not None)
-        if self._attachments.get(port_id) == attachment:
+        self._linked.put(port_id, is_member=is_linked)
+        self._bridges.put(port_id, is_member=is_linked and not vlan and attachment is None)
+        self._set_vlan(port_id, vlan)
+        self._attach(port_id, attachment)
+
+    def _set_vlan(self, port_id: PortId, vlan: int) -> None:
+        old = self._vlans.pop(port_id, 0)
+        if old:
+            self._by_vlan.drop(old, port_id)
+        if vlan:
+            self._vlans[port_id] = vlan
+            self._by_vlan.put(vlan, port_id, port_id)
+
+    def _attach(self, port_id: PortId, attachment: RouterAttachment | None) -> None:
+        old = self._attachments.get(port_id)
+        if old == attachment:
             return
-        if attachment is None:
+        if old is not None:
             del self._attachments[port_id]
-        else:
+            self._by_mac.drop(old.mac, port_id)
+            for address in dict.fromkeys(old.addresses):
+                self._by_address.drop(address, port_id)
+        if attachment is not None:
             self._attachments[port_id] = attachment
-        by_mac: dict[int, RouterAttachment] = {}
-        by_address: dict[IpAddress, RouterAttachment] = {}
-        # Two routers with one MAC or address: the lowest port id holds it, on every host.
-        for key in sorted(self._attachments, key=_number):
-            attached = self._attachments[key]
-            by_mac.setdefault(attached.mac, attached)
-            for address in attached.addresses:
-                by_address.setdefault(address, attached)
-        self._by_mac = by_mac
-        self._by_address = by_address
+            self._by_mac.put(attachment.mac, port_id, attachment)
+            for address in attachment.addresses:
+                self._by_address.put(address, port_id, attachment)
 
     def view(self, bridge: Bridge) -> BridgeView:
         """Return the bridge as it is now."""
@@ -87,8 +142,10 @@ class BridgeAssembly:
             outbound_filter_id=bridge.outbound_filter_id,
             flood_port_ids=self._flooded.frozen(),
             linked_port_ids=self._linked.frozen(),
-            attachments=self._by_mac,
-            attachment_by_address=self._by_address,
+            vlan_ports=self._by_vlan.frozen(),
+            bridge_port_ids=self._bridges.frozen(),
+            attachments=self._by_mac.frozen(),
+            attachment_by_address=self._by_address.frozen(),
             mac_ageing_s=bridge.mac_ageing_s,
         )
 

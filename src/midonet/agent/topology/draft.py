@@ -247,7 +247,7 @@ class _DeltaBuilder:
             self.is_silent = True
         old = old or BridgeView(bridge_id)
         new = new or BridgeView(bridge_id)
-        if old.flood_port_ids != new.flood_port_ids or old.linked_port_ids != new.linked_port_ids:
+        if _flood_set(old) != _flood_set(new):
             self._add(flood_set_tag(bridge_id), False)
         macs = list(_changed_keys(old.attachments, new.attachments))
         for mac in macs:
@@ -273,6 +273,15 @@ class _DeltaBuilder:
                 RouteRegion(router_id, prefix.version, prefix.network, prefix.length)
                 for prefix in old_fib.changed_destinations(new_fib)
             )
+
+
+def _flood_set(bridge: BridgeView) -> tuple[object, ...]:
+    return (
+        bridge.flood_port_ids,
+        bridge.linked_port_ids,
+        bridge.bridge_port_ids,
+        bridge.vlan_ports,
+    )
 
 
 def _vlan_link(port: PortView | None) -> tuple[BridgeId | None, int] | None:

@@ -10,7 +10,7 @@ Addresses are parsed: MACs and IPs are integers (`midonet.packets.addresses`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -73,7 +73,9 @@ class BridgeView:
     """A bridge with what its forwarding needs, complete.
 
     flood_port_ids: bound (exterior) ports in ascending order of id.
-    linked_port_ids: ports linked to another device, in ascending order of id.
+    linked_port_ids: ports linked to another device, in ascending order of id. Of these,
+        vlan_ports: those with a VLAN, by it; bridge_port_ids: those without whose peer is no
+        router's port, in ascending order.
     attachments: router ports by their MAC. attachment_by_address: the same by address.
     mac_ageing_s: see `midonet.model.devices.Bridge`.
     """
@@ -84,6 +86,8 @@ class BridgeView:
     outbound_filter_id: ChainId | None = None
     flood_port_ids: tuple[PortId, ...] = ()
     linked_port_ids: tuple[PortId, ...] = ()
+    vlan_ports: Mapping[int, PortId] = field(default_factory=dict)
+    bridge_port_ids: tuple[PortId, ...] = ()
     attachments: Mapping[int, RouterAttachment] = field(default_factory=dict)
     attachment_by_address: Mapping[IpAddress, RouterAttachment] = field(default_factory=dict)
     mac_ageing_s: int | None = None
@@ -138,6 +142,16 @@ class RouterView:
     port_ids: tuple[PortId, ...] = ()
 
 
+class Compiled:
+    """A place beside a part of the view for the form in which simulation uses it. It is made at
+    the first packet, belongs to that part, and goes with it."""
+
+    __slots__ = ("form",)
+
+    def __init__(self) -> None:
+        self.form: Callable[..., bool | None] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class RuleView:
     """One rule in evaluation order."""
@@ -146,6 +160,7 @@ class RuleView:
     action: RuleAction
     condition: Condition
     jump_chain_id: ChainId | None = None
+    compiled: Compiled = field(default_factory=Compiled, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
