@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -27,6 +28,7 @@ from midonet.agent.datapath.ebpf.syscalls import tcx_programs
 from midonet.agent.datapath.protocol import OverlayConfig, PortAttachment
 from midonet.agent.flows.classification import EXACT_MASK, masked
 from midonet.agent.flows.drop_reason import DropReason
+from midonet.agent.flows.fact_filter import holds_any
 from midonet.agent.flows.mask import EMPTY_MASK
 from midonet.agent.flows.program import (
     FlowProgram,
@@ -37,6 +39,7 @@ from midonet.agent.flows.program import (
     Rewrite,
     TunnelOutput,
 )
+from midonet.agent.flows.tags import device_tag
 from midonet.errors import DatapathError
 from midonet.model.hosts import TunnelKind
 from midonet.model.ids import PortId
@@ -135,6 +138,19 @@ async def test_programs_go_on_without_a_process_and_are_read_back(harness: EbpfH
     finally:
         await resumed.close()
         await datapath.open()
+
+
+async def test_facts_of_programs_outlive_the_process(harness: EbpfHarness) -> None:
+    mine, other = device_tag(UUID(int=1)), device_tag(UUID(int=2))
+    made = entry(LocalOutput(OUT))
+    tagged = replace(made, program=replace(made.program, tags=frozenset({mine})))
+    harness.datapath.install([tagged])
+    await harness.datapath.close()
+    await harness.datapath.open()
+    [found] = harness.datapath.installed()
+    assert found.program.tags == frozenset()
+    assert holds_any(found.facts, (mine,))
+    assert not holds_any(found.facts, (other,))
 
 
 async def test_upcalls_nobody_read_wait_for_the_next_process(harness: EbpfHarness) -> None:

@@ -105,7 +105,7 @@ class FlowPrograms:
         installed = list(self._datapath.installed())
         if installed:
             deadline_ns = self._clock.boot_ns() + _ADOPTED_DEADLINE_NS
-            plan = self.table.adopt(installed, deadline_ns)
+            plan = self.table.adopt(installed, deadline_ns, self._datapath.statistics())
             self._remove(plan.removal)
             self._queue(plan.rejudge)
         return len(self.table)

@@ -5,7 +5,7 @@ Viewpoint: ingress is into the virtual network at a local port; outputs leave it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from midonet.agent.flows.drop_reason import DropReason
@@ -145,6 +145,8 @@ class InstalledProgram:
     program_id: slot number >= 1, unique among installed programs, index of its statistics.
     mask_id: slot in the ingress port's mask list, 0 is the exact mask; `mask` is that slot's
         mask, a superset of `program.mask`. key: `program.key & mask`.
+    facts: what is known of the facts it depends on when it was read back from a datapath, where
+        tags and regions are lost (`fact_filter.py`).
     """
 
     program_id: int
@@ -152,3 +154,4 @@ class InstalledProgram:
     mask: FlowMask
     key: FlowKey
     program: FlowProgram
+    facts: int = field(default=0, compare=False)

@@ -11,9 +11,11 @@ import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 from midonet.agent.flows.classification import masked
+from midonet.agent.flows.fact_filter import FactFilter, holds_any
 from midonet.agent.flows.invalidation import FactsChanged, Freshness, InvalidationLog
 from midonet.agent.flows.mask_list import SLOTS_PER_PORT, MaskList
 from midonet.agent.flows.plans import (
@@ -93,6 +95,7 @@ class FlowTable:
         self._entries: dict[int, _Entry] = {}
         self._ports: dict[PortId, _Port] = {}
         self._index = TagIndex()
+        self._blind: dict[int, FactFilter] = {}
         self._due: list[tuple[int, int]] = []
         self._next_fresh_id = 1
         self._freed_ids: deque[int] = deque()
@@ -183,8 +186,16 @@ class FlowTable:
             InstallOutcome.NEW, entry, evicted, superseded, freed_by_eviction + freed
         )
 
-    def adopt(self, entries: Iterable[InstalledProgram], deadline_ns: int) -> InvalidationPlan:
+    def adopt(
+        self,
+        entries: Iterable[InstalledProgram],
+        deadline_ns: int,
+        statistics: Mapping[int, Usage] = MappingProxyType({}),
+    ) -> InvalidationPlan:
         """Take over what a persistent datapath held when this process started.
+
+        statistics: when programs were last used, so that those in use are judged first. What
+        their filters say they depend on counts when something urgent changes before that.
 
         The table must be empty. Every adopted program waits to be judged again until
         `deadline_ns`. Entries that contradict the table's rules or each other are to be removed.
@@ -192,6 +203,7 @@ class FlowTable:
         if self._entries:
             raise InternalError("a flow table adopts programs only while it is empty")
         refused = tuple(entry for entry in entries if not self._adopt_one(entry, deadline_ns))
+        self.observe(statistics)
         highest = max(self._entries, default=0)
         self._next_fresh_id = highest + 1
         self._freed_ids = deque(i for i in range(1, highest) if i not in self._entries)
@@ -213,6 +225,7 @@ class FlowTable:
         """
         self._log.record(change)
         urgent = self._index.dependents(change.urgent, ())
+        urgent |= {i for i, facts in self._blind.items() if holds_any(facts, change.urgent)}
         affected = self._index.dependents(change.tags, change.regions) - urgent
         removal = self.plan_remove(urgent)
         deadline_ns = now_ns + REJUDGE_BUDGET_NS
@@ -291,6 +304,7 @@ class FlowTable:
         entry = self._entries[installed.program_id]
         before = entry.installed
         entry.installed = installed
+        self._blind.pop(installed.program_id, None)
         entry.is_pending = False
         self._set_due(entry, now_ns + int(installed.program.lifetime_s * _NS_PER_S))
         if before == installed:
@@ -312,6 +326,7 @@ class FlowTable:
         freed: list[MaskSlot] = []
         for installed in removed:
             del self._entries[installed.program_id]
+            self._blind.pop(installed.program_id, None)
             self._freed_ids.append(installed.program_id)
             self._index.discard(installed.program_id, installed.program)
             port_id = installed.program.ingress
@@ -353,6 +368,7 @@ class FlowTable:
         ):
             return False
         self._add(installed, 0)
+        self._blind[installed.program_id] = installed.facts
         entry = self._entries[installed.program_id]
         entry.is_pending = True
         self._set_due(entry, deadline_ns)

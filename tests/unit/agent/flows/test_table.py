@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from midonet.agent.flows.classification import EXACT_MASK, masked
+from midonet.agent.flows.fact_filter import filter_of
 from midonet.agent.flows.invalidation import InvalidationLog
 from midonet.agent.flows.plans import (
     InstallOutcome,
@@ -328,3 +329,31 @@ def test_adopted_programs_are_judged_again_or_go_at_the_deadline() -> None:
     assert table.expire(SECOND).remove == (kept[2],)
     with pytest.raises(InternalError):
         table.adopt([], 0)
+
+
+def read_back(entry: InstalledProgram) -> InstalledProgram:
+    """Return what a datapath knows of a program after a restart of the agent."""
+    blind = replace(entry.program, tags=frozenset(), regions=frozenset())
+    return replace(entry, program=blind, facts=filter_of(entry.program))
+
+
+def test_an_urgent_change_reaches_adopted_programs() -> None:
+    """Nobody has judged them again yet, and perhaps nobody can: the store may be away."""
+    source = FlowTable(8)
+    made = [install(source, program(i, tags=frozenset({tag(i)}))).entry for i in (1, 2, 3)]
+    table = FlowTable(8)
+    table.adopt(map(read_back, made), deadline_ns=SECOND)
+    plan = table.invalidate(Change(1, urgent=frozenset({tag(2)})), 0)
+    assert [entry.program_id for entry in plan.removal.remove] == [made[1].program_id]
+    install(table, program(3, tags=frozenset({tag(7)})), revision=1)
+    assert table.invalidate(Change(2, urgent=frozenset({tag(3)})), 0).removal.remove == ()
+
+
+def test_adopted_programs_in_use_are_judged_first() -> None:
+    source = FlowTable(8)
+    made = [install(source, program(i)).entry for i in (1, 2, 3)]
+    used = {made[1].program_id: Used(20), made[2].program_id: Used(30)}
+    plan = FlowTable(8).adopt(map(read_back, made), SECOND, used)
+    assert [entry.program_id for entry in plan.rejudge] == [
+        made[index].program_id for index in (2, 1, 0)
+    ]

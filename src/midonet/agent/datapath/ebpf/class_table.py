@@ -24,6 +24,7 @@ from midonet.agent.datapath.ebpf.syscalls import BpfMap
 from midonet.agent.datapath.protocol import MASKS_PER_PORT, ProgramStatistics
 from midonet.agent.flows.classification import EXACT_MASK, masked
 from midonet.agent.flows.drop_reason import DropReason
+from midonet.agent.flows.fact_filter import FILTER_BYTES, filter_of
 from midonet.agent.flows.mask import FlowMask
 from midonet.agent.flows.program import (
     FlowProgram,
@@ -187,7 +188,7 @@ class ProgramTable:
         program_id, _, guards, drop_reason, count, first, inline = abi.ACTION.struct.unpack(
             abi.PROGRAM.part(record, "action")
         )
-        installed_ns, expires_ns, sample, _ = abi.PROGRAM_NOTE.struct.unpack(note)
+        installed_ns, expires_ns, sample, facts = abi.PROGRAM_NOTE.struct.unpack(note)
         slot_number, mask_id = codec.key_place(key)
         slot = self._slots.at(slot_number)
         mask = self._mask_lists.get(slot_number, {}).get(mask_id)
@@ -212,7 +213,14 @@ class ProgramTable:
             codec.unpack_guards(guards),
             lifetime_s=max(0.0, (expires_ns - installed_ns) / _NANOSECONDS),
         )
-        entry = InstalledProgram(program_id, mask_id, mask, masked(sample_key, mask), program)
+        entry = InstalledProgram(
+            program_id,
+            mask_id,
+            mask,
+            masked(sample_key, mask),
+            program,
+            int.from_bytes(facts, abi.HOST_ORDER),
+        )
         return _Held(key, index, entry, first, count if count > 1 else 0)
 
     def installed(self) -> list[InstalledProgram]:
@@ -301,7 +309,7 @@ class ProgramTable:
                 now,
                 now + int(program.lifetime_s * _NANOSECONDS),
                 codec.pack_key(slot, mask_id, program.key),
-                b"",
+                filter_of(program).to_bytes(FILTER_BYTES, abi.HOST_ORDER),
             ),
         )
         action = abi.ACTION.struct.pack(

@@ -255,7 +255,8 @@ class EbpfDatapath:
             kernel.programs.drop_mask(slot, mask_id)
 
     def installed(self) -> Iterable[InstalledProgram]:
-        """See `Datapath.installed`. After a restart tags, regions and learned MACs are empty."""
+        """See `Datapath.installed`. After a restart tags, regions and learned MACs are empty, and
+        `facts` says what the tags were."""
         return self._kernel.programs.installed() if self._kernel else []
 
     def statistics(self) -> Mapping[int, ProgramStatistics]:
