@@ -260,7 +260,58 @@ def _choices(family: Family) -> list[Scenario]:
     ]
 
 
+def flooded_ports(device: str, *, inverted: bool = False) -> World:
+    """Bridge `b` with three ports; what leaves by `p2` must not have passed `device`."""
+    world = World().bridge("b").port("p1", on="b", host="h1").port("p3", on="b", host="h1")
+    world.chain("c", rule("drop", traversed_device_id=world.id(device),
+                          traversed_device_inverted=inverted))  # fmt: skip
+    return world.port("p2", on="b", host="h1", outbound="c")
+
+
+def filter_before_the_next_router() -> World:
+    """Routers `r1` and `r2` in a row; what leaves `r1` must not have passed the port of `r2`."""
+    world = World().router("r1").router("r2")
+    world.chain("c", rule("drop", traversed_device_id=world.id("w")))
+    world.port("in", on="r1", host="h1", mac=R1, addresses=("10.0.1.1/24",))
+    world.port("e", on="r1", addresses=("10.0.9.1/30",), outbound="c")
+    world.port("w", on="r2", addresses=("10.0.9.2/30",)).link("e", "w")
+    world.port("out", on="r2", host="h1", mac=R2, addresses=("10.0.2.1/24",))
+    world.route("r1", "10.0.2.0/24", via="e", gateway="10.0.9.2")
+    return world.neighbour("r2", "10.0.2.5", B)
+
+
 SCENARIOS: list[Scenario] = [
+    scenario(
+        "a port that a flood also leaves by has not been passed by the other copies",
+        lambda: flooded_ports("p3"),
+        sent("p1", UDP4, at("p2", UDP4), at("p3", UDP4)),
+    ),
+    *(
+        scenario(
+            f"a packet has passed the {place}",
+            lambda device=device: flooded_ports(device),  # type: ignore[misc]
+            sent("p1", UDP4, at("p3", UDP4)),
+        )
+        for place, device in (
+            ("port it entered by", "p1"),
+            ("bridge it is on", "b"),
+            ("port it leaves by", "p2"),
+        )
+    ),
+    scenario(
+        "a packet has not passed what it never met",
+        lambda: flooded_ports("elsewhere", inverted=True),
+        sent("p1", UDP4, at("p3", UDP4)),
+    ),
+    scenario(
+        "a next hop's port that was only asked for its MAC has not been passed",
+        filter_before_the_next_router,
+        sent(
+            "in",
+            udp((V4.host(1, 5), V4.host(2, 5)), (A, R1)),
+            at("out", udp((V4.host(1, 5), V4.host(2, 5)), (R2, B), ttl=62)),
+        ),
+    ),
     *CONDITIONS,
     *CHAINS,
     *MISSING,

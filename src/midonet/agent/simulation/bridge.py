@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import LearnedMac
-from midonet.agent.flows.tags import flood_set_tag, mac_tag
+from midonet.agent.flows.tags import device_tag, flood_set_tag, mac_tag
 from midonet.agent.simulation.bridge_discovery import process_arp, process_solicitation
 from midonet.agent.simulation.filtering import apply_filter
 from midonet.agent.simulation.header import (
@@ -128,7 +128,11 @@ def _unicast(walk: Walk, bridge: BridgeView, port: PortView, vlan: int) -> Outco
     target_id = walk.soft_state.mac_port(bridge.id, vlan, mac)
     if walk.steps is not None:
         walk.step(LookedUpMac(bridge.id, vlan, mac, target_id))
-    if target_id is None or target_id in walk.view.absent:
+    if target_id is None:
+        return _flood(walk, bridge, port)
+    # Absence, and another device's port, are facts about the target like its configuration.
+    walk.tags.append(device_tag(target_id))
+    if target_id in walk.view.absent:
         return _flood(walk, bridge, port)
     target = walk.view.ports.get(target_id)
     if target is not None and target.bridge_id != bridge.id:

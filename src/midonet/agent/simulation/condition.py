@@ -272,6 +272,6 @@ def _range(field: int, ports: PortRange, inverted: bool) -> Test:
 
 def _traversed(device_id: ObjectId, inverted: bool) -> Test:
     def test(walk: Walk) -> bool:
-        return walk.traversed(device_id) != inverted
+        return (device_id in walk.branch.traversed) != inverted
 
     return test

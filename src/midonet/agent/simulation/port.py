@@ -40,6 +40,7 @@ def enter_port(walk: Walk, port: PortView) -> Outcome:
         return Dropped(DropReason.LOOP_LIMIT, is_final=True)
     branch.ingress_port = port
     branch.egress_port = None
+    branch.traversed = (*branch.traversed, port.id)
     branch.flooded_by = None
     if walk.steps is not None:
         walk.step(EnteredPort(port.id, port.bridge_id or port.router_id))
@@ -51,8 +52,10 @@ def enter_port(walk: Walk, port: PortView) -> Outcome:
     if refusal is not None:
         return refusal
     if port.bridge_id is not None:
+        branch.traversed = (*branch.traversed, port.bridge_id)
         return process_bridge(walk, port, port.bridge_id)
     if port.router_id is not None:
+        branch.traversed = (*branch.traversed, port.router_id)
         return process_router(walk, port, port.router_id)
     return Dropped(DropReason.MISSING_DEVICE)
 
@@ -60,6 +63,7 @@ def enter_port(walk: Walk, port: PortView) -> Outcome:
 def leave_port(walk: Walk, port: PortView) -> Outcome:
     """Take the packet out of its device by `port`."""
     walk.branch.egress_port = port
+    walk.branch.traversed = (*walk.branch.traversed, port.id)
     if port.vlan_id and port.bridge_id is not None and not _pop_vlan(walk, port):
         return Dropped(DropReason.VLAN_MISMATCH, object_id=port.id)
     if walk.steps is not None:

@@ -126,6 +126,7 @@ class Branch:
     ingress_port, egress_port: of the device whose filters are evaluated.
     devices: number of devices entered. choices: of ECMP choices made.
     flooded_by: the bridge whose flood this branch is, until it enters another device.
+    traversed: the ports that were passed, and the devices that were entered, in order.
     entered: when tracing, the header as it was where the present device was entered.
     """
 
@@ -137,6 +138,7 @@ class Branch:
     router: RouterVisit | None = None
     flooded_by: BridgeId | None = None
     entered: tuple[int, ...] | None = None
+    traversed: tuple[ObjectId, ...] = ()
 
     def fork(self, bridge_id: BridgeId) -> Branch:
         """Return a branch that starts where this one is, as part of the flood of a bridge."""
@@ -149,6 +151,7 @@ class Branch:
             self.router,
             bridge_id,
             self.entered,
+            self.traversed,
         )
 
 
@@ -265,10 +268,6 @@ class Walk:
         if object_id in self.view.absent:
             return Dropped(reason, object_id=object_id)
         return Await(LoadDevices((object_id,)))
-
-    def traversed(self, device_id: ObjectId) -> bool:
-        """Tell whether the packet has met a device or port."""
-        return FlowTag(TagKind.DEVICE, device_id) in self.tags
 
     # For people. Callers test `steps` first, so that nothing is built in vain.
 

@@ -14,7 +14,7 @@ from midonet.agent.flows.program import (
     SlowPathReason,
     TunnelOutput,
 )
-from midonet.agent.flows.tags import flood_set_tag, mac_tag
+from midonet.agent.flows.tags import device_tag, flood_set_tag, mac_tag
 from midonet.agent.simulation.result import Await, Consume, Drop, Forward, LoadDevices
 from midonet.agent.simulation.simulate import simulate
 from midonet.agent.soft_state.lessons import LearnMac, MoveBridgeNeighbour
@@ -53,6 +53,16 @@ def test_unknown_unicast_is_flooded_to_every_port_but_the_ingress() -> None:
     assert places(world, udp()) == {"p2", 103, 104, 105}
     assert mac_tag(world.id("b"), 0, parse_mac(M2)) in result.program.tags
     assert flood_set_tag(world.id("b")) in result.program.tags
+
+
+@pytest.mark.parametrize("target", ["gone", "elsewhere"])
+def test_what_makes_a_mac_entry_useless_is_a_fact(target: str) -> None:
+    world = lan().bridge("other").port("elsewhere", on="other", host="h1").absent("gone")
+    world.mac_at("b", M2, target)
+    result = world.simulate("p1", udp())
+    assert isinstance(result, Forward)
+    assert places(world, udp()) == {"p2", 103, 104, 105}
+    assert device_tag(world.id(target)) in result.program.tags
 
 
 def test_known_unicast_goes_to_one_port() -> None:
