@@ -6,10 +6,15 @@ for granted ($api, $lab, $left, $right, the functions) is made here and by the b
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import subprocess
+import threading
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import msgspec
@@ -47,6 +52,11 @@ post $zone/hosts TunnelZoneHost-v1 "{\\"hostId\\": \\"$right\\", \\"ipAddress\\"
 """
 
 
+def nsdb_url(directory: Path) -> str:
+    """Return the store's URL as the tutorial has it, an absolute path behind three slashes."""
+    return f"sqlite:///{directory}/nsdb.sqlite"
+
+
 @pytest.mark.xdist_group("tutorial")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_page_runs_as_written(page: Path, tmp_path: Path) -> None:
@@ -61,7 +71,7 @@ def test_page_runs_as_written(page: Path, tmp_path: Path) -> None:
         "lab": str(tmp_path),
         "port": str(port),
         "api": f"http://127.0.0.1:{port}/midonet-api",
-        "MIDONET_NSDB": f"sqlite://{tmp_path}/nsdb.sqlite",
+        "MIDONET_NSDB": nsdb_url(tmp_path),
         "MIDONET_UNDERLAY_PORT": str(free_port(socket.SOCK_DGRAM)),
     }
     code, output = run_script(script, environment, tmp_path / "output")
@@ -102,3 +112,76 @@ def test_units_keep_state_to_themselves() -> None:
         assert "\nStateDirectory=" in unit
         assert "\nStateDirectoryMode=0700\n" in unit
         assert "\nUMask=0077\n" in unit
+
+
+FILTERED = '{"name": "b", "inboundFilterId": "f", "id": "1"}'
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        ("change $uri Bridge-v4 name web", "is not JSON"),  # the quotes were forgotten
+        ("change $uri Bridge-v4 name", "not 3 arguments"),
+        ("change $uri Bridge-v4 name two words", "not 5 arguments"),
+        ("change $uri Bridge-v4 nmae '\"web\"'", "nmae is not a field"),
+        ("change $uri/absent Bridge-v4 name '\"web\"'", "404"),
+        ("post $uri/absent Bridge-v4 '{}'", "501"),
+    ],
+)
+def test_functions_write_nothing_when_they_are_misused(
+    tmp_path: Path, call: str, says: str
+) -> None:
+    # Whether or not the shell that they are copied into minds failures.
+    with recording_server(FILTERED) as (root, written):
+        script = "\n".join((*blocks(HOWTO / "README.md", "bash"), f"uri={root}/bridge", call))
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(tmp_path)}
+        done = subprocess.run(
+            ["bash", "-c", script], env=environment, capture_output=True, text=True, check=False,
+            timeout=60,
+        )  # fmt: skip
+        assert done.returncode != 0
+        assert says in done.stderr
+        assert written == []
+
+
+def test_change_writes_the_whole_object_back(tmp_path: Path) -> None:
+    with recording_server(FILTERED) as (root, written):
+        script = "\n".join(
+            (*blocks(HOWTO / "README.md", "bash"),
+             f"change {root}/bridge Bridge-v4 name '\"it'\\''s\"'")
+        )  # fmt: skip
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(tmp_path)}
+        subprocess.run(["bash", "-c", script], env=environment, check=True, timeout=60)
+        assert [json.loads(body) for body in written] == [
+            {"name": "it's", "inboundFilterId": "f", "id": "1"}
+        ]
+
+
+@contextmanager
+def recording_server(answer: str) -> Iterator[tuple[str, list[str]]]:
+    """Serve one object, and note what is written to it."""
+    written: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(404 if self.path.endswith("absent") else 200)
+            self.end_headers()
+            self.wfile.write(answer.encode())
+
+        def do_PUT(self) -> None:
+            written.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", written
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
