@@ -38,7 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _call(socket: str, method: str, port_id: str, body: dict[str, str] | None) -> int:
-    if not Path(socket).exists():
+    try:
+        Path(socket).stat()
+    except PermissionError:
+        print(f"mm-ctl: {socket} is not open to this user: try again with sudo", file=sys.stderr)
+        return 4
+    except (OSError, ValueError):
         print(f"mm-ctl: no agent answers at {socket}: there is no such socket", file=sys.stderr)
         return 4
     transport = httpx.HTTPTransport(uds=socket)

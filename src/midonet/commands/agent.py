@@ -24,6 +24,7 @@ from midonet.agent.host.state_directory import StateDirectory
 from midonet.agent.operator.control_socket import ControlSocket
 from midonet.agent.soft_state.holdings import HoldingLimits
 from midonet.commands.datapaths import datapath_of, uninstall_datapath
+from midonet.commands.privilege import require_privilege
 from midonet.commands.store_loss import end_with
 from midonet.errors import StoreLostError, UnavailableError
 from midonet.nsdb.settings import cluster_settings
@@ -88,13 +89,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run until SIGTERM or SIGINT; 0 after a clean stop."""
     flags = {name: getattr(args, name) for name in _FLAGS}
-    settings = load(
-        AgentSettings, own_prefix=ENVIRONMENT_PREFIX, file=args.config, flags=flags
-    ).value
+    kind = _UninstallSettings if args.uninstall else AgentSettings
+    settings = load(kind, own_prefix=ENVIRONMENT_PREFIX, file=args.config, flags=flags).value
+    if settings.datapath is DatapathKind.EBPF:
+        require_privilege()
     configure_logging(settings.log_level, settings.log_format)
     capture_foreign_messages(settings.log_level)
     # The standard event loop: uvloop has no datagram transport for netlink sockets.
     return asyncio.run(uninstall(settings) if args.uninstall else serve(settings))
+
+
+class _UninstallSettings(AgentSettings, frozen=True, kw_only=True):
+    """What it takes to remove everything: no store."""
+
+    nsdb: str = ""
 
 
 async def uninstall(settings: AgentSettings) -> int:

@@ -36,13 +36,21 @@ def call(state_dir: Path, method: str, path: str, *, timeout_s: float = 30.0, **
     Raises UnavailableError when no agent listens there, and the error that the agent answers.
     """
     socket = state_dir / CONTROL_SOCKET_NAME
-    if not socket.exists():
-        raise UnavailableError(f"no agent answers at {socket}: there is no such socket")
+    try:
+        socket.stat()
+    except PermissionError:
+        raise UnavailableError(f"{socket} is not open to this user: try again with sudo") from None
+    except (OSError, ValueError):
+        raise UnavailableError(f"no agent answers at {socket}: there is no such socket") from None
     transport = httpx.HTTPTransport(uds=str(socket))
     try:
         with httpx.Client(transport=transport, timeout=timeout_s) as client:
             response = client.request(method, f"http://agent{path}", json=body or None)
     except httpx.HTTPError as error:
+        if isinstance(error, httpx.ConnectError) and "Permission denied" in str(error):
+            raise UnavailableError(
+                f"{socket} is not open to this user: try again with sudo"
+            ) from None
         raise UnavailableError(f"no agent answers at {socket}: {error}") from None
     if response.is_error:
         raise _error(response)

@@ -11,6 +11,7 @@ import json
 from midonet.commands.control_client import add_agent_option, call
 from midonet.commands.frame_spec import add_frame_options, frame_from
 from midonet.commands.frame_text import describe_frame
+from midonet.commands.parsing import number_between
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -28,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_frame_options(parser)
     parser.add_argument(
         "--wait",
-        type=float,
+        type=number_between(float, 0, 60),
         default=1.0,
         metavar="SECONDS",
         help="how long to wait for what leaves at this agent (default: %(default)s)",

@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from importlib import import_module, metadata
 from types import ModuleType
 
+from midonet.commands.parsing import CommandParser
 from midonet.errors import MidoNetError, UserError
+from midonet.runtime.config import did_you_mean
 from midonet.runtime.log_sink import open_standard_streams
 
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -87,11 +89,13 @@ def midolman(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser(subcommand: str | None = None) -> argparse.ArgumentParser:
     """Return the parser with one subcommand, or with all when there is none of that name."""
-    parser = argparse.ArgumentParser(
-        prog="midonet", description="Virtual networks on any IP network."
-    )
+    parser = CommandParser(prog="midonet", description="Virtual networks on any IP network.")
     parser.add_argument("--version", action="version", version=metadata.version("midonet"))
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    every = [command for adds in COMMANDS.values() for command in adds]
+    if subcommand is not None and not subcommand.startswith("-") and subcommand not in every:
+        hint = did_you_mean(subcommand, every) or f"; there are {', '.join(every)}"
+        parser.error(f"there is no command {subcommand!r}{hint}")
     wanted = [name for name, adds in COMMANDS.items() if subcommand in adds]
     for name in wanted or COMMANDS:
         _module(name).add_parser(subparsers)

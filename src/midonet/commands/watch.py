@@ -8,6 +8,7 @@ import time
 
 from midonet.commands.control_client import add_agent_option, call
 from midonet.commands.inject import print_deliveries
+from midonet.commands.parsing import number_between
 
 _POLL_S = 10.0
 """Longest time one request to the agent waits for a frame."""
@@ -22,9 +23,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--port", required=True, metavar="PORT_ID", help="port whose frames are printed"
     )
-    parser.add_argument("--count", type=int, metavar="N", help="stop after N frames")
     parser.add_argument(
-        "--wait", type=float, metavar="SECONDS", help="stop after this time (exit code 1 if none)"
+        "--count", type=number_between(int, 1, 1_000_000), metavar="N", help="stop after N frames"
+    )
+    parser.add_argument(
+        "--wait",
+        type=number_between(float, 0, 86_400),
+        metavar="SECONDS",
+        help="stop after this time (exit code 1 if none)",
     )
     parser.add_argument(
         "--recent", action="store_true", help="begin with the frames that left before"
