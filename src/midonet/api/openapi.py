@@ -13,7 +13,14 @@ from midonet.api.registry import ENDPOINTS
 from midonet.model.schema import Access, FieldSchema, ResourceSchema, fields_of
 
 Json = dict[str, Any]
+_DESCRIPTION = """\
+Beyond what the schemas say: numbers and booleans may be sent as strings, identifiers without
+hyphens, and null for the default of a property that is not required. Unknown and read-only
+properties are ignored. Every GET can be sent as HEAD. Rules between properties, and between a
+property and what is stored, are 400 or 409 and told in the descriptions.
+"""
 _PARAMETER = re.compile(r"\{(\w+)\}")
+_PARAMETER_PATTERNS = {"vlan": "^[0-9]{1,4}$", "entry": "^[^_/]+_[^_/]+$"}
 _UUID_PARAMETERS = frozenset(("id", "child_id", "port_id", "host_id"))
 
 
@@ -34,7 +41,7 @@ def openapi_document(prefix: str) -> Json:
         path[endpoint.method.lower()] = _operation(endpoint)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "MidoNet REST API", "version": "5.0"},
+        "info": {"title": "MidoNet REST API", "version": "5.0", "description": _DESCRIPTION},
         "paths": paths,
         "components": {"schemas": components},
     }
@@ -72,6 +79,8 @@ def _operation(endpoint: Endpoint) -> Json:
 def _path_parameter(endpoint: Endpoint, name: str) -> Json:
     is_uuid = name in _UUID_PARAMETERS and not endpoint.path.startswith("/tenants")
     schema: Json = {"type": "string"} | ({"format": "uuid"} if is_uuid else {"minLength": 1})
+    if name in _PARAMETER_PATTERNS:
+        schema["pattern"] = _PARAMETER_PATTERNS[name]
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
@@ -83,6 +92,7 @@ def _responses(endpoint: Endpoint) -> Json:
         success = {
             "description": endpoint.schema.title,
             "content": {media: {"schema": content} for media in endpoint.produces},
+            "headers": {"ETag": {"description": "Entity tag", "schema": {"type": "string"}}},
         }
     if endpoint.success == 201:
         success = {
@@ -114,10 +124,43 @@ def _describe(component: Json, representation: type[msgspec.Struct]) -> None:
         described = component["properties"][field.external]
         if field.facts.access in (Access.READ_ONLY, Access.LINK):
             described["readOnly"] = True
+        if field.facts.is_required or described.get("readOnly"):
+            # What is always given has no default; ours may even break the field's own rules.
+            described.pop("default", None)
+        if field.facts.is_required:
+            described = component["properties"][field.external] = _without_null(described)
+        if field.facts.choices:
+            described["enum"] = [str(each) for each in field.facts.choices]
+        if field.facts.text_format is not None:
+            _text(described).update(
+                format=field.facts.text_format.name, pattern=field.facts.text_format.pattern
+            )
         if field.description:
             described["description"] = field.description
     # Every property is emitted, null or not.
     component["required"] = [field.external for field in fields_of(representation)]
+
+
+def _text(described: Json) -> Json:
+    """Return the part of a property's schema that is about its text, or the texts of its list."""
+    options: list[Json] = described.get("anyOf", [described])
+    option = next(each for each in options if each.get("type") in ("string", "array"))
+    part: Json = option.get("items", option)
+    return part
+
+
+def _without_null(described: Json) -> Json:
+    options: list[Json] = [
+        each for each in described.get("anyOf", []) if each.get("type") != "null"
+    ]
+    if len(options) != 1:
+        return described
+    rest = {key: value for key, value in described.items() if key != "anyOf"}
+    return options[0] | rest
+
+
+def _is_nullable(described: Json) -> bool:
+    return any(each.get("type") == "null" for each in described.get("anyOf", []))
 
 
 def _body_schema(schema: ResourceSchema[Any], components: Json) -> Json:
@@ -134,7 +177,7 @@ def _body_schema(schema: ResourceSchema[Any], components: Json) -> Json:
             described = {"enum": [None, *_unsupported_default(field)]}
         elif field.facts.is_required:
             required.append(field.external)
-        elif "null" not in str(described):
+        elif not _is_nullable(described):
             described = {"anyOf": [described, {"type": "null"}]}
         properties[field.external] = described
     body: Json = {"type": "object", "properties": properties}

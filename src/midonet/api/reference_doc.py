@@ -150,6 +150,8 @@ def _json(value: object) -> str:
 
 def _type(field: FieldSchema) -> str:
     """Return the type in words, with its range."""
+    if field.facts.choices:
+        return ", ".join(f"`{each}`" for each in field.facts.choices)
     if field.facts.text_format is not None:
         is_list = isinstance(field.default, tuple)
         return f"[{field.facts.text_format.name}]" if is_list else field.facts.text_format.name

@@ -47,12 +47,14 @@ class Facts:
     link: URI template below the API root; `{attribute}` of the representation is filled in,
         other braces stay. The link is null when such an attribute is None. An empty template:
         the field's own value is the path below the root.
+    choices: the words that are taken, for a text that is checked with other fields.
     """
 
     access: Access = Access.WRITABLE
     is_required: bool = False
     link: str | None = None
     text_format: TextFormat | None = None
+    choices: tuple[str, ...] = ()
 
 
 REQUIRED = Facts(is_required=True)
@@ -69,6 +71,11 @@ def link_to(template: str) -> Facts:
 def text(text_format: TextFormat) -> Facts:
     """Return the facts of a text field (or list of texts) with a format."""
     return Facts(text_format=text_format)
+
+
+def one_of(*choices: str) -> Facts:
+    """Return the facts of a text field that takes these words."""
+    return Facts(choices=choices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +219,7 @@ def _split(hint: Any) -> tuple[Any, Facts]:
                 is_required=extra.is_required or merged.is_required,
                 link=merged.link if extra.link is None else extra.link,
                 text_format=extra.text_format or merged.text_format,
+                choices=extra.choices or merged.choices,
             )
         else:
             kept.append(extra)
@@ -269,7 +277,7 @@ def checked(representation: type[R], body: msgspec.Struct, object_id: UUID | Non
                 violations.append(Violation(field.external, "may not be null"))
             continue
         if field.facts.access is Access.UNSUPPORTED:
-            if given and given != field.default:
+            if not _is_default(given, field.default):
                 violations.append(Violation(field.external, "is not supported"))
             continue
         if field.facts.text_format is not None:
@@ -278,6 +286,11 @@ def checked(representation: type[R], body: msgspec.Struct, object_id: UUID | Non
     if violations:
         raise ValidationError(violations)
     return representation(**values)
+
+
+def _is_default(given: object, default: object) -> bool:
+    plain = list(default) if isinstance(default, tuple) else default
+    return type(given) is type(plain) and given == plain
 
 
 def _canonical(field: FieldSchema, given: Any, violations: list[Violation]) -> Any:

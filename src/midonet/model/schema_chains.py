@@ -19,6 +19,7 @@ from midonet.model.schema import (
     MediaType,
     ResourceSchema,
     link_to,
+    one_of,
     text,
 )
 from midonet.model.schema_devices import Name, ProjectName
@@ -82,7 +83,7 @@ class RuleResource(Struct, frozen=True, kw_only=True, rename="camel"):
     id: Annotated[UUID | None, CREATE_ONLY] = None
     uri: Annotated[str | None, link_to("/rules/{id}")] = None
     chain_id: Annotated[UUID | None, READ_ONLY] = None
-    kind: Annotated[str, REQUIRED] = field(default="", name="type")
+    kind: Annotated[str, REQUIRED, one_of(*RuleAction)] = field(default="", name="type")
     position: Annotated[int, Meta(ge=1, le=0x7FFF_FFFF)] = 1
     meter_name: Annotated[str | None, UNSUPPORTED] = None
     jump_chain_id: UUID | None = None

@@ -19,6 +19,7 @@ from midonet.model.schema import (
     MediaType,
     ResourceSchema,
     link_to,
+    one_of,
     text,
 )
 from midonet.model.validation import IP, PRINTABLE, broken, invalid
@@ -144,7 +145,7 @@ class RouteResource(Struct, frozen=True, kw_only=True, rename="camel"):
     id: Annotated[UUID | None, CREATE_ONLY] = None
     uri: Annotated[str | None, link_to("/routes/{id}")] = None
     router_id: Annotated[UUID | None, READ_ONLY] = None
-    kind: Annotated[str, REQUIRED] = field(default="", name="type")
+    kind: Annotated[str, REQUIRED, one_of(*NextHopKind)] = field(default="", name="type")
     destination_address: Annotated[str, REQUIRED, text(IP)] = field(
         default="", name="dstNetworkAddr"
     )

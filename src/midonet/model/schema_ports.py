@@ -24,6 +24,7 @@ from midonet.model.schema import (
     MediaType,
     ResourceSchema,
     link_to,
+    one_of,
     text,
 )
 from midonet.model.validation import (
@@ -72,7 +73,9 @@ class PortResource(Struct, frozen=True, kw_only=True, rename="camel"):
 
     id: Annotated[UUID | None, CREATE_ONLY] = None
     uri: Annotated[str | None, link_to("/ports/{id}")] = None
-    kind: Annotated[str, REQUIRED] = field(default="", name="type")
+    kind: Annotated[str, REQUIRED, one_of(*BRIDGE_PORT_TYPES, *ROUTER_PORT_TYPES)] = field(
+        default="", name="type"
+    )
     device_id: Annotated[UUID | None, READ_ONLY] = None
     admin_state_up: bool = True
     inbound_filter_id: UUID | None = None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import msgspec
 
 from midonet.errors import DecodeError, ValidationError, Violation
+from midonet.model import text_patterns
 from midonet.model.address_rules import unusable_host, unusable_interface, unusable_underlay
 from midonet.packets.addresses import (
     IpVersion,
@@ -26,7 +27,7 @@ from midonet.packets.addresses import (
 
 _INTERFACE_NAME = re.compile(rb"[^\s/\x00-\x1f\x7f\xa0:]{1,15}")
 _SHOWN_CHARACTERS = 64
-PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
+PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)"
 """Pattern of names: no control characters, which would break the lines that show them."""
 _CISCO_MAC = re.compile(r"[0-9a-fA-F]{4}\.[0-9a-fA-F]{4}\.[0-9a-fA-F]{4}")
 
@@ -36,11 +37,13 @@ class TextFormat:
     """A format of text. `name` is the format word in OpenAPI, `rule` the sentence in errors.
 
     unusable: returns what is wrong with the meaning of a canonical text, as a sentence, or None.
+    pattern: regular expression of the form, for documents.
     """
 
     name: str
     rule: str
     canonical: Callable[[str], str]
+    pattern: str
     unusable: Callable[[str], str | None] | None = None
 
 
@@ -104,27 +107,47 @@ def canonical_interface_name(text: str) -> str:
     return text
 
 
-IP = TextFormat("ip", "must be an IPv4 or IPv6 address", canonical_ip)
-IPV4 = TextFormat("ipv4", "must be an IPv4 address", canonical_ipv4)
+IP = TextFormat("ip", "must be an IPv4 or IPv6 address", canonical_ip, text_patterns.IP)
+IPV4 = TextFormat("ipv4", "must be an IPv4 address", canonical_ipv4, text_patterns.IPV4)
 HOST_IP = TextFormat(
-    "ip", IP.rule, canonical_ip, unusable=lambda text: unusable_host(parse_ip(text))
+    "ip",
+    IP.rule,
+    canonical_ip,
+    text_patterns.IP,
+    unusable=lambda text: unusable_host(parse_ip(text)),
 )
 UNDERLAY_IP = TextFormat(
-    "ip", IP.rule, canonical_ip, unusable=lambda text: unusable_underlay(parse_ip(text))
+    "ip",
+    IP.rule,
+    canonical_ip,
+    text_patterns.IP,
+    unusable=lambda text: unusable_underlay(parse_ip(text)),
 )
 INTERFACE_PREFIX = TextFormat(
     "prefix",
     "must be address/length",
     canonical_prefix,
+    text_patterns.PREFIX,
     unusable=lambda text: unusable_interface(parse_prefix(text)),
 )
-MAC = TextFormat("mac", "must be a MAC address", canonical_mac)
+MAC = TextFormat("mac", "must be a MAC address", canonical_mac, text_patterns.MAC)
 UNICAST_MAC = TextFormat(
-    "unicast-mac", "must be a unicast MAC address other than zero", canonical_unicast_mac
+    "unicast-mac",
+    "must be a unicast MAC address other than zero",
+    canonical_unicast_mac,
+    text_patterns.UNICAST_MAC,
 )
-MAC_MASK = TextFormat("mac-mask", "must be a MAC mask such as ffff.ffff.ffff", canonical_mac_mask)
+MAC_MASK = TextFormat(
+    "mac-mask",
+    "must be a MAC mask such as ffff.ffff.ffff",
+    canonical_mac_mask,
+    text_patterns.MAC_MASK,
+)
 INTERFACE_NAME = TextFormat(
-    "interface-name", "must be an interface name of 1 to 15 octets", canonical_interface_name
+    "interface-name",
+    "must be an interface name of 1 to 15 octets",
+    canonical_interface_name,
+    text_patterns.INTERFACE_NAME,
 )
 
 
