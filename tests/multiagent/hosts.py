@@ -244,7 +244,11 @@ class Deployment:
         def is_settled() -> bool:
             local: set[PortId] = set()
             for running in agents:
-                local |= {p.port_id for p in running.agent.binder.ports.values() if p.is_active}
+                local |= {
+                    port.port_id
+                    for port in running.agent.binder.ports.values()
+                    if port.is_active and port.is_attached
+                }
             return local >= ports and all(
                 _sees(running, ports)
                 and len(running.agent.decisions.view.tunnels) + 1 >= len(agents)

@@ -238,10 +238,13 @@ async def test_port_that_moves_to_another_host_is_followed(deployment: Deploymen
             lambda: getattr(h1.agent.decisions.view.locations.get(vm2), "host_id", None) == h3.id
         )
         await eventually(lambda: not h1.agent.decisions.programs.table.pending)
+        # The port opens at the third host once that host sees its location too.
+        await eventually(lambda: vm2 in h3.datapath.attached())
+        await eventually(lambda: vm2 not in h2.datapath.attached())
         h1.datapath.receive(vm1, frame)
         await eventually(lambda: h3.at(vm2))
         assert h3.take(vm2) == [frame]
-        assert vm2 not in h2.datapath.attached()
+        assert not h2.at(vm2)
 
 
 async def test_unbound_port_is_detached_and_its_location_withdrawn(deployment: Deployment) -> None:

@@ -23,7 +23,7 @@ from midonet.agent.host.state_directory import StateDirectory
 from midonet.agent.operator.control import Control
 from midonet.agent.operator.overview import Overview
 from midonet.agent.operator.tracing import Tracer
-from midonet.agent.ports.binder import PortBinder
+from midonet.agent.ports.binder import PortBinder, places_changed, seen_in
 from midonet.agent.ports.bound_ports import LocalPorts
 from midonet.agent.ports.placement import StorePlacement
 from midonet.agent.soft_state.holdings import DEFAULT_LIMITS, HoldingLimits
@@ -37,7 +37,6 @@ from midonet.agent.underlay.prober import Prober
 from midonet.agent.underlay.tunnel_follower import TunnelFollower
 from midonet.errors import UnavailableError
 from midonet.model.hosts import Host
-from midonet.model.ids import PortId
 from midonet.nsdb.locations import KeySource
 from midonet.nsdb.store import Store
 from midonet.runtime.clock import Clock
@@ -86,7 +85,7 @@ class Agent:
             now=clock.now_s,
         )
         self._loader = Loader(self.topology.request)
-        self.outbox = Outbox(store, clock, self._written)
+        self.outbox = Outbox(store, clock, self._written, on_refused=self._refused)
         self.soft_state = SoftStateReplica(
             host.id, clock, self.outbox.put, epoch, withdraw=self.outbox.withdraw, limits=limits
         )
@@ -125,7 +124,7 @@ class Agent:
             self._placement,
             self.local_ports,
             clock,
-            is_visible=self._is_visible,
+            seen=seen_in(lambda: self.decisions.view, host.id),
             on_detached=self.decisions.forget_port,
             on_reconciled=self._publish,
         )
@@ -200,13 +199,12 @@ class Agent:
 
     def _view_changed(self, view: TopologyView, delta: ViewDelta) -> None:
         last, self.decisions.view = self.decisions.view, view
-        if (view.tunnels, view.underlay_addresses) != (last.tunnels, last.underlay_addresses):
+        if view.tunnels is not last.tunnels or view.underlay_addresses != last.underlay_addresses:
             self._tunnels.update()
         self._tables.follow_view(view)
         self.decisions.view_changed(delta)
         self.loop.wake()
-        if self.binder.is_waiting:
-            self.binder.wake()
+        self.binder.look(places_changed(delta))
 
     def _wake_decisions(self) -> None:
         self.decisions.release_parked()
@@ -234,10 +232,6 @@ class Agent:
             with contextlib.suppress(UnavailableError):
                 await self._placement.collect_keys()
 
-    def _is_visible(self, port_id: PortId) -> bool:
-        location = self.decisions.view.locations.get(port_id)
-        return location is not None and location.host_id == self.host.id and location.active
-
     def _publish(self) -> None:
         self.keeper.publish(
             self._interfaces.snapshot(), overlay_mtu_bytes=self._tunnels.overlay_mtu_bytes
@@ -245,3 +239,6 @@ class Agent:
 
     def _written(self, write: StateWrite) -> None:
         self.soft_state.written(write)
+
+    def _refused(self, write: StateWrite) -> None:
+        self.soft_state.written(write, is_refused=True)

@@ -38,6 +38,7 @@ async def datapath_of(
             attach_mode=AttachMode(settings.attach_mode),
             filters=filters,
             max_programs=settings.max_programs,
+            max_ports=settings.max_ports,
             object_path=Path(settings.datapath_object) if settings.datapath_object else None,
         )
         yield datapath, KernelInterfaces()

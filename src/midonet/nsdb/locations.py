@@ -10,18 +10,29 @@ Key layout (24 bits): bit 23 marks traced packets, bits 22 to 20 tell the type, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
+from typing import TypeVar
 from uuid import UUID
 
 import msgspec
 
-from midonet.errors import ConflictError, NotFoundError, UnavailableError
+from midonet.errors import (
+    ConflictError,
+    DecodeError,
+    MidoNetError,
+    NotFoundError,
+    UnavailableError,
+    UserError,
+)
 from midonet.model.coordination import TunnelKeyUse, tunnel_key_use_id
 from midonet.model.hosts import FloodGroup, PortLocation, flood_group_id
 from midonet.model.ids import BridgeId, HostId, ObjectId, PortId
 from midonet.nsdb.store import Create, Delete, Operation, Store, Update, Versioned
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 QUARANTINE_S = 24 * 3600
 """How long a key that was given up names nothing."""
@@ -37,6 +48,8 @@ _KEY_MASK = (1 << _TYPE_SHIFT) - 1
 _ATTEMPTS = 5
 _KEY_DRAWS = 64
 _COLLECT_BATCH = 250
+_PLACE_BATCH = 100
+"""Ports placed in one transaction: three or four operations each, of at most MAX_OPERATIONS."""
 _OWN_RECORDS = frozenset((PortLocation.__name__, TunnelKeyUse.__name__))
 
 
@@ -79,6 +92,122 @@ async def claim(store: Store, port_id: PortId, host_id: HostId, source: KeySourc
             raise
         return location
     raise ConflictError(f"Port {port_id} is being claimed by another host.")
+
+
+async def own_places(
+    store: Store, host_id: HostId
+) -> tuple[dict[PortId, PortLocation], dict[BridgeId, FloodGroup]]:
+    """Return what is recorded of a host: its ports' locations, and its flood groups.
+
+    What cannot be understood is left out. Raises UnavailableError.
+    """
+    locations = await _readable(
+        store, PortLocation, await store.referrers(PortLocation, "host_id", host_id)
+    )
+    groups = await _readable(
+        store, FloodGroup, await store.referrers(FloodGroup, "host_id", host_id)
+    )
+    return (
+        {one.id: one for one in locations if one.host_id == host_id},
+        {one.bridge_id: one for one in groups},
+    )
+
+
+async def _readable(store: Store, kind: type[T], object_ids: Sequence[ObjectId]) -> list[T]:
+    try:
+        return [one.value for one in (await store.get_many(kind, object_ids)).values()]
+    except DecodeError:
+        found = []
+        for object_id in object_ids:
+            with suppress(DecodeError):
+                one = await store.get(kind, object_id)
+                found += [] if one is None else [one.value]
+        return found
+
+
+async def place_ports(
+    store: Store, host_id: HostId, wanted: Mapping[PortId, bool], source: KeySource
+) -> dict[PortId, PortLocation | MidoNetError]:
+    """Record that ports are at a host, each active or not; many at a time.
+
+    Does for each port what `claim` and then `set_active` do, and returns its location or why it
+    has none (what those two raise). Raises UnavailableError.
+    """
+    done: dict[PortId, PortLocation | MidoNetError] = {}
+    port_ids = list(wanted)
+    for start in range(0, len(port_ids), _PLACE_BATCH):
+        batch = {one: wanted[one] for one in port_ids[start : start + _PLACE_BATCH]}
+        with suppress(ConflictError, NotFoundError, DecodeError):
+            done.update(await _place_batch(store, host_id, batch, source))
+        for port_id in batch.keys() - done.keys():
+            try:
+                done[port_id] = await _place_one(store, host_id, port_id, batch[port_id], source)
+            except (ConflictError, UserError, DecodeError) as error:
+                done[port_id] = error
+    return done
+
+
+async def _place_one(
+    store: Store, host_id: HostId, port_id: PortId, is_active: bool, source: KeySource
+) -> PortLocation:
+    for _ in range(_ATTEMPTS):
+        location = await claim(store, port_id, host_id, source)
+        if await set_active(store, location, is_active=is_active):
+            return msgspec.structs.replace(location, active=is_active)
+    raise ConflictError(f"Port {port_id} is being claimed by another host.")
+
+
+async def _place_batch(
+    store: Store, host_id: HostId, wanted: Mapping[PortId, bool], source: KeySource
+) -> dict[PortId, PortLocation]:
+    """Place ports in one transaction. Those whose key is not easily found are left out."""
+    found = await store.get_many(PortLocation, list(wanted))
+    uses = await store.get_many(TunnelKeyUse, list(_uses_concerned(host_id, wanted, found)))
+    done: dict[PortId, PortLocation] = {}
+    operations: list[Operation] = []
+    taken: set[ObjectId] = set()
+    for port_id, is_active in wanted.items():
+        there = found.get(port_id)
+        if there is not None and there.value.host_id == host_id:
+            done[port_id] = msgspec.structs.replace(there.value, active=is_active)
+            if there.value.active is not is_active:
+                operations.append(Update(done[port_id], there.version))
+            continue
+        use = _preferred_use(host_id, port_id)
+        if use.id in taken:
+            continue
+        taking = _take(use, uses.get(use.id), source)
+        if taking is None:
+            continue
+        taken.add(use.id)
+        epoch = 1 if there is None else there.value.epoch + 1
+        location = PortLocation(
+            id=port_id, host_id=host_id, tunnel_key=use.tunnel_key, epoch=epoch, active=is_active
+        )
+        operations.append(taking)
+        if there is None:
+            operations.append(Create(location))
+        else:
+            operations.append(Update(location, there.version))
+            operations += _give_up(uses.get(_use_id(there.value)), source)
+        done[port_id] = location
+    if operations:
+        await store.transact(operations)
+    return done
+
+
+def _uses_concerned(
+    host_id: HostId,
+    wanted: Iterable[PortId],
+    found: Mapping[ObjectId, Versioned[PortLocation]],
+) -> Iterator[ObjectId]:
+    """Yield the records of the keys that ports would take here, and give up elsewhere."""
+    for port_id in wanted:
+        there = found.get(port_id)
+        if there is None or there.value.host_id != host_id:
+            yield _preferred_use(host_id, port_id).id
+        if there is not None and there.value.host_id != host_id:
+            yield _use_id(there.value)
 
 
 async def release(store: Store, location: PortLocation, source: KeySource) -> bool:
@@ -218,18 +347,10 @@ async def _take_key(
     """
     bits = _preferred_bits(holder_id)
     for _ in range(_KEY_DRAWS):
-        key = key_type << _TYPE_SHIFT | bits
-        use = TunnelKeyUse(
-            id=tunnel_key_use_id(host_id, key),
-            host_id=host_id,
-            tunnel_key=key,
-            holder_id=holder_id,
-        )
-        found = await store.get(TunnelKeyUse, use.id)
-        if found is None:
-            return key, [Create(use)]
-        if found.value.holder_id == holder_id or _is_rested(found.value, source.now_s()):
-            return key, [Update(use, found.version)]
+        use = _use(host_id, holder_id, key_type, bits)
+        taking = _take(use, await store.get(TunnelKeyUse, use.id), source)
+        if taking is not None:
+            return use.tunnel_key, [taking]
         bits = source.random.getrandbits(_TYPE_SHIFT)
     raise UnavailableError(f"Host {host_id} has no free tunnel key.")
 
@@ -237,11 +358,40 @@ async def _take_key(
 async def _give_up_key(
     store: Store, host_id: HostId, key: int, source: KeySource
 ) -> list[Operation]:
-    found = await store.get(TunnelKeyUse, tunnel_key_use_id(host_id, key))
+    return _give_up(await store.get(TunnelKeyUse, tunnel_key_use_id(host_id, key)), source)
+
+
+def _give_up(found: Versioned[TunnelKeyUse] | None, source: KeySource) -> list[Operation]:
     if found is None:
         return []
     released = msgspec.structs.replace(found.value, released_at_s=int(source.now_s()))
     return [Update(released, found.version)]
+
+
+def _take(
+    use: TunnelKeyUse, found: Versioned[TunnelKeyUse] | None, source: KeySource
+) -> Operation | None:
+    """Return the operation that takes a key; None when it is another's or rests."""
+    if found is None:
+        return Create(use)
+    if found.value.holder_id == use.holder_id or _is_rested(found.value, source.now_s()):
+        return Update(use, found.version)
+    return None
+
+
+def _use(host_id: HostId, holder_id: ObjectId, key_type: int, bits: int) -> TunnelKeyUse:
+    key = key_type << _TYPE_SHIFT | bits
+    return TunnelKeyUse(
+        id=tunnel_key_use_id(host_id, key), host_id=host_id, tunnel_key=key, holder_id=holder_id
+    )
+
+
+def _preferred_use(host_id: HostId, port_id: PortId) -> TunnelKeyUse:
+    return _use(host_id, port_id, PORT_KEY_TYPE, _preferred_bits(port_id))
+
+
+def _use_id(location: PortLocation) -> ObjectId:
+    return tunnel_key_use_id(location.host_id, location.tunnel_key)
 
 
 def _preferred_bits(holder_id: UUID) -> int:

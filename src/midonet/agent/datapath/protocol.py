@@ -190,6 +190,14 @@ class Datapath(Protocol):
         """Disconnect a port and forget its programs and masks. Unknown ports are ignored."""
         ...
 
+    async def connect(self, attachment: PortAttachment) -> None:
+        """Do what `attach` does, without holding up the event loop while the kernel waits."""
+        ...
+
+    async def disconnect(self, port_id: PortId) -> None:
+        """Do what `detach` does, without holding up the event loop while the kernel waits."""
+        ...
+
     def attached(self) -> Mapping[PortId, str]:
         """Return the attached ports and their interfaces, as read back from the datapath."""
         ...

@@ -129,6 +129,7 @@ class Decisions:
             limits=mac_limits,
             ageing_s=self._mac_ageing_s,
             needed=self._macs_of_neighbours,
+            is_elsewhere=self._is_elsewhere,
         )
         self.broker = NeighbourBroker(clock, self._ask, self._is_resolved)
         self.soft_state = soft_state
@@ -397,6 +398,12 @@ class Decisions:
         bridge = self.view.bridges.get(bridge_id)
         own_s = bridge.mac_ageing_s if bridge is not None else None
         return float(self.view.mac_ageing_s if own_s is None else own_s)
+
+    def _is_elsewhere(self, port_id: PortId) -> bool:
+        port = self.view.ports.get(port_id)
+        if port is None:
+            return port_id in self.view.absent
+        return port.peer_port_id is None and port.host_id != self.view.host_id
 
     def _macs_of_neighbours(self, bridge_id: BridgeId) -> frozenset[int]:
         """Return the MACs behind a bridge that the routers attached to it send to."""

@@ -16,12 +16,13 @@ import structlog
 
 from midonet.agent.host.state_directory import StateDirectory
 from midonet.agent.soft_state.outbox import Outbox
-from midonet.errors import ConflictError, MidoNetError, UnavailableError
+from midonet.errors import ConflictError, DecodeError, MidoNetError, UnavailableError
 from midonet.model.hosts import Host, HostState, Interface
 from midonet.model.ids import HostId
 from midonet.nsdb.store import Create, PutState, Session, StateTables, Store, Update
 from midonet.runtime.clock import Clock
 from midonet.runtime.logging import Throttle
+from midonet.runtime.waiting import wait_at_most
 
 _log = structlog.get_logger("hosting")
 
@@ -113,8 +114,7 @@ class HostKeeper:
             self.is_live = True
             self.registered.set()
             self._outbox.resume()
-            if self._published is not None:
-                self._put_state(self._published)
+            self._publish_again()
             await self._keep(self._session)
             self._outbox.pause()
             _log.warning("session_lost", host_id=str(self._host.id))
@@ -176,11 +176,29 @@ class HostKeeper:
             self.is_live = False
             await self._clock.sleep(_RETRY_S)
 
+    async def _confirm(self) -> None:
+        """Read back what is recorded of this host; write again what is not there any more.
+
+        Raises UnavailableError.
+        """
+        try:
+            await self._write_host()
+        except (ConflictError, DecodeError) as error:
+            self._complain("host_not_registered", error)
+        if self._published is not None:
+            entries = await self._store.entries(StateTables.host_state(), str(self._host.id))
+            if not any(entry.owner == self._host.id for entry in entries):
+                self._publish_again()
+
+    def _publish_again(self) -> None:
+        if self._published is not None:
+            self._put_state(self._published)
+
     async def _register(self) -> None:
         while True:
             try:
                 await self._write_host()
-            except (UnavailableError, ConflictError) as error:
+            except (UnavailableError, ConflictError, DecodeError) as error:
                 self._complain("host_not_registered", error)
                 await self._clock.sleep(_RETRY_S)
             else:
@@ -204,30 +222,21 @@ class HostKeeper:
         """
         while True:
             pause_s = self._timeout_s / 3
-            await self._pause(pause_s if self.is_live else min(_KEEP_RETRY_S, pause_s))
+            if not self.is_live:
+                pause_s = min(_KEEP_RETRY_S, pause_s)
+            # A write that was refused for want of a session does not wait for the next turn.
+            await wait_at_most(self._outbox.session_missed, self._clock, pause_s)
+            self._outbox.session_missed.clear()
             try:
                 if not await session.keep_alive():
                     self.is_live = False
                     return
+                await self._confirm()
                 self.is_live = True
                 self._state_directory.save_again()
             except UnavailableError as error:
                 self.is_live = False
                 self._complain("store_away", error)
-
-    async def _pause(self, duration_s: float) -> None:
-        """Wait, but not when a write was refused because there is no session."""
-        missed = self._outbox.session_missed
-        waits = {
-            asyncio.ensure_future(self._clock.sleep(duration_s)),
-            asyncio.ensure_future(missed.wait()),
-        }
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in waits:
-                each.cancel()
-        missed.clear()
 
     def _complain(self, event: str, error: Exception) -> None:
         held_back = self._throttle.allow(event)

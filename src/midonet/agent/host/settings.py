@@ -35,6 +35,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     attach_mode: how programs are attached to interfaces: auto, tcx or clsact. auto is tcx where
         the kernel has it (Linux 6.6), else clsact.
     max_programs: most flow programs in the kernel datapath; the least recently used make room.
+    max_ports: most ports of this host in the kernel datapath.
     datapath_object: built BPF object to load; the one that came with the agent when empty.
     vxlan_port: UDP port of overlay packets.
     underlay_port: UDP port of the memory datapath's substitute for the physical network.
@@ -51,6 +52,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     datapath: DatapathKind = DatapathKind.EBPF
     attach_mode: AttachModeName = "auto"
     max_programs: Annotated[int, Meta(ge=16, le=1 << 22)] = 65536
+    max_ports: Annotated[int, Meta(ge=1, le=16_384)] = 1024
     datapath_object: PathText = ""
     vxlan_port: UdpPort = 6677
     underlay_port: UdpPort = 16677

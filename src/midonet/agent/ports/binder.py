@@ -1,44 +1,63 @@
 """From bound ports to the datapath: attach, claim the location, deliver, say that it is active.
 
 A reconciler. Desired: the ports that the network state database binds to this host, on the
-interfaces that exist. Actual: what the datapath reads back. Each pass brings the actual state to
-the desired one; a second pass changes nothing. Before the bound ports have been read completely
-nothing is touched, so that a restart takes nothing away.
+interfaces that exist. Actual: what the datapath holds, and what the database records of this
+host. Each pass brings the actual state to the desired one; a second pass changes nothing. Both
+halves are read back: the datapath in each pass, the database at the start, after each failure,
+and wherever the view of this host shows something else than was recorded last. Before the bound
+ports have been read completely nothing is touched, so that a restart takes nothing away.
 
-Order for a new port: claim the location, say that it is active, attach to the datapath once this
-host's own view shows it there (other hosts then know it too, so that answers to its first packets
-find it), deliver its tunnel key. With the store away a port is attached without waiting. In the
-other direction: detach, stop delivering, release the location.
+Order for a new port: claim the location and say that it is active, attach to the datapath once
+this host's own view shows it there (other hosts then know it too, so that answers to its first
+packets find it), deliver its tunnel key. With the store away a port is attached without waiting.
+In the other direction: detach, stop delivering, release the location.
+
+A pass costs with the number of ports, a change in it with what changed.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
+from uuid import UUID
 
 import structlog
 
 from midonet.agent.datapath.protocol import Datapath, PortAttachment
+from midonet.agent.flows.tags import TagKind
 from midonet.agent.host.host_keeper import InterfaceSource
 from midonet.agent.ports.bound_ports import LocalPorts
-from midonet.agent.ports.placement import Placement
-from midonet.errors import ConflictError, DatapathError, UnavailableError, UserError
+from midonet.agent.ports.placement import Place, Placement
+from midonet.agent.ports.retrying import Retries
+from midonet.agent.topology.view import TopologyView, ViewDelta
+from midonet.errors import (
+    ConflictError,
+    DatapathError,
+    DecodeError,
+    MidoNetError,
+    UnavailableError,
+    UserError,
+)
 from midonet.model.devices import Port
 from midonet.model.hosts import Interface
-from midonet.model.ids import BridgeId, PortId
+from midonet.model.ids import BridgeId, HostId, ObjectId, PortId
 from midonet.runtime.clock import Clock
 from midonet.runtime.logging import Throttle
+from midonet.runtime.waiting import wait_at_most
 
 T = TypeVar("T")
 
 _log = structlog.get_logger("binding")
 
-_RETRY_S = 1.0
-
 _VISIBLE_WITHIN_S = 0.5
 """A port is attached after this time even if the view does not show its location."""
+
+_GROUPS_AT_ONCE = 32
+"""Flood groups claimed at a time; the store commits together what comes together."""
+
+_REFUSALS = (ConflictError, UserError, DecodeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +71,40 @@ class LocalPort:
     tunnel_key: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class SeenPlaces:
+    """What the view shows of this host's ports and flood groups; None: that it has none.
+
+    port: its place here. group: the tunnel key of a bridge's flood group here.
+    """
+
+    port: Callable[[PortId], Place | None]
+    group: Callable[[BridgeId], int | None]
+
+
+def seen_in(view: Callable[[], TopologyView], host_id: HostId) -> SeenPlaces:
+    """Return what the present view shows of a host's places."""
+
+    def port(port_id: PortId) -> Place | None:
+        location = view().locations.get(port_id)
+        if location is None or location.host_id != host_id:
+            return None
+        return Place(location.tunnel_key, location.active)
+
+    return SeenPlaces(port, lambda bridge_id: view().flood_groups.get((host_id, bridge_id)))
+
+
+def places_changed(delta: ViewDelta) -> set[ObjectId]:
+    """Return the ports and bridges of whose places a new view shows something else."""
+    changed: set[ObjectId] = set()
+    for tag in delta.tags:
+        if tag.kind is TagKind.LOCATION:
+            changed.add(tag.owner)
+        elif tag.kind is TagKind.FLOOD_GROUP and isinstance(tag.element, UUID):
+            changed |= {tag.owner, tag.element}
+    return changed
+
+
 class PortBinder:
     """Reconciles the ports of this host."""
 
@@ -63,13 +116,12 @@ class PortBinder:
         local_ports: LocalPorts,
         clock: Clock,
         *,
-        is_visible: Callable[[PortId], bool],
+        seen: SeenPlaces,
         on_detached: Callable[[PortId], None],
         on_reconciled: Callable[[], None],
     ) -> None:
-        """`is_visible` tells whether the view shows a port as active here; `on_detached` is
-        called when a port has been detached from the datapath, `on_reconciled` after each
-        pass."""
+        """`on_detached` is called when a port has been detached from the datapath,
+        `on_reconciled` after each pass."""
         self.reconciled = asyncio.Event()
         self.ports: Mapping[PortId, LocalPort] = {}
         self._datapath = datapath
@@ -77,16 +129,17 @@ class PortBinder:
         self._placement = placement
         self._local_ports = local_ports
         self._clock = clock
-        self._is_visible = is_visible
+        self._seen = seen
         self._on_detached = on_detached
         self._on_reconciled = on_reconciled
         self._throttle = Throttle(clock)
         self._wake = local_ports.changed
-        self._active: dict[PortId, bool] = {}
-        self._keys: dict[PortId, int] = {}
+        self._places: dict[PortId, Place] = {}
         self._groups: dict[BridgeId, int] = {}
+        self._is_read = False
         self._attach_by_s: dict[PortId, float] = {}
         self._refused: set[PortId] = set()
+        self._retries = Retries(clock)
 
     @property
     def is_waiting(self) -> bool:
@@ -97,22 +150,21 @@ class PortBinder:
         """Reconcile soon, because interfaces changed."""
         self._wake.set()
 
-    async def run(self) -> None:
-        """Reconcile after each change, and again a second later when something failed."""
-        is_done = True
-        while True:
-            try:
-                async with asyncio.timeout(self._pause_s(is_done)):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-            self._wake.clear()
-            is_done = await self.reconcile()
+    def look(self, changed: Collection[ObjectId]) -> None:
+        """Take note that the view shows something else of these ports or bridges."""
+        if self._attach_by_s or any(one in self._places or one in self._groups for one in changed):
+            self._wake.set()
 
-    def _pause_s(self, is_done: bool) -> float | None:
-        if self._attach_by_s:
-            return max(0.0, min(self._attach_by_s.values()) - self._clock.now_s())
-        return None if is_done else _RETRY_S
+    async def run(self) -> None:
+        """Reconcile at once, after each change, and after a pause when something failed."""
+        while True:
+            self._wake.clear()
+            await self.reconcile()
+            await wait_at_most(self._wake, self._clock, self._pause_s())
+
+    def _pause_s(self) -> float | None:
+        due_s = [*self._attach_by_s.values(), *self._retries.due_s()]
+        return max(0.0, min(due_s) - self._clock.now_s()) if due_s else None
 
     async def reconcile(self) -> bool:
         """Make one pass; False when something has to be tried again."""
@@ -123,160 +175,232 @@ class PortBinder:
         present = {
             port_id: port for port_id, port in bound.items() if port.interface_name in interfaces
         }
-        is_done = await self._withdraw(bound, present)
-        is_done &= await self._place_all(bound, present, interfaces)
-        attached = self._attach(present)
-        if self._refused & self._active.keys():
-            is_done &= await self._place_all(bound, present, interfaces)
-        is_done &= len(attached) == len(present)
-        for port_id in attached:
-            self._deliver(port_id)
-        is_done &= await self._place_groups(attached)
-        if is_done:
+        self._retries.begin()
+        await self._read_places()
+        await self._withdraw(bound, present)
+        await self._place_all(bound, present, interfaces)
+        deliveries = self._datapath.deliveries()
+        refused = set(self._refused)
+        attached = await self._attach(present, deliveries)
+        if self._refused != refused:
+            # A port is active only while it is attached.
+            await self._place_all(bound, present, interfaces)
+        await self._place_groups(attached, deliveries)
+        if self._is_read and self._places.keys() >= present.keys():
             self._forget_deliveries()
+        self._retries.end()
         self._report(bound, attached)
         self.reconciled.set()
         self._on_reconciled()
-        return is_done
+        return not self._retries and len(attached) == len(present)
 
-    async def _withdraw(self, bound: Mapping[PortId, Port], present: Mapping[PortId, Port]) -> bool:
-        """Detach what is not to be attached, and give up the places of unbound ports."""
-        for port_id, name in self._datapath.attached().items():
-            wanted = present.get(port_id)
-            if wanted is None or wanted.interface_name != name:
-                self._datapath.detach(port_id)
-                self._on_detached(port_id)
-                _log.info("port_detached", port_id=str(port_id), interface=name)
-        is_done = True
-        for port_id in [port_id for port_id in self._keys if port_id not in bound]:
-            if await self._try(self._placement.release_port, port_id):
-                del self._keys[port_id]
-                self._active.pop(port_id, None)
-            else:
-                is_done = False
-        return is_done
+    # What the database records.
 
-    def _attach(self, present: Mapping[PortId, Port]) -> dict[PortId, Port]:
-        attached = self._datapath.attached()
-        done: dict[PortId, Port] = {}
-        for port_id, port in present.items():
-            name = port.interface_name or ""
-            if attached.get(port_id) != name:
-                if not self._may_attach(port_id):
-                    continue
-                try:
-                    self._datapath.attach(PortAttachment(port_id, name))
-                except DatapathError as error:
-                    self._refused.add(port_id)
-                    self._complain("attach_failed", port_id, error)
-                    continue
-                _log.info("port_attached", port_id=str(port_id), interface=name)
-            self._refused.discard(port_id)
-            self._attach_by_s.pop(port_id, None)
-            done[port_id] = port
-        for port_id in self._attach_by_s.keys() - present.keys():
-            del self._attach_by_s[port_id]
-        self._refused &= present.keys()
-        return done
-
-    def _may_attach(self, port_id: PortId) -> bool:
-        """Tell whether a port's packets may come: its location is known, or cannot be."""
-        if port_id in self._refused or not self._active.get(port_id) or self._is_visible(port_id):
-            return True
-        now_s = self._clock.now_s()
-        return now_s >= self._attach_by_s.setdefault(port_id, now_s + _VISIBLE_WITHIN_S)
+    async def _read_places(self) -> None:
+        """Read back what is recorded of this host, at the start and after a failure."""
+        if self._is_read or not self._retries.may_try("read"):
+            return
+        try:
+            recorded = await self._placement.read()
+        except UnavailableError as error:
+            self._fail("read", "places_not_read", error)
+            return
+        self._retries.succeeded("read")
+        self._places, self._groups = dict(recorded.ports), dict(recorded.groups)
+        self._is_read = True
 
     async def _place_all(
         self,
         bound: Mapping[PortId, Port],
         present: Mapping[PortId, Port],
         interfaces: Mapping[str, Interface],
-    ) -> bool:
-        is_done = True
+    ) -> None:
+        """Claim the locations of ports and say whether they are active, where that has changed
+        or the view shows something else."""
+        wanted: dict[PortId, bool] = {}
         for port_id, port in bound.items():
-            if port_id in present or port_id in self._keys:
+            place = self._places.get(port_id)
+            if port_id in present or place is not None:
                 is_active = _is_up(port, interfaces) and port_id not in self._refused
-                is_done &= await self._place(port_id, is_active)
-        return is_done
-
-    async def _place(self, port_id: PortId, is_active: bool) -> bool:
-        """Claim the location of a port and say whether it is active, when that has changed."""
-        if self._active.get(port_id) is is_active:
-            return True
+                is_settled = (
+                    place is not None
+                    and place.is_active is is_active
+                    and self._seen.port(port_id) == place
+                )
+                if not is_settled and self._retries.may_try(("place", port_id)):
+                    wanted[port_id] = is_active
+        if not wanted:
+            return
         try:
-            if port_id not in self._keys:
-                self._keys[port_id] = await self._placement.claim_port(port_id)
-            if not await self._placement.set_port_active(port_id, is_active=is_active):
-                # Another host has claimed the port in between; if it is still bound here, the
-                # next pass claims it back.
-                del self._keys[port_id]
-                return False
-        except (UnavailableError, ConflictError, UserError) as error:
-            self._complain("claim_failed", port_id, error)
-            return False
-        self._active[port_id] = is_active
-        return True
+            done = await self._placement.place(wanted)
+        except UnavailableError as error:
+            self._is_read = False
+            for port_id in wanted:
+                self._fail(("place", port_id), "claim_failed", error)
+            return
+        for port_id, place_or_error in done.items():
+            if isinstance(place_or_error, MidoNetError):
+                # Another host's, or gone: what was known of it does not hold.
+                self._places.pop(port_id, None)
+                self._fail(("place", port_id), "claim_failed", place_or_error)
+            else:
+                self._places[port_id] = place_or_error
+                self._retries.succeeded(("place", port_id))
 
-    def _deliver(self, port_id: PortId) -> None:
-        key = self._keys.get(port_id)
-        if key is not None and self._datapath.deliveries().get(key) != (port_id,):
-            self._datapath.set_delivery(key, (port_id,))
+    async def _withdraw(self, bound: Mapping[PortId, Port], present: Mapping[PortId, Port]) -> None:
+        """Detach what is not to be attached, and give up the places of unbound ports."""
+        for port_id, name in self._datapath.attached().items():
+            wanted = present.get(port_id)
+            if wanted is None or wanted.interface_name != name:
+                await self._datapath.disconnect(port_id)
+                self._on_detached(port_id)
+                self._retries.hurry()  # another port may wait for the interface
+                _log.info("port_detached", port_id=str(port_id), interface=name)
+        for port_id in [port_id for port_id in self._places if port_id not in bound]:
+            if await self._try("release", self._placement.release_port, port_id):
+                del self._places[port_id]
 
-    async def _place_groups(self, attached: Mapping[PortId, Port]) -> bool:
+    async def _place_groups(
+        self, attached: Mapping[PortId, Port], deliveries: Mapping[int, tuple[PortId, ...]]
+    ) -> None:
         """Deliver one key for all ports of a bridge here, and drop groups without ports."""
         members: dict[BridgeId, list[PortId]] = {}
         for port_id, port in attached.items():
             if port.bridge_id is not None:
                 members.setdefault(port.bridge_id, []).append(port_id)
-        is_done = True
         for bridge_id in [bridge_id for bridge_id in self._groups if bridge_id not in members]:
-            is_done &= await self._try(self._placement.release_group, bridge_id)
-            self._groups.pop(bridge_id)
-        for bridge_id, port_ids in members.items():
-            if bridge_id not in self._groups:
-                try:
-                    self._groups[bridge_id] = await self._placement.claim_group(bridge_id)
-                except (UnavailableError, ConflictError, UserError) as error:
-                    self._complain("flood_group_failed", bridge_id, error)
-                    is_done = False
-                    continue
-            delivery = tuple(sorted(port_ids))
-            key = self._groups[bridge_id]
-            if self._datapath.deliveries().get(key) != delivery:
-                self._datapath.set_delivery(key, delivery)
-        return is_done
+            if await self._try("release", self._placement.release_group, bridge_id):
+                del self._groups[bridge_id]
+        groups = [(bridge_id, tuple(sorted(ports))) for bridge_id, ports in members.items()]
+        for start in range(0, len(groups), _GROUPS_AT_ONCE):
+            await asyncio.gather(
+                *(
+                    self._place_group(bridge_id, port_ids, deliveries)
+                    for bridge_id, port_ids in groups[start : start + _GROUPS_AT_ONCE]
+                )
+            )
 
-    def _forget_deliveries(self) -> None:
-        wanted = set(self._keys.values()) | set(self._groups.values())
-        for key in self._datapath.deliveries():
-            if key not in wanted:
-                self._datapath.set_delivery(key, ())
+    async def _place_group(
+        self,
+        bridge_id: BridgeId,
+        port_ids: tuple[PortId, ...],
+        deliveries: Mapping[int, tuple[PortId, ...]],
+    ) -> None:
+        retry = ("group", bridge_id)
+        key = self._groups.get(bridge_id)
+        if (key is None or self._seen.group(bridge_id) != key) and self._retries.may_try(retry):
+            try:
+                key = self._groups[bridge_id] = await self._placement.claim_group(bridge_id)
+                self._retries.succeeded(retry)
+            except UnavailableError as error:
+                self._is_read = False
+                self._fail(retry, "flood_group_failed", error)
+            except _REFUSALS as error:
+                self._groups.pop(bridge_id, None)
+                self._fail(retry, "flood_group_failed", error)
+                return
+        if key is not None and deliveries.get(key) != port_ids:
+            self._deliver(key, port_ids)
 
-    async def _try(self, release: Callable[[T], Awaitable[None]], object_id: T) -> bool:
-        """Give something up; False when the store is away and it has to be tried again."""
+    async def _try(self, what: str, release: Callable[[T], Awaitable[None]], object_id: T) -> bool:
+        """Give something up; False when it has to be tried again."""
+        retry = (what, object_id)
+        if not self._retries.may_try(retry):
+            return False
         try:
             await release(object_id)
-        except (UnavailableError, ConflictError) as error:
-            self._complain("release_failed", object_id, error)
+        except (UnavailableError, *_REFUSALS) as error:
+            self._fail(retry, "release_failed", error)
             return False
+        self._retries.succeeded(retry)
         return True
 
+    # What the datapath holds.
+
+    async def _attach(
+        self, present: Mapping[PortId, Port], deliveries: Mapping[int, tuple[PortId, ...]]
+    ) -> dict[PortId, Port]:
+        attached = self._datapath.attached()
+        done: dict[PortId, Port] = {}
+        for port_id, port in present.items():
+            name = port.interface_name or ""
+            if attached.get(port_id) != name and not await self._connect(port_id, name):
+                continue
+            self._refused.discard(port_id)
+            self._attach_by_s.pop(port_id, None)
+            done[port_id] = port
+            place = self._places.get(port_id)
+            if place is not None and deliveries.get(place.tunnel_key) != (port_id,):
+                self._deliver(place.tunnel_key, (port_id,))
+        for port_id in self._attach_by_s.keys() - present.keys():
+            del self._attach_by_s[port_id]
+        self._refused &= present.keys()
+        return done
+
+    async def _connect(self, port_id: PortId, name: str) -> bool:
+        retry = ("attach", port_id, name)
+        if not self._retries.may_try(retry) or not self._may_attach(port_id):
+            return False
+        self._attach_by_s.pop(port_id, None)
+        try:
+            await self._datapath.connect(PortAttachment(port_id, name))
+        except DatapathError as error:
+            self._refused.add(port_id)
+            self._fail(retry, "attach_failed", error)
+            return False
+        self._retries.succeeded(retry)
+        _log.info("port_attached", port_id=str(port_id), interface=name)
+        return True
+
+    def _may_attach(self, port_id: PortId) -> bool:
+        """Tell whether a port's packets may come: its location is known, or cannot be."""
+        place = self._places.get(port_id)
+        if port_id in self._refused or place is None or not place.is_active:
+            return True
+        seen = self._seen.port(port_id)
+        if seen is not None and seen.is_active:
+            return True
+        now_s = self._clock.now_s()
+        return now_s >= self._attach_by_s.setdefault(port_id, now_s + _VISIBLE_WITHIN_S)
+
+    def _deliver(self, key: int, port_ids: tuple[PortId, ...]) -> None:
+        if not self._retries.may_try(("deliver", key)):
+            return
+        try:
+            self._datapath.set_delivery(key, port_ids)
+        except DatapathError as error:
+            self._fail(("deliver", key), "delivery_failed", error)
+        else:
+            self._retries.succeeded(("deliver", key))
+
+    def _forget_deliveries(self) -> None:
+        wanted = {place.tunnel_key for place in self._places.values()}
+        wanted.update(self._groups.values())
+        for key in self._datapath.deliveries():
+            if key not in wanted:
+                self._deliver(key, ())
+
+    # What people and other passes are told.
+
     def _report(self, bound: Mapping[PortId, Port], attached: Mapping[PortId, Port]) -> None:
+        places = self._places
         self.ports = {
             port_id: LocalPort(
                 port_id,
                 port.interface_name or "",
                 port_id in attached,
-                self._active.get(port_id, False),
-                self._keys.get(port_id),
+                port_id in places and places[port_id].is_active,
+                places[port_id].tunnel_key if port_id in places else None,
             )
             for port_id, port in bound.items()
         }
 
-    def _complain(self, event: str, object_id: object, error: Exception) -> None:
-        held_back = self._throttle.allow(f"{event} {object_id}")
+    def _fail(self, retry: Hashable, event: str, error: Exception) -> None:
+        is_away = isinstance(error, UnavailableError)
+        self._retries.failed(retry, is_away=is_away)
+        held_back = self._throttle.allow(event if is_away else f"{event} {retry}")
         if held_back is not None:
-            _log.warning(event, id=str(object_id), error=str(error), held_back=held_back)
+            _log.warning(event, what=str(retry), error=str(error), held_back=held_back)
 
 
 def _is_up(port: Port, interfaces: Mapping[str, Interface]) -> bool:

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
+from midonet.errors import MidoNetError
 from midonet.model.hosts import FloodGroup, PortLocation
 from midonet.model.ids import BridgeId, HostId, PortId
 from midonet.nsdb.locations import (
     KeySource,
-    claim,
     claim_flood_group,
     collect_keys,
+    own_places,
+    place_ports,
     release,
     release_flood_group,
-    set_active,
 )
 from midonet.nsdb.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What is recorded of a port here."""
+
+    tunnel_key: int
+    is_active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What is recorded of this host. groups: tunnel keys of flood groups by bridge."""
+
+    ports: Mapping[PortId, Place]
+    groups: Mapping[BridgeId, int]
 
 
 class Placement(Protocol):
@@ -24,12 +43,15 @@ class Placement(Protocol):
     Raises UnavailableError, and ConflictError when others keep claiming the same.
     """
 
-    async def claim_port(self, port_id: PortId) -> int:
-        """Record that a port is here; return its tunnel key. NotFoundError when it is gone."""
+    async def read(self) -> Recorded:
+        """Return what is recorded of this host."""
         ...
 
-    async def set_port_active(self, port_id: PortId, *, is_active: bool) -> bool:
-        """Record whether a claimed port is active; False when another host has claimed it."""
+    async def place(self, wanted: Mapping[PortId, bool]) -> Mapping[PortId, Place | MidoNetError]:
+        """Record that ports are here, each active or not; return the places, or why not.
+
+        What is recorded so already stays as it is.
+        """
         ...
 
     async def release_port(self, port_id: PortId) -> None:
@@ -55,15 +77,24 @@ class StorePlacement:
         self._locations: dict[PortId, PortLocation] = {}
         self._groups: dict[BridgeId, FloodGroup] = {}
 
-    async def claim_port(self, port_id: PortId) -> int:
+    async def read(self) -> Recorded:
         """See `Placement`."""
-        location = await claim(self._store, port_id, self._host_id, self._source)
-        self._locations[port_id] = location
-        return location.tunnel_key
+        self._locations, self._groups = await own_places(self._store, self._host_id)
+        return Recorded(
+            {port_id: _place(location) for port_id, location in self._locations.items()},
+            {bridge_id: group.tunnel_key for bridge_id, group in self._groups.items()},
+        )
 
-    async def set_port_active(self, port_id: PortId, *, is_active: bool) -> bool:
+    async def place(self, wanted: Mapping[PortId, bool]) -> Mapping[PortId, Place | MidoNetError]:
         """See `Placement`."""
-        return await set_active(self._store, self._locations[port_id], is_active=is_active)
+        done = await place_ports(self._store, self._host_id, wanted, self._source)
+        self._locations.update(
+            {one: location for one, location in done.items() if isinstance(location, PortLocation)}
+        )
+        return {
+            one: _place(location) if isinstance(location, PortLocation) else location
+            for one, location in done.items()
+        }
 
     async def release_port(self, port_id: PortId) -> None:
         """See `Placement`."""
@@ -88,3 +119,7 @@ class StorePlacement:
     async def collect_keys(self) -> None:
         """Free the keys of deleted ports, after their quarantine."""
         await collect_keys(self._store, self._host_id, self._source)
+
+
+def _place(location: PortLocation) -> Place:
+    return Place(location.tunnel_key, location.active)

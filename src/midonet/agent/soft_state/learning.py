@@ -49,13 +49,16 @@ class MacLearning:
         limits: HoldingLimits = DEFAULT_LIMITS,
         ageing_s: Callable[[BridgeId], float] = default_ageing,
         needed: Callable[[BridgeId], AbstractSet[int]] = lambda _: frozenset(),
+        is_elsewhere: Callable[[PortId], bool] = lambda _: False,
     ) -> None:
-        """ageing_s: of a bridge, in s. needed: the MACs of a bridge that routers send to."""
+        """ageing_s: of a bridge, in s. needed: the MACs of a bridge that routers send to.
+        `is_elsewhere` tells that no traffic of a port enters at this host any more."""
         self.holdings: Holdings[LearnedMac] = Holdings(limits)
         self._soft_state = soft_state
         self._clock = clock
         self._ageing_s = ageing_s
         self._needed = needed
+        self._is_elsewhere = is_elsewhere
         self._present: dict[tuple[BridgeId, int, int], LearnedMac] = {}
 
     def __len__(self) -> int:
@@ -89,7 +92,10 @@ class MacLearning:
         now_s = self._clock.now_s()
         tags: set[FlowTag] = set()
         for own in self._soft_state.take_found_macs():
-            tags |= self._withdraw(self._hold(own, own.port_id))
+            if self._is_elsewhere(own.port_id):
+                tags |= self._withdraw([own])
+            else:
+                tags |= self._withdraw(self._hold(own, own.port_id))
         tags |= self._forget(self._displaced())
         idle = []
         needed: dict[BridgeId, AbstractSet[int]] = {}

@@ -99,15 +99,17 @@ class Outbox:
         clock: Clock,
         on_written: Callable[[StateWrite], None],
         *,
+        on_refused: Callable[[StateWrite], None] = lambda _: None,
         limits: WriteLimits = DEFAULT_LIMITS,
     ) -> None:
-        """`on_written` is called for each write once the store has it, or has refused it for
-        good."""
+        """`on_written` is called for each write once the store has it, `on_refused` for each
+        that it will never take."""
         self.counters = OutboxCounters()
         self.session_missed = asyncio.Event()
         self._store = store
         self._clock = clock
         self._on_written = on_written
+        self._on_refused = on_refused
         self._limits = limits
         self._pending: dict[str, dict[str, StateWrite]] = {}
         self._length = 0
@@ -181,7 +183,8 @@ class Outbox:
             except (ConflictError, UserError) as error:
                 self.counters.refused += 1
                 self._complain(write, error)
-                self._forget([write])
+                self._remove(write)
+                self._on_refused(write)
             else:
                 self._finish([write])
 
@@ -230,15 +233,15 @@ class Outbox:
 
     def _finish(self, batch: list[StateWrite]) -> None:
         self.counters.written += len(batch)
-        self._forget(batch)
-
-    def _forget(self, batch: list[StateWrite]) -> None:
         for write in batch:
-            if self._pending.get(write.table, {}).get(write.key) is write:
-                self._discard(write.table, write.key)
-            if isinstance(write, DropState):
-                self._sent.discard((write.table, write.key))
+            self._remove(write)
             self._on_written(write)
+
+    def _remove(self, write: StateWrite) -> None:
+        if self._pending.get(write.table, {}).get(write.key) is write:
+            self._discard(write.table, write.key)
+        if isinstance(write, DropState):
+            self._sent.discard((write.table, write.key))
 
     def _discard(self, table: str, key: str) -> None:
         writes = self._pending.get(table)

@@ -189,11 +189,11 @@ class SoftStateReplica:
         _settle_ownership(known)
         return frozenset(tags)
 
-    def written(self, write: StateWrite) -> None:
-        """Note that the store has accepted a write."""
+    def written(self, write: StateWrite, *, is_refused: bool = False) -> None:
+        """Note that the store has accepted a write, or has refused it for good."""
         known = self._by_name.get(write.table)
         if known is not None:
-            known.table.written(write.key, self._clock.now_s())
+            known.table.written(write.key, self._clock.now_s(), is_refused=is_refused)
 
     def take_found_macs(self) -> list[LearnedMac]:
         """Return the MAC entries that the store has in this host's name from before its start,
@@ -288,6 +288,8 @@ class SoftStateReplica:
                     tags.add(neighbour_tag(router_id, *address))
         for known in self._by_name.values():
             tags.update(known.tag(key) for key in known.table.settle(now_s))
+            if known.table.lost:
+                _settle_ownership(known)
         return frozenset(tags)
 
     def stale_neighbours(self) -> list[tuple[RouterId, IpAddress]]:

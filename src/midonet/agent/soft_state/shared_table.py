@@ -38,6 +38,7 @@ class _Pending(Generic[V]):
     value: V | None
     since_s: float
     written_s: float | None = None
+    is_refused: bool = False
 
 
 class SharedTable(Generic[K, V]):
@@ -127,20 +128,30 @@ class SharedTable(Generic[K, V]):
         changed."""
         return key in self._pending and self._reveal(key)
 
-    def written(self, key_text: str, now_s: float) -> None:
-        """Note that the store has accepted the write of a key."""
+    def written(self, key_text: str, now_s: float, *, is_refused: bool = False) -> None:
+        """Note that the store has accepted the write of a key, or has refused it for good."""
         pending = self._pending.get(self._decode_key(key_text))
         if pending is not None and pending.written_s is None:
             pending.written_s = now_s
+            pending.is_refused = is_refused
 
     def settle(self, now_s: float) -> list[K]:
-        """Trust the store for keys whose accepted write has had no echo; return the changed."""
+        """Trust the store for keys whose accepted write has had no echo; return the changed.
+
+        An accepted value of which the store shows nothing at all went with our session before
+        it could be seen; it is `lost`, and stays in effect.
+        """
         overdue = [
             key
             for key, pending in self._pending.items()
             if pending.written_s is not None and now_s - pending.written_s > _SETTLE_S
         ]
-        return [key for key in overdue if self._reveal(key)]
+        for key in overdue:
+            pending = self._pending[key]
+            if pending.value is not None and not pending.is_refused and key not in self._held:
+                pending.written_s = None
+                self.lost.append(key)
+        return [key for key in overdue if key not in self.lost and self._reveal(key)]
 
     def apply(self, key_text: str, entry: StateEntry | None, now_s: float) -> K | None:
         """Take the store's entry; return the key when its effective value changed.

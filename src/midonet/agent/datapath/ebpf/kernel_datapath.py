@@ -11,7 +11,8 @@ import asyncio
 import errno
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from midonet.agent.datapath.ebpf.kernel_state import (
 from midonet.agent.datapath.ebpf.loader import OLDER_OBJECT_PATH
 from midonet.agent.datapath.ebpf.offload import NO_OFFLOAD, prepare_super_packet
 from midonet.agent.datapath.ebpf.pins import PinDirectory, TableSizes
+from midonet.agent.datapath.ebpf.slots import PortSlot
 from midonet.agent.datapath.ebpf.upcall_record import parse_upcall
 from midonet.agent.datapath.protocol import (
     Capabilities,
@@ -91,6 +93,7 @@ class EbpfDatapath:
         self._clock = clock or SystemClock()
         self._capabilities = Capabilities("ebpf", max_programs, is_persistent=True)
         self._kernel: KernelState | None = None
+        self._worker: ThreadPoolExecutor | None = None
         self._counted: Counter[tuple[PortId | None, DropReason]] = Counter()
         self._overlay = OverlayConfig()
         self._waiting: asyncio.Event | None = None
@@ -135,6 +138,9 @@ class EbpfDatapath:
         """See `Datapath.close`. A waiting `upcalls` returns an empty list."""
         if self._kernel is None:
             return
+        if self._worker is not None:
+            await asyncio.to_thread(self._worker.shutdown)
+            self._worker = None
         asyncio.get_running_loop().remove_reader(self._kernel.netlink.news_fd)
         for timer in (self._settle_timer, self._takeover_timer):
             if timer is not None:
@@ -171,6 +177,44 @@ class EbpfDatapath:
     def attach(self, attachment: PortAttachment) -> None:
         """See `Datapath.attach`."""
         kernel = self._opened()
+        slot, old_ifindex = self._take_slot(kernel, attachment)
+        try:
+            kernel.hooks.attach(slot.ifindex, PORT_PROGRAM)
+        except DatapathError:
+            kernel.slots.detach(slot)
+            raise
+        if old_ifindex:
+            kernel.hooks.detach(old_ifindex, PORT_PROGRAM)
+
+    async def connect(self, attachment: PortAttachment) -> None:
+        """See `Datapath.connect`. A hook waits for a grace period of the kernel (RCU), 10 to 20
+        ms, one after the other: the kernel holds a lock meanwhile."""
+        kernel = self._opened()
+        slot, old_ifindex = self._take_slot(kernel, attachment)
+        try:
+            await self._in_worker(kernel.hooks.attach, slot.ifindex, PORT_PROGRAM)
+        except DatapathError:
+            kernel.slots.detach(slot)
+            raise
+        now = kernel.slots.find(attachment.port_id)
+        if now is None or now.ifindex != slot.ifindex:
+            # The interface went, or the port was detached, meanwhile.
+            await self._in_worker(kernel.hooks.detach, slot.ifindex, PORT_PROGRAM)
+            raise DatapathError(
+                f"interface {attachment.interface_name} is gone", errno=errno.ENODEV
+            )
+        if old_ifindex:
+            await self._in_worker(kernel.hooks.detach, old_ifindex, PORT_PROGRAM)
+
+    async def _in_worker(self, call: Callable[[int, str], None], ifindex: int, name: str) -> None:
+        if self._worker is None:
+            # Made here, so that its thread is in the namespace of the caller's.
+            self._worker = ThreadPoolExecutor(1, thread_name_prefix="hooks")
+        await asyncio.get_running_loop().run_in_executor(self._worker, call, ifindex, name)
+
+    @staticmethod
+    def _take_slot(kernel: KernelState, attachment: PortAttachment) -> tuple[PortSlot, int]:
+        """Write where a port is; return its slot and the interface it was at before, or 0."""
         name = attachment.interface_name
         link = kernel.netlink.link(name)
         if link is None:
@@ -183,13 +227,8 @@ class EbpfDatapath:
         before = kernel.slots.find(attachment.port_id)
         flags = PortFlag.REDIRECT_PEER if link.peer_is_foreign else PortFlag(0)
         slot = kernel.slots.attach(attachment, link.ifindex, flags)
-        try:
-            kernel.hooks.attach(link.ifindex, PORT_PROGRAM)
-        except DatapathError:
-            kernel.slots.detach(slot)
-            raise
-        if before is not None and before.ifindex not in (0, link.ifindex):
-            kernel.hooks.detach(before.ifindex, PORT_PROGRAM)
+        has_moved = before is not None and before.ifindex != link.ifindex
+        return slot, before.ifindex if before is not None and has_moved else 0
 
     def detach(self, port_id: PortId) -> None:
         """See `Datapath.detach`."""
@@ -200,6 +239,16 @@ class EbpfDatapath:
                 kernel.hooks.detach(slot.ifindex, PORT_PROGRAM)
             kernel.slots.detach(slot)
             kernel.programs.remove_port(slot)
+
+    async def disconnect(self, port_id: PortId) -> None:
+        """See `Datapath.disconnect`. What the port's slot says stops its packets at once."""
+        kernel = self._opened()
+        slot = kernel.slots.find(port_id)
+        if slot is not None and slot.flags != PortFlag.IN_USE:
+            kernel.slots.detach(slot)
+            kernel.programs.remove_port(slot)
+            if slot.ifindex:
+                await self._in_worker(kernel.hooks.detach, slot.ifindex, PORT_PROGRAM)
 
     def attached(self) -> Mapping[PortId, str]:
         """See `Datapath.attached`."""

@@ -147,6 +147,14 @@ class MemoryDatapath:
         classifier = known.classifier if known else Classifier()
         self._ports[attachment.port_id] = _AttachedPort(attachment, bucket, classifier)
 
+    async def connect(self, attachment: PortAttachment) -> None:
+        """See `Datapath.connect`."""
+        self.attach(attachment)
+
+    async def disconnect(self, port_id: PortId) -> None:
+        """See `Datapath.disconnect`."""
+        self.detach(port_id)
+
     def detach(self, port_id: PortId) -> None:
         """See `Datapath.detach`."""
         port = self._ports.pop(port_id, None)
