@@ -454,7 +454,12 @@ class World:
                 delivered.append(Delivery(place, apply_rewrite(entered, output.rewrite)))
         for generated in result.generated:
             again = simulate_generated(
-                self.view(), self._soft, parse_frame(generated.frame), generated.egress, NOW
+                self.view(),
+                self._soft,
+                parse_frame(generated.frame),
+                generated.egress,
+                NOW,
+                router_id=generated.router_id,
             )
             delivered += self.settle(again, generated.frame)
         return delivered

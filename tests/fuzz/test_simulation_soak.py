@@ -110,7 +110,9 @@ class _Topology:
         for made in result.generated:
             assert self._reachable.is_connected(ingress, made.egress), "answers elsewhere"
             answer = parse_frame(made.frame, hash_seed=self._view.hash_seed)
-            again = simulate_generated(self._view, self._soft, answer, made.egress, NOW)
+            again = simulate_generated(
+                self._view, self._soft, answer, made.egress, NOW, router_id=made.router_id
+            )
             self._follow(ingress, answer, again, depth + 1)
 
     def _leave(self, ingress: PortId, packet: ParsedFrame, outputs: tuple[Output, ...]) -> None:

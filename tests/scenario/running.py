@@ -205,7 +205,9 @@ class Network:
 
     def _sent_on(self, packet: GeneratedPacket, view: TopologyView) -> SimulationResult:
         sent = parse_frame(packet.frame)
-        return simulate_generated(view, self.soft_state, sent, packet.egress, NOW)
+        return simulate_generated(
+            view, self.soft_state, sent, packet.egress, NOW, router_id=packet.router_id
+        )
 
 
 async def settled(

@@ -281,7 +281,14 @@ class Decisions:
         if packet is None:
             return
         self.counters.simulations += 1
-        result = simulate_generated(self.view, self.soft_state, packet, egress, self._clock.now_s())
+        result = simulate_generated(
+            self.view,
+            self.soft_state,
+            packet,
+            egress,
+            self._clock.now_s(),
+            router_id=work.packet.router_id,
+        )
         match result:
             case Await(what):
                 self._park(egress, work, what)

@@ -17,10 +17,13 @@ class GeneratedPacket:
     """A frame that a device made; it leaves the virtual network's device by `egress`.
 
     The shell hands it to `simulate_generated`, which starts at the egress side of that port.
+    router_id: of the router that has to route the packet first; `egress` is then where the
+        question came from, the way back to a link-local address.
     """
 
     egress: PortId
     frame: bytes
+    router_id: RouterId | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from midonet.agent.simulation.header import (
 from midonet.agent.simulation.link_local import is_link_local, link_local_address
 from midonet.agent.simulation.next_hop import resolve_mac
 from midonet.agent.simulation.port_networks import is_subnet_broadcast
-from midonet.agent.simulation.result import Await, GeneratedPacket
+from midonet.agent.simulation.result import GeneratedPacket
 from midonet.agent.simulation.router_discovery import process_arp, process_discovery
 from midonet.agent.simulation.trace import Answered, ChoseRoute, Hook
 from midonet.agent.simulation.walk import (
@@ -43,12 +43,10 @@ from midonet.agent.simulation.walk import (
     Walk,
 )
 from midonet.agent.topology.view import PortView, RouterView, RouteView
-from midonet.errors import DecodeError
 from midonet.model.devices import NextHopKind
 from midonet.model.ids import RouterId
 from midonet.packets.address_kinds import AddressKind
 from midonet.packets.addresses import MAC_BROADCAST, IpAddress, IpVersion, is_multicast_mac
-from midonet.packets.frame import ParsedFrame, parse_frame
 from midonet.packets.icmp_echo import echo_reply, is_echo_request
 
 _VERSIONS = {ETH_TYPE_IPV4: IpVersion.V4, ETH_TYPE_IPV6: IpVersion.V6}
@@ -73,6 +71,28 @@ def process_router(walk: Walk, port: PortView, router_id: RouterId) -> Outcome:
         return local
     refusal = apply_filter(walk, Hook.ROUTER_INBOUND, router.id, router.inbound_filter_id)
     return refusal or _route(walk, router, port, _VERSIONS[eth_type])
+
+
+def originate(walk: Walk, port: PortView, router_id: RouterId) -> Outcome:
+    """Send a packet of the router's own by its routes and outbound filter.
+
+    port: where the question came from; the way back to a link-local address.
+    """
+    router = walk.router(router_id)
+    if not isinstance(router, RouterView):
+        return router
+    walk.branch.traversed = (router_id,)
+    version = walk.packet.ip_version
+    if version is None:
+        return Dropped(DropReason.UNSUPPORTED_ETHERTYPE)
+    if version is IpVersion.V6 and is_link_local(walk.header.read(IP_DST)):
+        return ToEgress(port)
+    route = _lookup(walk, router, version)
+    if isinstance(route, Dropped):
+        return route
+    if route.kind is not NextHopKind.NORMAL:
+        return Dropped(DropReason.NO_ROUTE, object_id=route.id)
+    return _send(walk, router, route, version)
 
 
 def _address_resolution(
@@ -207,49 +227,8 @@ def _deliver_locally(walk: Walk, router: RouterView, port: PortView) -> Outcome:
         return Dropped(DropReason.LOCAL_NOT_HANDLED)
     if walk.steps is not None:
         walk.step(Answered(port.id, "echo_reply"))
-    try:
-        reply = parse_frame(echo_reply(request))
-    except DecodeError:
-        return Dropped(DropReason.MALFORMED)
-    refusal = _originate(walk, router, port, reply)
-    return refusal if isinstance(refusal, Await) else Ended.TAKEN
-
-
-def _originate(
-    walk: Walk, router: RouterView, port: PortView, packet: ParsedFrame
-) -> Refusal | None:
-    """Send a packet of the router's own by its routes and outbound filter.
-
-    port: where the request came from; the way back to a link-local address.
-    """
-    destination = packet.key.ip_dst
-    version = packet.ip_version or IpVersion.V4
-    if version is IpVersion.V6 and is_link_local(destination):
-        walk.generated.append(GeneratedPacket(port.id, packet.frame))
-        return None
-    own = Walk(
-        walk.view,
-        walk.soft_state,
-        packet,
-        port.id,
-        walk.now,
-        is_generated=True,
-        trace=walk.steps is not None,
-    )
-    route = _lookup(own, router, version)
-    if isinstance(route, Dropped):
-        return route
-    if route.kind is not NextHopKind.NORMAL:
-        return Dropped(DropReason.NO_ROUTE)
-    outcome = _send(own, router, route, version)
-    if walk.steps is not None:
-        walk.steps.extend(own.steps or ())
-    if isinstance(outcome, ToEgress):
-        walk.effects.extend(own.effects)
-        frame = answers.packet_as_seen(own, own.header).frame
-        walk.generated.append(GeneratedPacket(outcome.port.id, frame))
-        return None
-    return outcome
+    walk.generated.append(GeneratedPacket(port.id, echo_reply(request), router.id))
+    return Ended.TAKEN
 
 
 def _decrement_ttl(walk: Walk) -> Dropped | None:

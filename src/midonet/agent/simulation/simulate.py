@@ -21,6 +21,7 @@ from midonet.agent.simulation.result import (
     LoadDevices,
     SimulationResult,
 )
+from midonet.agent.simulation.router import originate
 from midonet.agent.simulation.trace import MetRule, Waits, WasDropped
 from midonet.agent.simulation.walk import (
     MAX_BRANCHES,
@@ -36,7 +37,7 @@ from midonet.agent.simulation.walk import (
 )
 from midonet.agent.soft_state.reading import SoftState
 from midonet.agent.topology.view import PortView, TopologyView
-from midonet.model.ids import PortId
+from midonet.model.ids import PortId, RouterId
 from midonet.packets.frame import ParsedFrame, key_flow_hash
 
 LIFETIME_S = 60.0
@@ -98,17 +99,21 @@ def simulate_generated(
     egress: PortId,
     now: float,
     *,
+    router_id: RouterId | None = None,
     trace: bool = False,
 ) -> SimulationResult:
     """Return where a frame goes that a device sends out by its port `egress`.
 
+    router_id: of the router that routes the frame first (see `GeneratedPacket`).
     The result is for this one frame and must not be installed.
     """
     packet = _with_hash(view, packet)
     walk = Walk(view, soft_state, packet, egress, now, is_generated=True, trace=trace)
     walk.slow_path = SlowPathReason.GENERATED
     port = walk.port(egress)
-    return _run(walk, ToEgress(port) if isinstance(port, PortView) else port)
+    if not isinstance(port, PortView):
+        return _run(walk, port)
+    return _run(walk, ToEgress(port) if router_id is None else originate(walk, port, router_id))
 
 
 def _is_gone(outcome: Outcome) -> bool:

@@ -16,10 +16,12 @@ from midonet.agent.simulation.result import (
     RefreshNeighbour,
     ResolveNeighbour,
 )
+from midonet.agent.simulation.simulate import simulate_generated
 from midonet.agent.soft_state.lessons import LearnNeighbour
 from midonet.model.devices import NextHopKind
 from midonet.packets.addresses import IpVersion, parse_ip, parse_mac
 from midonet.packets.build import ethernet_frame
+from midonet.packets.frame import parse_frame
 from midonet.packets.neighbour import (
     arp_reply,
     neighbour_advertisement,
@@ -36,7 +38,7 @@ from tests.unit.agent.simulation.frames import (
     tcp,
     udp,
 )
-from tests.worlds import World, rule
+from tests.worlds import NOW, World, rule
 
 R1 = "02:00:00:00:01:01"
 R2 = "02:00:00:00:01:02"
@@ -456,9 +458,20 @@ def test_echo_reply_passes_the_outbound_filters() -> None:
 
 
 def test_echo_reply_awaits_its_next_hop() -> None:
-    result = edge().simulate("a", echo("10.0.1.77", "10.0.1.1", eth_dst=R1))
-    assert isinstance(result, Await)
-    assert isinstance(result.what, ResolveNeighbour)
+    world = edge()
+    result = world.simulate("a", echo("10.0.1.77", "10.0.1.1", eth_dst=R1))
+    assert isinstance(result, Consume)
+    [reply] = result.generated
+    again = simulate_generated(
+        world.view(),
+        world.soft_state(),
+        parse_frame(reply.frame),
+        reply.egress,
+        NOW,
+        router_id=reply.router_id,
+    )
+    assert isinstance(again, Await)
+    assert isinstance(again.what, ResolveNeighbour)
 
 
 def test_other_traffic_to_the_router_is_refused() -> None:
