@@ -51,7 +51,7 @@ _HOSTS = frozenset((AddressKind.HOST, AddressKind.LINK_LOCAL))
 
 def packet_as_seen(walk: Walk, header: Header) -> ParsedFrame:
     """Return the packet as it looked at the place on its way where it had `header`."""
-    packet, rewrite = walk.packet, header.rewrite()
+    packet, rewrite = walk.inputs.packet, header.rewrite()
     if rewrite == NO_REWRITE:
         return packet
     frame = apply_rewrite(packet.frame, rewrite)
@@ -62,7 +62,7 @@ def packet_as_seen(walk: Walk, header: Header) -> ParsedFrame:
 def packet_as_received(walk: Walk) -> ParsedFrame:
     """Return the packet as the last router on the way received it."""
     visit = walk.branch.router
-    return packet_as_seen(walk, visit.header) if visit else walk.packet
+    return packet_as_seen(walk, visit.header) if visit else walk.inputs.packet
 
 
 def is_error(header: Header) -> bool:
@@ -134,7 +134,7 @@ def _transport_protocol(walk: Walk) -> int:
 def _answer(walk: Walk, error: IcmpError, mtu_bytes: int = 0) -> None:
     visit = walk.branch.router
     _record_examined(walk)
-    if walk.packet.ip_version is None:
+    if walk.inputs.packet.ip_version is None:
         return
     if visit is None:
         _answer_for_addressee(walk, error)
@@ -156,12 +156,12 @@ def _record_examined(walk: Walk) -> None:
 
 def _answer_for_addressee(walk: Walk, error: IcmpError) -> None:
     """Answer without a router on the way. The addressee itself would say no more than this."""
-    if walk.is_generated or error is not IcmpError.PORT_UNREACHABLE:
+    if walk.inputs.is_generated or error is not IcmpError.PORT_UNREACHABLE:
         return
-    if not _may_answer(walk.packet, error, None):
+    if not _may_answer(walk.inputs.packet, error, None):
         return
-    frame = icmp_error(error, walk.packet, answering(walk.packet))
-    _generate(walk, walk.ingress, frame, error.value)
+    frame = icmp_error(error, walk.inputs.packet, answering(walk.inputs.packet))
+    _generate(walk, walk.inputs.ingress, frame, error.value)
 
 
 def _reset(walk: Walk) -> None:
@@ -169,9 +169,9 @@ def _reset(walk: Walk) -> None:
     _record_examined(walk)
     segment = packet_as_received(walk)
     # The flags are no part of the flow key, so no outcome of this may be installed.
-    walk.slow_path = walk.slow_path or SlowPathReason.ANSWERED
+    walk.findings.slow_path = walk.findings.slow_path or SlowPathReason.ANSWERED
     # What a device made has no sender behind its first port.
-    if walk.is_generated and visit is None:
+    if walk.inputs.is_generated and visit is None:
         return
     if segment.key.ip_frag != FragmentKind.NONE or segment.tcp_flags & TcpFlag.RST:
         return
@@ -179,15 +179,15 @@ def _reset(walk: Walk) -> None:
         return
     frame = tcp_reset(segment)
     if frame is not None:
-        _generate(walk, visit.port.id if visit else walk.ingress, frame, "tcp_reset")
+        _generate(walk, visit.port.id if visit else walk.inputs.ingress, frame, "tcp_reset")
 
 
 def _generate(walk: Walk, port_id: PortId, frame: bytes, answer: str) -> None:
-    walk.slow_path = walk.slow_path or SlowPathReason.ANSWERED
-    if len(walk.generated) >= MAX_GENERATED:
+    walk.findings.slow_path = walk.findings.slow_path or SlowPathReason.ANSWERED
+    if len(walk.findings.generated) >= MAX_GENERATED:
         return
-    walk.generated.append(GeneratedPacket(port_id, frame))
-    if walk.steps is not None:
+    walk.findings.generated.append(GeneratedPacket(port_id, frame))
+    if walk.findings.steps is not None:
         walk.step(Answered(port_id, answer))
 
 

@@ -81,9 +81,9 @@ def _learn(walk: Walk, bridge: BridgeView, port: PortView, vlan: int, mac: int) 
         return
     entry = LearnedMac(bridge.id, vlan, mac, port.id)
     # When the entry goes, so must the program: its next packet has to come up to be learnt.
-    walk.tags.append(mac_tag(bridge.id, vlan, mac))
-    walk.learned.append(entry)
-    walk.effects.append(LearnMac(entry))
+    walk.findings.tags.append(mac_tag(bridge.id, vlan, mac))
+    walk.findings.learned.append(entry)
+    walk.findings.effects.append(LearnMac(entry))
 
 
 def _filter_outcome(walk: Walk, bridge: BridgeView, outcome: Outcome) -> Outcome:
@@ -119,22 +119,22 @@ def _forward(walk: Walk, bridge: BridgeView, port: PortView, vlan: int) -> Outco
 def _unicast(walk: Walk, bridge: BridgeView, port: PortView, vlan: int) -> Outcome:
     header = walk.header
     mac = header.read(ETH_DST)
-    walk.tags.append(mac_tag(bridge.id, vlan, mac))
+    walk.findings.tags.append(mac_tag(bridge.id, vlan, mac))
     attachment = bridge.attachments.get(mac)
     if attachment is not None:
         return _to_port(walk, port, attachment.bridge_port_id)
     if mac == header.read(ETH_SRC):
         return Dropped(DropReason.HAIRPIN)
-    target_id = walk.soft_state.mac_port(bridge.id, vlan, mac)
-    if walk.steps is not None:
+    target_id = walk.inputs.soft_state.mac_port(bridge.id, vlan, mac)
+    if walk.findings.steps is not None:
         walk.step(LookedUpMac(bridge.id, vlan, mac, target_id))
     if target_id is None:
         return _flood(walk, bridge, port)
     # Absence, and another device's port, are facts about the target like its configuration.
-    walk.tags.append(device_tag(target_id))
-    if target_id in walk.view.absent:
+    walk.findings.tags.append(device_tag(target_id))
+    if target_id in walk.inputs.view.absent:
         return _flood(walk, bridge, port)
-    target = walk.view.ports.get(target_id)
+    target = walk.inputs.view.ports.get(target_id)
     if target is not None and target.bridge_id != bridge.id:
         return _flood(walk, bridge, port)
     return _to_port(walk, port, target_id)
@@ -161,7 +161,7 @@ def _push_vlan(walk: Walk, vlan_id: int) -> Dropped | None:
 
 def _flood(walk: Walk, bridge: BridgeView, ingress: PortView) -> Outcome:
     """Send to every bound port but the ingress, and to the linked bridges it concerns."""
-    walk.tags.append(flood_set_tag(bridge.id))
+    walk.findings.tags.append(flood_set_tag(bridge.id))
     linked = bridge.bridge_port_ids
     if ingress.vlan_id and ingress.peer_port_id is not None:
         refusal = _push_vlan(walk, ingress.vlan_id)
@@ -184,6 +184,6 @@ def _flood(walk: Walk, bridge: BridgeView, ingress: PortView) -> Outcome:
         return Await(LoadDevices(tuple(missing)))
     if not targets:
         return Dropped(DropReason.NO_FLOOD_TARGET)
-    if walk.steps is not None:
+    if walk.findings.steps is not None:
         walk.step(Flooded(bridge.id, tuple(target.id for target in targets)))
     return ToFlood(bridge, tuple(targets))

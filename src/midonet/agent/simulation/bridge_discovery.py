@@ -38,7 +38,7 @@ from midonet.packets.neighbour import (
 
 def process_arp(walk: Walk, bridge: BridgeView, port: PortView) -> Outcome | None:
     """Answer or redirect a broadcast ARP frame; None to flood it."""
-    header, arp = walk.header, walk.packet.arp
+    header, arp = walk.header, walk.inputs.packet.arp
     if header.vlan_id():
         return None
     # Read before anything is decided: a frame that is no ARP of Ethernet and IPv4 has zeros there,
@@ -52,7 +52,7 @@ def process_arp(walk: Walk, bridge: BridgeView, port: PortView) -> Outcome | Non
     if operation == ArpOperation.REQUEST and not is_gratuitous:
         mac = attachment.mac if attachment else _table_mac(walk, bridge, target)
         if mac is not None:
-            walk.slow_path = SlowPathReason.ARP_CONTENT
+            walk.findings.slow_path = SlowPathReason.ARP_CONTENT
             # Whoever probes for its own address must not be told that it is taken.
             if mac != arp.sender_mac and station(arp.sender_mac) is not None:
                 if attachment is not None:
@@ -72,8 +72,8 @@ def process_arp(walk: Walk, bridge: BridgeView, port: PortView) -> Outcome | Non
 def process_solicitation(walk: Walk, bridge: BridgeView, port: PortView) -> Outcome | None:
     """Answer a multicast neighbour solicitation; None to flood it."""
     # The target is no part of the flow key, so nothing learnt here may be installed.
-    walk.slow_path = SlowPathReason.NEIGHBOUR_DISCOVERY
-    message = neighbour_message(walk.packet)
+    walk.findings.slow_path = SlowPathReason.NEIGHBOUR_DISCOVERY
+    message = neighbour_message(walk.inputs.packet)
     if message is None or walk.header.vlan_id():
         return None
     target = IpAddress(IpVersion.V6, message.target)
@@ -82,7 +82,7 @@ def process_solicitation(walk: Walk, bridge: BridgeView, port: PortView) -> Outc
         return None
     attachment = _attachment(walk, bridge, target)
     mac = attachment.mac if attachment else _table_mac(walk, bridge, target)
-    if mac is None or mac == walk.packet.key.eth_src:
+    if mac is None or mac == walk.inputs.packet.key.eth_src:
         return None
     source = IpAddress(IpVersion.V6, walk.header.read(IP_SRC))
     if attachment is not None:
@@ -102,24 +102,24 @@ def _answer_for_router(
     if isinstance(router_port, PortView):
         learn_sender(walk, attachment.router_id, router_port, sender, sender_mac)
     is_router = sender.version is IpVersion.V6
-    frame = neighbour_reply(walk.packet, attachment.mac, is_router=is_router)
+    frame = neighbour_reply(walk.inputs.packet, attachment.mac, is_router=is_router)
     return _answered(walk, port, attachment.mac, frame)
 
 
 def _answer_for_owner(walk: Walk, bridge: BridgeView, port: PortView, mac: int) -> Outcome:
     """Answer from the bridge's table. The owner of the address gets the request beside that."""
-    outcome = _answered(walk, port, mac, neighbour_reply(walk.packet, mac))
-    owner_id = walk.soft_state.mac_port(bridge.id, 0, mac)
-    owner = walk.view.ports.get(owner_id) if owner_id is not None else None
+    outcome = _answered(walk, port, mac, neighbour_reply(walk.inputs.packet, mac))
+    owner_id = walk.inputs.soft_state.mac_port(bridge.id, 0, mac)
+    owner = walk.inputs.view.ports.get(owner_id) if owner_id is not None else None
     if owner is None or owner.id == port.id or owner.bridge_id != bridge.id:
         return outcome
     return ToEgress(owner)
 
 
 def _answered(walk: Walk, port: PortView, mac: int, frame: bytes) -> Outcome:
-    if walk.steps is not None:
-        walk.step(Answered(port.id, neighbour_answer_text(walk.packet, mac)))
-    walk.generated.append(GeneratedPacket(port.id, frame))
+    if walk.findings.steps is not None:
+        walk.step(Answered(port.id, neighbour_answer_text(walk.inputs.packet, mac)))
+    walk.findings.generated.append(GeneratedPacket(port.id, frame))
     return Ended.TAKEN
 
 
@@ -135,7 +135,7 @@ def _take_announcement(
 
 
 def _attachment(walk: Walk, bridge: BridgeView, target: IpAddress) -> RouterAttachment | None:
-    walk.tags.append(bridge_neighbour_tag(bridge.id, target.version, target.value))
+    walk.findings.tags.append(bridge_neighbour_tag(bridge.id, target.version, target.value))
     attachment = bridge.attachment_by_address.get(target)
     if attachment is None and target.version is IpVersion.V6:
         mac = link_local_mac(target.value)
@@ -144,7 +144,7 @@ def _attachment(walk: Walk, bridge: BridgeView, target: IpAddress) -> RouterAtta
 
 
 def _table_mac(walk: Walk, bridge: BridgeView, target: IpAddress) -> int | None:
-    return walk.soft_state.bridge_neighbour(bridge.id, target)
+    return walk.inputs.soft_state.bridge_neighbour(bridge.id, target)
 
 
 def _to_router(walk: Walk, attachment: RouterAttachment) -> Outcome:
@@ -156,10 +156,10 @@ def _move_neighbour(
     walk: Walk, bridge: BridgeView, address: IpAddress, mac: int | None, reason: SlowPathReason
 ) -> None:
     """Follow an announcement of an address that the table holds; others are not entered."""
-    walk.tags.append(bridge_neighbour_tag(bridge.id, address.version, address.value))
-    known = walk.soft_state.bridge_neighbour(bridge.id, address)
+    walk.findings.tags.append(bridge_neighbour_tag(bridge.id, address.version, address.value))
+    known = walk.inputs.soft_state.bridge_neighbour(bridge.id, address)
     if known is None:
         return
-    walk.slow_path = reason
+    walk.findings.slow_path = reason
     if mac is not None and known != mac:
-        walk.effects.append(MoveBridgeNeighbour(bridge.id, address, mac))
+        walk.findings.effects.append(MoveBridgeNeighbour(bridge.id, address, mac))

@@ -52,13 +52,13 @@ def _evaluate(
     visited.add(chain_id)
     for met, rule in enumerate(rules, 1):
         matched = (rule.compiled.form or _compile(rule))(walk)
-        if walk.steps is not None:
+        if walk.findings.steps is not None:
             walk.step(MetRule(chain_id, rule.id, met, rule.action, bool(matched)))
         if not matched:
             if matched is None:
                 return Dropped(DropReason.MISSING_GROUP, object_id=rule.id)
             continue
-        walk.rules += met
+        walk.findings.rules += met
         action = rule.action
         if action is RuleAction.ACCEPT:
             return Decision.ACCEPT
@@ -71,20 +71,20 @@ def _evaluate(
         result = _jump(walk, rule, visited, depth)
         if result is not Decision.CONTINUE:
             return result
-        walk.rules -= met
-    walk.rules += len(rules)
+        walk.findings.rules -= met
+    walk.findings.rules += len(rules)
     return Decision.CONTINUE
 
 
 def _begin(walk: Walk, chain_id: ChainId, depth: int) -> tuple[RuleView, ...] | Refusal:
     """Return the rules of a chain that is to be evaluated now, or why it cannot be."""
-    walk.tags.append(FlowTag(TagKind.CHAIN, chain_id))
-    chain = walk.view.chains.get(chain_id)
+    walk.findings.tags.append(FlowTag(TagKind.CHAIN, chain_id))
+    chain = walk.inputs.view.chains.get(chain_id)
     if chain is None:
         return walk.unavailable(chain_id, DropReason.MISSING_CHAIN)
     if depth > MAX_NESTING:
         return Dropped(DropReason.CHAIN_LIMIT, object_id=chain_id)
-    if walk.rules > MAX_RULES:
+    if walk.findings.rules > MAX_RULES:
         return Dropped(DropReason.RULE_LIMIT, is_final=True, object_id=chain_id)
     return chain.rules
 

@@ -92,9 +92,9 @@ def _flow_tests(condition: Condition) -> list[Test]:
     # Without connection state every packet is forward, but for those that a device made.
     tests: list[Test] = []
     if condition.match_forward_flow:
-        tests.append(lambda walk: not walk.is_generated)
+        tests.append(lambda walk: not walk.inputs.is_generated)
     if condition.match_return_flow:
-        tests.append(lambda walk: walk.is_generated)
+        tests.append(lambda walk: walk.inputs.is_generated)
     return tests
 
 

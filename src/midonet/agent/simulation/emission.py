@@ -36,19 +36,19 @@ _TAG_SIZE = 4
 
 def emit(walk: Walk, port: PortView) -> Outcome:
     """Enter the output for a bound port."""
-    location = walk.view.locations.get(port.id)
-    walk.tags.append(FlowTag(TagKind.LOCATION, port.id))
+    location = walk.inputs.view.locations.get(port.id)
+    walk.findings.tags.append(FlowTag(TagKind.LOCATION, port.id))
     if location is None:
         return Dropped(DropReason.NO_LOCATION, object_id=port.id)
     is_uplink = port.router_id is not None
     if is_uplink and _is_underlay_address(walk):
         return Dropped(DropReason.UNDERLAY_SPOOF, object_id=port.id)
     output: Output
-    if location.host_id == walk.view.host_id:
+    if location.host_id == walk.inputs.view.host_id:
         output = LocalOutput(port.id, walk.header.rewrite(), is_uplink)
     else:
-        walk.tags.append(FlowTag(TagKind.TUNNEL, location.host_id))
-        tunnel = walk.view.tunnels.get(location.host_id)
+        walk.findings.tags.append(FlowTag(TagKind.TUNNEL, location.host_id))
+        tunnel = walk.inputs.view.tunnels.get(location.host_id)
         if tunnel is None:
             return Dropped(DropReason.NO_TUNNEL, object_id=location.host_id)
         too_long = _check_length(walk, tunnel)
@@ -62,9 +62,9 @@ def emit(walk: Walk, port: PortView) -> Outcome:
             walk.header.rewrite(),
             is_uplink,
         )
-    walk.ttl_above = max(walk.ttl_above, walk.header.ttl_decrement)
-    walk.outputs.append(PortOutput(port, output, walk.branch.flooded_by))
-    if walk.steps is not None:
+    walk.findings.ttl_above = max(walk.findings.ttl_above, walk.header.ttl_decrement)
+    walk.findings.outputs.append(PortOutput(port, output, walk.branch.flooded_by))
+    if walk.findings.steps is not None:
         walk.step(EnteredOutput(port.id, output))
     return Ended.DELIVERED
 
@@ -75,8 +75,8 @@ def _is_underlay_address(walk: Walk) -> bool:
     if eth_type not in (ETH_TYPE_IPV4, ETH_TYPE_IPV6):
         return False
     version, width = (IpVersion.V4, 32) if eth_type == ETH_TYPE_IPV4 else (IpVersion.V6, 128)
-    addresses = walk.view.underlay_addresses
-    walk.tags.append(underlay_tag(walk.view.host_id))
+    addresses = walk.inputs.view.underlay_addresses
+    walk.findings.tags.append(underlay_tag(walk.inputs.view.host_id))
     value = walk.header.values[IP_DST]
     walk.header.record_prefix(IP_DST, addresses.proof_length(version, value), width)
     return IpAddress(version, value) in addresses
@@ -87,16 +87,18 @@ def _check_length(walk: Walk, tunnel: TunnelRoute) -> Outcome | None:
     limit = tunnel.max_inner_length
     if walk.header.values[VLAN_TCI] & VLAN_PRESENT:
         limit -= _TAG_SIZE
-    if walk.packet.ip_length <= limit:
-        walk.max_length = limit if walk.max_length is None else min(walk.max_length, limit)
+    findings = walk.findings
+    if walk.inputs.packet.ip_length <= limit:
+        known = findings.max_length
+        findings.max_length = limit if known is None else min(known, limit)
         return None
-    walk.slow_path = walk.slow_path or SlowPathReason.GUARD
-    if walk.steps is not None:
-        walk.step(WasTooLong(walk.packet.ip_length, limit))
+    findings.slow_path = findings.slow_path or SlowPathReason.GUARD
+    if findings.steps is not None:
+        walk.step(WasTooLong(walk.inputs.packet.ip_length, limit))
     fragments = fragment_at_router(walk, limit)
     if fragments:
-        walk.slow_path = SlowPathReason.FRAGMENT_NEEDED
-        walk.generated.extend(fragments)
+        findings.slow_path = SlowPathReason.FRAGMENT_NEEDED
+        findings.generated.extend(fragments)
         return Ended.TAKEN
     answers.answer_too_big(walk, limit)
     return Dropped(DropReason.MTU_EXCEEDED)
@@ -109,14 +111,14 @@ def grouped_outputs(walk: Walk) -> tuple[Output, ...]:
     none has an outbound filter or a VLAN, and the host has reported the key of its group.
     """
     flooded: dict[BridgeId, dict[HostId, list[PortOutput]]] = {}
-    for entry in walk.outputs:
+    for entry in walk.findings.outputs:
         if entry.flooded_by is not None and isinstance(entry.output, TunnelOutput):
-            host_id = walk.view.locations[entry.port.id].host_id
+            host_id = walk.inputs.view.locations[entry.port.id].host_id
             flooded.setdefault(entry.flooded_by, {}).setdefault(host_id, []).append(entry)
     merged: dict[PortId, Output | None] = {}
     for bridge_id, by_host in flooded.items():
         merged.update(_merge_hosts(walk, bridge_id, by_host))
-    outputs = (merged.get(entry.port.id, entry.output) for entry in walk.outputs)
+    outputs = (merged.get(entry.port.id, entry.output) for entry in walk.findings.outputs)
     return tuple(output for output in outputs if output is not None)
 
 
@@ -127,13 +129,13 @@ def _merge_hosts(
     merged: dict[PortId, Output | None] = {}
     partial: frozenset[HostId] | None = None
     for host_id, entries in by_host.items():
-        walk.tags.append(flood_group_tag(host_id, bridge_id))
-        tunnel_key = walk.view.flood_groups.get((host_id, bridge_id))
+        walk.findings.tags.append(flood_group_tag(host_id, bridge_id))
+        tunnel_key = walk.inputs.view.flood_groups.get((host_id, bridge_id))
         first = entries[0].output
         if tunnel_key is None or not isinstance(first, TunnelOutput) or not _is_uniform(entries):
             continue
         if partial is None:
-            partial = _hosts_left_out(walk, walk.view.bridges[bridge_id], by_host)
+            partial = _hosts_left_out(walk, walk.inputs.view.bridges[bridge_id], by_host)
         if host_id not in partial:
             merged.update(dict.fromkeys(entry.port.id for entry in entries))
             merged[entries[0].port.id] = TunnelOutput(
@@ -160,8 +162,8 @@ def _hosts_left_out(
     hosts = set()
     for port_id in bridge.flood_port_ids:
         if port_id not in reached:
-            walk.tags.append(FlowTag(TagKind.LOCATION, port_id))
-            location = walk.view.locations.get(port_id)
+            walk.findings.tags.append(FlowTag(TagKind.LOCATION, port_id))
+            location = walk.inputs.view.locations.get(port_id)
             if location is not None:
                 hosts.add(location.host_id)
     return frozenset(hosts)

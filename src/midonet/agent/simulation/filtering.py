@@ -19,7 +19,7 @@ def apply_filter(
     """
     if chain_id is None:
         return None
-    if walk.steps is not None:
+    if walk.findings.steps is not None:
         walk.step(BeganFilter(hook, owner_id, chain_id))
     decision = evaluate_chain(walk, chain_id)
     if decision is Decision.ACCEPT:

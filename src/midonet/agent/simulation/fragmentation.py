@@ -27,8 +27,13 @@ def fragment_at_router(walk: Walk, limit: int) -> tuple[GeneratedPacket, ...]:
     limit: size of the largest IP packet that passes, in bytes.
     """
     visit = walk.branch.router
-    packet = walk.packet
-    if visit is None or visit.egress is None or visit.egress_header is None or walk.is_generated:
+    packet = walk.inputs.packet
+    if (
+        visit is None
+        or visit.egress is None
+        or visit.egress_header is None
+        or walk.inputs.is_generated
+    ):
         return ()
     if packet.ip_version is not IpVersion.V4 or packet.dont_fragment:
         return ()
@@ -37,7 +42,7 @@ def fragment_at_router(walk: Walk, limit: int) -> tuple[GeneratedPacket, ...]:
         return ()
     egress_id = visit.egress.id
     frames = fragment(packet_as_seen(walk, visit.egress_header), limit)
-    if len(walk.generated) + len(frames) > MAX_GENERATED:
+    if len(walk.findings.generated) + len(frames) > MAX_GENERATED:
         return ()
     return tuple(GeneratedPacket(egress_id, frame) for frame in frames)
 

@@ -34,7 +34,7 @@ def learn_sender(
     """Enter who spoke to the router, if a neighbour may be called that."""
     mac = station(mac)
     if mac is not None and may_be_neighbour(port, sender):
-        walk.effects.append(LearnNeighbour(router_id, sender, mac))
+        walk.findings.effects.append(LearnNeighbour(router_id, sender, mac))
 
 
 def follow_sender(
@@ -46,13 +46,13 @@ def follow_sender(
     """
     if not may_be_neighbour(port, sender):
         return False
-    walk.tags.append(neighbour_tag(router_id, sender.version, sender.value))
-    known = walk.soft_state.neighbour(router_id, sender)
+    walk.findings.tags.append(neighbour_tag(router_id, sender.version, sender.value))
+    known = walk.inputs.soft_state.neighbour(router_id, sender)
     if not isinstance(known, Neighbour):
         return False
     mac = station(mac)
     if mac is not None and mac != known.mac:
-        walk.effects.append(LearnNeighbour(router_id, sender, mac))
+        walk.findings.effects.append(LearnNeighbour(router_id, sender, mac))
     return True
 
 
@@ -67,19 +67,19 @@ def take_advertisement(
     """
     if not may_be_neighbour(port, target):
         return False
-    known = walk.soft_state.neighbour(router_id, target)
+    known = walk.inputs.soft_state.neighbour(router_id, target)
     mac = message.link_address
     if not isinstance(known, Neighbour):
         if mac is None:
             return False
-        walk.effects.append(LearnNeighbour(router_id, target, mac))
+        walk.findings.effects.append(LearnNeighbour(router_id, target, mac))
     elif mac is None or mac == known.mac:
         if message.is_solicited:
-            walk.effects.append(LearnNeighbour(router_id, target, known.mac))
+            walk.findings.effects.append(LearnNeighbour(router_id, target, known.mac))
     elif message.is_override:
-        walk.effects.append(LearnNeighbour(router_id, target, mac))
+        walk.findings.effects.append(LearnNeighbour(router_id, target, mac))
     else:
-        walk.effects.append(RefreshNeighbour(router_id, port.id, target))
+        walk.findings.effects.append(RefreshNeighbour(router_id, port.id, target))
     return True
 
 
@@ -89,7 +89,7 @@ def tell_attached_routers(
     """Let the routers on a bridge merge what a broadcast says of its sender."""
     for attachment, port in _attached(walk, bridge):
         if follow_sender(walk, attachment.router_id, port, sender, mac):
-            walk.slow_path = reason
+            walk.findings.slow_path = reason
 
 
 def advertise_to_attached_routers(
@@ -97,7 +97,7 @@ def advertise_to_attached_routers(
 ) -> None:
     """Let the routers on a bridge take an advertisement to everybody, of neighbours they know."""
     for attachment, port in _attached(walk, bridge):
-        if isinstance(walk.soft_state.neighbour(attachment.router_id, target), Neighbour):
+        if isinstance(walk.inputs.soft_state.neighbour(attachment.router_id, target), Neighbour):
             take_advertisement(walk, attachment.router_id, port, target, message)
 
 
@@ -106,8 +106,8 @@ def _attached(walk: Walk, bridge: BridgeView) -> Iterator[tuple[RouterAttachment
     if len(bridge.attachments) > MAX_TAUGHT:
         return
     for attachment in bridge.attachments.values():
-        port = walk.view.ports.get(attachment.router_port_id)
-        walk.tags.append(device_tag(attachment.router_port_id))
+        port = walk.inputs.view.ports.get(attachment.router_port_id)
+        walk.findings.tags.append(device_tag(attachment.router_port_id))
         if port is not None:
             yield attachment, port
 

@@ -46,31 +46,31 @@ def _ask_bridge(walk: Walk, bridge_id: BridgeId, address: IpAddress) -> int | Re
     bridge = walk.bridge(bridge_id)
     if not isinstance(bridge, BridgeView):
         return bridge
-    walk.tags.append(bridge_neighbour_tag(bridge.id, address.version, address.value))
+    walk.findings.tags.append(bridge_neighbour_tag(bridge.id, address.version, address.value))
     attachment = bridge.attachment_by_address.get(address)
     if attachment is not None:
         return attachment.mac
     if address.version is IpVersion.V6:
         mac = link_local_mac(address.value)
         if mac is not None:
-            walk.tags.append(mac_tag(bridge.id, 0, mac))
+            walk.findings.tags.append(mac_tag(bridge.id, 0, mac))
             if mac in bridge.attachments:
                 return mac
-    known = walk.soft_state.bridge_neighbour(bridge.id, address)
-    if walk.steps is not None:
+    known = walk.inputs.soft_state.bridge_neighbour(bridge.id, address)
+    if walk.findings.steps is not None:
         walk.step(LookedUpNeighbour(bridge.id, address, known))
     return known
 
 
 def _ask_table(walk: Walk, router: RouterView, port: PortView, address: IpAddress) -> int | Refusal:
-    walk.tags.append(neighbour_tag(router.id, address.version, address.value))
-    neighbour = walk.soft_state.neighbour(router.id, address)
-    if walk.steps is not None:
+    walk.findings.tags.append(neighbour_tag(router.id, address.version, address.value))
+    neighbour = walk.inputs.soft_state.neighbour(router.id, address)
+    if walk.findings.steps is not None:
         known = neighbour.mac if isinstance(neighbour, Neighbour) else None
         walk.step(LookedUpNeighbour(router.id, address, known))
     if isinstance(neighbour, Neighbour):
         if neighbour.is_stale:
-            walk.effects.append(RefreshNeighbour(router.id, port.id, address))
+            walk.findings.effects.append(RefreshNeighbour(router.id, port.id, address))
         return neighbour.mac
     if neighbour is NeighbourState.UNKNOWN:
         return Await(ResolveNeighbour(router.id, port.id, address))

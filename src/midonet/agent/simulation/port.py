@@ -35,14 +35,14 @@ def enter_port(walk: Walk, port: PortView) -> Outcome:
     if branch.devices >= MAX_DEVICES:
         return Dropped(DropReason.LOOP_LIMIT)
     branch.devices += 1
-    walk.devices += 1
-    if walk.devices > MAX_DEVICES_ENTERED:
+    walk.findings.devices += 1
+    if walk.findings.devices > MAX_DEVICES_ENTERED:
         return Dropped(DropReason.LOOP_LIMIT, is_final=True)
     branch.ingress_port = port
     branch.egress_port = None
     branch.traversed = (*branch.traversed, port.id)
     branch.flooded_by = None
-    if walk.steps is not None:
+    if walk.findings.steps is not None:
         walk.step(EnteredPort(port.id, port.bridge_id or port.router_id))
         walk.note_entry()
     if port.router_id is not None:
@@ -66,7 +66,7 @@ def leave_port(walk: Walk, port: PortView) -> Outcome:
     walk.branch.traversed = (*walk.branch.traversed, port.id)
     if port.vlan_id and port.bridge_id is not None and not _pop_vlan(walk, port):
         return Dropped(DropReason.VLAN_MISMATCH, object_id=port.id)
-    if walk.steps is not None:
+    if walk.findings.steps is not None:
         walk.note_rewrites(port.bridge_id or port.router_id or port.id)
         walk.step(LeftPort(port.id))
     refusal = _admit(walk, Hook.PORT_OUTBOUND, port, port.outbound_filter_id)

@@ -82,7 +82,7 @@ def originate(walk: Walk, port: PortView, router_id: RouterId) -> Outcome:
     if not isinstance(router, RouterView):
         return router
     walk.branch.traversed = (router_id,)
-    version = walk.packet.ip_version
+    version = walk.inputs.packet.ip_version
     if version is None:
         return Dropped(DropReason.UNSUPPORTED_ETHERTYPE)
     if version is IpVersion.V6 and is_link_local(walk.header.read(IP_DST)):
@@ -194,12 +194,12 @@ def _lookup(walk: Walk, router: RouterView, version: IpVersion) -> RouteView | D
     header.record_prefix(IP_DST, proof, bits)
     header.record_prefix(IP_SRC, match.source_proof, bits)
     network = destination >> (bits - proof) << (bits - proof)
-    walk.regions.append(RouteRegion(router.id, version, network, proof))
+    walk.findings.regions.append(RouteRegion(router.id, version, network, proof))
     if not match.routes:
         answers.answer_no_route(walk)
         return Dropped(DropReason.NO_ROUTE, object_id=router.id)
     route = match.routes[0] if len(match.routes) == 1 else choose_route(walk, match.routes)
-    if walk.steps is not None:
+    if walk.findings.steps is not None:
         walk.step(_chosen(router, route, len(match.routes)))
     return route
 
@@ -225,20 +225,20 @@ def _deliver_locally(walk: Walk, router: RouterView, port: PortView) -> Outcome:
     if not is_echo_request(request):
         answers.answer_not_served(walk)
         return Dropped(DropReason.LOCAL_NOT_HANDLED)
-    if walk.steps is not None:
+    if walk.findings.steps is not None:
         walk.step(Answered(port.id, "echo_reply"))
-    walk.generated.append(GeneratedPacket(port.id, echo_reply(request), router.id))
+    walk.findings.generated.append(GeneratedPacket(port.id, echo_reply(request), router.id))
     return Ended.TAKEN
 
 
 def _decrement_ttl(walk: Walk) -> Dropped | None:
     header = walk.header
-    if walk.packet.ttl - header.ttl_decrement <= 1:
-        walk.slow_path = SlowPathReason.GUARD
+    if walk.inputs.packet.ttl - header.ttl_decrement <= 1:
+        walk.findings.slow_path = SlowPathReason.GUARD
         answers.answer_time_exceeded(walk)
         return Dropped(DropReason.TTL_EXCEEDED)
     header.ttl_decrement += 1
-    walk.ttl_above = max(walk.ttl_above, header.ttl_decrement)
+    walk.findings.ttl_above = max(walk.findings.ttl_above, header.ttl_decrement)
     return None
 
 

@@ -32,7 +32,7 @@ def process_arp(walk: Walk, router: RouterView, port: PortView) -> Outcome:
 
     A message to somebody else only moves a neighbour that is known (RFC 826: merge).
     """
-    header, arp = walk.header, walk.packet.arp
+    header, arp = walk.header, walk.inputs.packet.arp
     for field in (IP_PROTO, IP_SRC, IP_DST):
         header.read(field)
     if arp is None:
@@ -41,16 +41,16 @@ def process_arp(walk: Walk, router: RouterView, port: PortView) -> Outcome:
     is_probe = sender.value == 0
     if not (is_probe or may_be_neighbour(port, sender)):
         return Dropped(DropReason.NOT_FOR_ROUTER)
-    walk.slow_path = SlowPathReason.ARP_CONTENT
+    walk.findings.slow_path = SlowPathReason.ARP_CONTENT
     if station(arp.sender_mac) is None:
         return Dropped(DropReason.MALFORMED)
     is_for_us = is_own(port, IpAddress(IpVersion.V4, arp.target_ip))
     if arp.operation == ArpOperation.REQUEST and is_for_us:
         learn_sender(walk, router.id, port, sender, arp.sender_mac)
         frame = neighbour_reply(packet_as_received(walk), port.mac)
-        walk.generated.append(GeneratedPacket(port.id, frame))
-        if walk.steps is not None:
-            walk.step(Answered(port.id, neighbour_answer_text(walk.packet, port.mac)))
+        walk.findings.generated.append(GeneratedPacket(port.id, frame))
+        if walk.findings.steps is not None:
+            walk.step(Answered(port.id, neighbour_answer_text(walk.inputs.packet, port.mac)))
         return Ended.TAKEN
     if not is_probe and _is_announcement_to(arp, port, is_for_us):
         learn_sender(walk, router.id, port, sender, arp.sender_mac)
@@ -74,10 +74,10 @@ def process_discovery(walk: Walk, router: RouterView, port: PortView) -> Outcome
     """
     kind = walk.header.read(L4_SRC)
     # The target, the flags and the options are no part of the flow key.
-    walk.slow_path = SlowPathReason.NEIGHBOUR_DISCOVERY
+    walk.findings.slow_path = SlowPathReason.NEIGHBOUR_DISCOVERY
     if kind not in (NdType.NEIGHBOUR_SOLICITATION, NdType.NEIGHBOUR_ADVERTISEMENT):
         return Dropped(DropReason.LOCAL_NOT_HANDLED)
-    message = neighbour_message(walk.packet)
+    message = neighbour_message(walk.inputs.packet)
     if message is None:
         return Dropped(DropReason.MALFORMED)
     target = IpAddress(IpVersion.V6, message.target)
@@ -89,7 +89,7 @@ def process_discovery(walk: Walk, router: RouterView, port: PortView) -> Outcome
     source = IpAddress(IpVersion.V6, walk.header.read(IP_SRC))
     learn_sender(walk, router.id, port, source, message.link_address)
     frame = neighbour_reply(packet_as_received(walk), port.mac, is_router=True)
-    walk.generated.append(GeneratedPacket(port.id, frame))
-    if walk.steps is not None:
-        walk.step(Answered(port.id, neighbour_answer_text(walk.packet, port.mac)))
+    walk.findings.generated.append(GeneratedPacket(port.id, frame))
+    if walk.findings.steps is not None:
+        walk.step(Answered(port.id, neighbour_answer_text(walk.inputs.packet, port.mac)))
     return Ended.TAKEN

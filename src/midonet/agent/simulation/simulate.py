@@ -29,6 +29,7 @@ from midonet.agent.simulation.walk import (
     Branch,
     Dropped,
     Ended,
+    Inputs,
     Outcome,
     ToEgress,
     ToFlood,
@@ -85,7 +86,7 @@ def simulate(
     now: seconds on a monotonic clock. trace: collect steps, for people to read.
     """
     packet = _with_hash(view, packet)
-    walk = Walk(view, soft_state, packet, ingress, now, is_generated=False, trace=trace)
+    walk = Walk(Inputs(view, soft_state, packet, ingress, now), trace=trace)
     port = walk.port(ingress)
     if isinstance(port, PortView):
         return _run(walk, ToIngress(port))
@@ -108,8 +109,8 @@ def simulate_generated(
     The result is for this one frame and must not be installed.
     """
     packet = _with_hash(view, packet)
-    walk = Walk(view, soft_state, packet, egress, now, is_generated=True, trace=trace)
-    walk.slow_path = SlowPathReason.GENERATED
+    walk = Walk(Inputs(view, soft_state, packet, egress, now, is_generated=True), trace=trace)
+    walk.findings.slow_path = SlowPathReason.GENERATED
     port = walk.port(egress)
     if not isinstance(port, PortView):
         return _run(walk, port)
@@ -141,23 +142,23 @@ def _run(walk: Walk, first: Outcome) -> SimulationResult:
             outcome = enter_port(walk, outcome.port)
             continue
         if isinstance(outcome, Await):
-            return outcome if walk.steps is None else _awaiting(walk, outcome)
+            return outcome if walk.findings.steps is None else _awaiting(walk, outcome)
         if isinstance(outcome, ToFlood):
-            walk.branches += len(outcome.ports)
-            if walk.branches > MAX_BRANCHES:
+            walk.findings.branches += len(outcome.ports)
+            if walk.findings.branches > MAX_BRANCHES:
                 outcome = Dropped(DropReason.COPY_LIMIT, is_final=True)
                 continue
             bridge_id = outcome.bridge.id
             waiting.extend((walk.branch.fork(bridge_id), port) for port in outcome.ports[::-1])
         elif isinstance(outcome, Dropped):
-            walk.drops.append(outcome.reason)
-            if walk.steps is not None:
+            walk.findings.drops.append(outcome.reason)
+            if walk.findings.steps is not None:
                 _trace_drop(walk, outcome)
             if outcome.is_final:
-                walk.give_up(outcome.reason)
+                walk.findings.give_up(outcome.reason)
                 return _finish(walk)
         elif outcome is Ended.TAKEN:
-            walk.taken = True
+            walk.findings.taken = True
         if not waiting:
             return _finish(walk)
         branch, port = waiting.pop()
@@ -167,10 +168,10 @@ def _run(walk: Walk, first: Outcome) -> SimulationResult:
 
 def _trace_drop(walk: Walk, dropped: Dropped) -> None:
     port = walk.branch.egress_port or walk.branch.ingress_port
-    place_id = port.id if port is not None else walk.ingress
+    place_id = port.id if port is not None else walk.inputs.ingress
     object_id = dropped.object_id
     if object_id is None and dropped.reason is DropReason.REJECTED:
-        met = [one.event for one in walk.steps or () if isinstance(one.event, MetRule)]
+        met = [one.event for one in walk.findings.steps or () if isinstance(one.event, MetRule)]
         object_id = met[-1].rule_id if met else None
     walk.step(WasDropped(dropped.reason, place_id, object_id))
 
@@ -181,38 +182,38 @@ def _awaiting(walk: Walk, outcome: Await) -> Await:
         walk.step(Waits(object_ids=what.object_ids))
     else:
         walk.step(Waits(address=what.address))
-    return Await(what, tuple(walk.steps or ()))
+    return Await(what, tuple(walk.findings.steps or ()))
 
 
 def _finish(walk: Walk) -> SimulationResult:
     outputs = grouped_outputs(walk)
     if len(outputs) > MAX_OUTPUTS:
-        walk.give_up(DropReason.COPY_LIMIT)
+        walk.findings.give_up(DropReason.COPY_LIMIT)
         return _finish(walk)
-    effects, generated = tuple(walk.effects), tuple(walk.generated)
-    steps = tuple(walk.steps) if walk.steps is not None else ()
+    effects, generated = tuple(walk.findings.effects), tuple(walk.findings.generated)
+    steps = tuple(walk.findings.steps) if walk.findings.steps is not None else ()
     if outputs:
         # What a device takes or answers beside the outputs must come up each time.
-        if (generated or walk.taken) and walk.slow_path is None:
-            walk.slow_path = SlowPathReason.ANSWERED
+        if (generated or walk.findings.taken) and walk.findings.slow_path is None:
+            walk.findings.slow_path = SlowPathReason.ANSWERED
         return Forward(_program(walk, outputs, None), effects, generated, steps)
-    if walk.taken:
+    if walk.findings.taken:
         return Consume(generated, effects, steps)
-    reason = walk.drops[0] if walk.drops else DropReason.INTERNAL
+    reason = walk.findings.drops[0] if walk.findings.drops else DropReason.INTERNAL
     return Drop(reason, _program(walk, (), reason), effects, generated, steps)
 
 
 def _program(walk: Walk, outputs: tuple[Output, ...], reason: DropReason | None) -> FlowProgram:
     return FlowProgram(
-        ingress=walk.ingress,
-        key=walk.packet.key,
+        ingress=walk.inputs.ingress,
+        key=walk.inputs.packet.key,
         mask=quantise(FlowMask._make(walk.header.mask)),
         outputs=outputs,
         drop_reason=reason,
-        guards=Guards(walk.ttl_above, walk.max_length),
-        tags=frozenset(walk.tags),
-        regions=frozenset(walk.regions),
-        learned=tuple(walk.learned),
+        guards=Guards(walk.findings.ttl_above, walk.findings.max_length),
+        tags=frozenset(walk.findings.tags),
+        regions=frozenset(walk.findings.regions),
+        learned=tuple(walk.findings.learned),
         lifetime_s=ERROR_LIFETIME_S if reason in _SHORT_LIVED else LIFETIME_S,
-        slow_path=walk.slow_path,
+        slow_path=walk.findings.slow_path,
     )

@@ -1,7 +1,8 @@
 """What a walk tells people: typed steps in the order in which they happened. Pure.
 
-Steps are built only when they are asked for: callers test `walk.steps` first. A step carries ids
-and values; names and text are for whoever shows it (`midonet.agent.operator.trace_text`).
+Steps are built only when they are asked for: callers test `walk.findings.steps` first. A step
+carries ids and values; names and text are for whoever shows it
+(`midonet.agent.operator.trace_text`).
 """
 
 from __future__ import annotations

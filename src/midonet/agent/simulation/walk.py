@@ -2,14 +2,15 @@
 
 A walk goes from port to port. Each step (a port, a bridge, a router) looks at the walk, enters
 what it consulted and returns an outcome; `midonet.agent.simulation.simulate` runs the steps
-until no branch is left.
+until no branch is left. A walk has three parts: its `Inputs`, which never change; the `Branch`
+that is being followed; the `Findings` of all branches together.
 
 Viewpoint: ingress is into a device from a port, egress out of a device by a port.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from midonet.agent.flows.drop_reason import DropReason
@@ -155,71 +156,71 @@ class Branch:
         )
 
 
-class Walk:
-    """Everything that one simulation reads and gathers."""
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a simulation is about, and what it may ask. Never changed.
 
-    __slots__ = (
-        "branch",
-        "branches",
-        "devices",
-        "drops",
-        "effects",
-        "generated",
-        "header",
-        "ingress",
-        "is_generated",
-        "learned",
-        "max_length",
-        "now",
-        "outputs",
-        "packet",
-        "regions",
-        "rules",
-        "seen",
-        "slow_path",
-        "soft_state",
-        "steps",
-        "tags",
-        "taken",
-        "ttl_above",
-        "view",
-    )
+    ingress: the port where the packet entered the virtual network; of a generated packet, the
+        port by which its device sent it. is_generated: a device made the packet.
+    now: seconds on a monotonic clock.
+    """
 
-    def __init__(
-        self,
-        view: TopologyView,
-        soft_state: SoftState,
-        packet: ParsedFrame,
-        ingress: PortId,
-        now: float,
-        *,
-        is_generated: bool,
-        trace: bool,
-    ) -> None:
-        self.view = view
-        self.soft_state = soft_state
-        self.packet = packet
-        self.ingress = ingress
-        self.now = now
-        self.is_generated = is_generated
-        self.header = Header.from_key(packet.key)
-        self.branch = Branch(self.header)
-        self.tags: list[FlowTag] = []
-        self.regions: list[RouteRegion] = []
-        self.effects: list[Effect] = []
-        self.generated: list[GeneratedPacket] = []
-        self.outputs: list[PortOutput] = []
-        self.learned: list[LearnedMac] = []
-        self.drops: list[DropReason] = []
-        self.branches = 1
-        self.devices = 0
-        self.rules = 0
-        self.seen: set[tuple[BridgeId, int, tuple[int, ...]]] = set()
+    view: TopologyView
+    soft_state: SoftState
+    packet: ParsedFrame
+    ingress: PortId
+    now: float
+    is_generated: bool = False
+
+
+@dataclass(slots=True)
+class Findings:
+    """What all branches of a walk gather together: it grows, and no branch reads another's.
+
+    tags, regions: facts that were consulted. max_length, ttl_above: guards. taken: a device
+    consumed the packet. slow_path: why the outcome holds for this packet only.
+    branches, devices, rules: how many there were, against their bounds.
+    seen: bridges passed, with the VLAN and how the frame was rewritten there.
+    steps: for people; None when nobody asked.
+    """
+
+    tags: list[FlowTag] = field(default_factory=list)
+    regions: list[RouteRegion] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
+    generated: list[GeneratedPacket] = field(default_factory=list)
+    outputs: list[PortOutput] = field(default_factory=list)
+    learned: list[LearnedMac] = field(default_factory=list)
+    drops: list[DropReason] = field(default_factory=list)
+    taken: bool = False
+    max_length: int | None = None
+    ttl_above: int = 0
+    slow_path: SlowPathReason | None = None
+    branches: int = 1
+    devices: int = 0
+    rules: int = 0
+    seen: set[tuple[BridgeId, int, tuple[int, ...]]] = field(default_factory=set)
+    steps: list[TraceStep] | None = None
+
+    def give_up(self, reason: DropReason) -> None:
+        """Drop the packet as a whole, with everything that it has led to so far."""
+        self.drops = [reason]
+        self.outputs, self.generated, self.effects, self.learned = [], [], [], []
         self.taken = False
-        self.max_length: int | None = None
-        self.ttl_above = 0
-        self.slow_path: SlowPathReason | None = None
-        self.steps: list[TraceStep] | None = [] if trace else None
+
+
+class Walk:
+    """One simulation: its inputs, the branch that is being followed, and the findings of all.
+
+    header: that of the branch.
+    """
+
+    __slots__ = ("branch", "findings", "header", "inputs")
+
+    def __init__(self, inputs: Inputs, *, trace: bool) -> None:
+        self.inputs = inputs
+        self.header = Header.from_key(inputs.packet.key)
+        self.branch = Branch(self.header)
+        self.findings = Findings(steps=[] if trace else None)
 
     def enter(self, branch: Branch) -> None:
         """Go on with another branch."""
@@ -232,40 +233,34 @@ class Walk:
         A frame that comes back unchanged has gone round a loop of bridges.
         """
         place = bridge_id, vlan, self.header.written()
-        if place in self.seen:
+        if place in self.findings.seen:
             return True
-        self.seen.add(place)
+        self.findings.seen.add(place)
         return False
-
-    def give_up(self, reason: DropReason) -> None:
-        """Drop the packet as a whole, with everything that it has led to so far."""
-        self.drops = [reason]
-        self.outputs, self.generated, self.effects, self.learned = [], [], [], []
-        self.taken = False
 
     # Lookups. A referent that does not exist fails closed; one not loaded is awaited.
 
     def port(self, port_id: PortId) -> PortView | Refusal:
         """Return a port and note that its configuration matters."""
-        self.tags.append(FlowTag(TagKind.DEVICE, port_id))
-        port = self.view.ports.get(port_id)
+        self.findings.tags.append(FlowTag(TagKind.DEVICE, port_id))
+        port = self.inputs.view.ports.get(port_id)
         return self.unavailable(port_id, DropReason.MISSING_DEVICE) if port is None else port
 
     def bridge(self, bridge_id: BridgeId) -> BridgeView | Refusal:
         """Return a bridge and note that its configuration matters."""
-        self.tags.append(FlowTag(TagKind.DEVICE, bridge_id))
-        bridge = self.view.bridges.get(bridge_id)
+        self.findings.tags.append(FlowTag(TagKind.DEVICE, bridge_id))
+        bridge = self.inputs.view.bridges.get(bridge_id)
         return self.unavailable(bridge_id, DropReason.MISSING_DEVICE) if bridge is None else bridge
 
     def router(self, router_id: RouterId) -> RouterView | Refusal:
         """Return a router and note that its configuration matters."""
-        self.tags.append(FlowTag(TagKind.DEVICE, router_id))
-        router = self.view.routers.get(router_id)
+        self.findings.tags.append(FlowTag(TagKind.DEVICE, router_id))
+        router = self.inputs.view.routers.get(router_id)
         return self.unavailable(router_id, DropReason.MISSING_DEVICE) if router is None else router
 
     def unavailable(self, object_id: ObjectId, reason: DropReason) -> Refusal:
         """Return what to say of an object that the view does not hold."""
-        if object_id in self.view.absent:
+        if object_id in self.inputs.view.absent:
             return Dropped(reason, object_id=object_id)
         return Await(LoadDevices((object_id,)))
 
@@ -273,8 +268,8 @@ class Walk:
 
     def step(self, event: TraceEvent) -> None:
         """Enter a trace step."""
-        if self.steps is not None:
-            self.steps.append(TraceStep(self.branch.devices, event))
+        if self.findings.steps is not None:
+            self.findings.steps.append(TraceStep(self.branch.devices, event))
 
     def note_entry(self) -> None:
         """Remember how the packet looks where it enters a device."""
