@@ -280,11 +280,18 @@ static __always_inline int decapsulate(struct __sk_buff *skb, const struct overl
 					       inner.type == bpf_htons(ETHERTYPE_IPV6)
 						       ? inner.type
 						       : bpf_htons(ETHERTYPE_IPV4));
-	/* Where a tag is among the bytes, segments are made by what the kernel believes. */
+	/* Where a tag is among the bytes, segments are made by what the kernel believes. It may lift
+	 * the tag out of them meanwhile, and then the type in its place is right already. */
 	if (!refused && skb->gso_size && is_tag(inner.type))
 		refused = force_protocol(skb, inner.type);
-	if (refused ||
-	    bpf_skb_store_bytes(skb, 0, &inner, sizeof(inner), BPF_F_INVALIDATE_HASH))
+	if (refused)
+		return -1;
+	if (skb->vlan_present)
+		refused = bpf_skb_store_bytes(skb, 0, &inner, 12, BPF_F_INVALIDATE_HASH);
+	else
+		refused = bpf_skb_store_bytes(skb, 0, &inner, sizeof(inner),
+					      BPF_F_INVALIDATE_HASH);
+	if (refused)
 		return -1;
 	/* The type was that of the outer destination. */
 	if (inner.destination[0] & 1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from midonet.demo.namespaces import Namespace, existing
 from tests.netns import labs
+from tests.netns.overlay_pair import Pair, open_pair
 
 HERE = Path(__file__).parent
 
@@ -54,3 +55,10 @@ def namespace(prefix: str) -> Iterator[Callable[[str], Namespace]]:
     yield make
     for name in existing(f"{prefix}-"):
         Namespace(name).delete()
+
+
+@pytest.fixture
+async def pair(namespace: Callable[[str], Namespace]) -> AsyncIterator[Pair]:
+    """Return two hosts with datapaths, removed after the test."""
+    async with open_pair(namespace) as opened:
+        yield opened
