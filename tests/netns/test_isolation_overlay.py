@@ -25,11 +25,14 @@ import pytest_asyncio
 
 from midonet.agent.datapath.ebpf import AttachMode, EbpfDatapath
 from midonet.agent.datapath.protocol import OverlayConfig, PortAttachment
+from midonet.agent.flows.mask import EMPTY_MASK
+from midonet.agent.flows.program import FlowProgram, InstalledProgram, LocalOutput
 from midonet.agent.underlay.clsact import Clsact
 from midonet.demo.namespaces import Namespace, wire
 from midonet.model.hosts import TunnelKind
 from midonet.model.ids import PortId
 from midonet.packets.addresses import IpVersion, parse_ip
+from midonet.packets.flowkey import FlowKey
 from tests.contract.ebpf_harness import HASH_SEED
 from tests.netns.entering import entered, packet_socket, socket_inside
 from tests.netns.labs import until
@@ -94,15 +97,16 @@ class Stage:
     reopen: Callable[[], EbpfDatapath]
     hooked: socket.socket
     unhooked: socket.socket
+    tenant: socket.socket
     macs: dict[str, bytes]
     witnesses: dict[str, Witness]
     before: Counter[str] = field(default_factory=Counter)
 
-    def drops(self) -> Counter[str]:
-        """Return the overlay's drops by reason."""
+    def drops(self, wanted: PortId | None = None) -> Counter[str]:
+        """Return drops by reason, of a port or of the overlay."""
         found: Counter[str] = Counter()
         for (port_id, reason), count in self.datapath.drops().items():
-            if port_id is None:
+            if port_id == wanted:
                 found[reason.name] += count
         return found
 
@@ -148,6 +152,7 @@ class Stage:
         return "default" in self.host.run("ip", "-6", "route", "show", "table", "all")
 
 
+RED, BLUE = PortId(UUID(int=RED_KEY)), PortId(UUID(int=BLUE_KEY))
 MODES = [AttachMode.TCX, AttachMode.CLSACT]
 
 
@@ -199,17 +204,17 @@ async def built(prefix: str, request: pytest.FixtureRequest) -> AsyncIterator[St
 
         datapath = reopen()
         await datapath.open()
-        ports = {key: PortId(UUID(int=key)) for key in (RED_KEY, BLUE_KEY)}
-        for name, (key, port_id) in zip(("p1", "p2"), ports.items(), strict=True):
+        for name, key, port_id in (("p1", RED_KEY, RED), ("p2", BLUE_KEY, BLUE)):
             datapath.attach(PortAttachment(port_id, name))
             datapath.set_delivery(key, (port_id,))
         configure(datapath)
         witnesses = _witnesses(host, outside, made["red"], made["blue"], stack)
         sending = [packet_socket(outside, name, eth_type=0) for name in ("w0", "w9")]
+        sending.append(packet_socket(made["red"], "eth0", eth_type=0))
         for out in sending:
             stack.callback(out.close)
-        macs = {name: _mac(name) for name in ("u0", "u9", "mn-vxlan")}
-        stage = Stage(host, outside, datapath, reopen, sending[0], sending[1], macs, witnesses)
+        macs = {name: _mac(name) for name in ("u0", "u9", "p1", "mn-vxlan")}
+        stage = Stage(host, outside, datapath, reopen, *sending, macs, witnesses)
         try:
             yield stage
         finally:
@@ -476,6 +481,41 @@ async def test_a_key_reaches_its_port_only(stage: Stage, kind: TunnelKind) -> No
     for key in (RED_KEY, BLUE_KEY, OTHER_KEY, RED_KEY | 0xFF0000):
         stage.send(Outer(kind, IpVersion.V4, ends.peer, ends.host, key).packet(for_tenant()))
     assert stage.outcome() == ({"UNKNOWN_TUNNEL_KEY": 2}, {"red": 1, "blue": 1})
+
+
+@both_kinds
+@both_versions
+async def test_a_tenant_is_no_host(stage: Stage, kind: TunnelKind, version: IpVersion) -> None:
+    """What a container sends as if it were a host: by a program to another tenant, and without one.
+    The host's stack sees none of it, whatever address it is for."""
+    ends = ENDS[version]
+    eth_type = b"\x08\x00" if version is IpVersion.V4 else b"\x86\xdd"
+    outers = [
+        Outer(kind, version, source, destination)
+        for source in (ends.peer, ends.host)
+        for destination in (ends.host, ends.peer)
+    ]
+    for mac in (stage.macs["p1"], stage.macs["u0"], b"\xff" * 6):
+        for inner in for_host(stage):
+            for outer in outers:
+                stage.tenant.send(mac + OTHER_MAC + eth_type + outer.packet(inner))
+            stage.tenant.send(mac + inner[6:])
+    assert stage.outcome() == ({}, {}), "nobody decided on them"
+    program = FlowProgram(RED, FlowKey(0, 0), EMPTY_MASK, (LocalOutput(BLUE),))
+    entry = InstalledProgram(1, 1, EMPTY_MASK, EMPTY_MASK, program)
+    stage.datapath.install([entry])
+    before, sent = stage.drops(RED)["UNDERLAY_SPOOF"], 0
+    for mac in (stage.macs["p1"], stage.macs["u0"], b"\xff" * 6):
+        for outer in outers:
+            for inner in for_host(stage):
+                stage.tenant.send(mac + OTHER_MAC + eth_type + outer.packet(inner))
+                sent += 1
+    until(lambda: stage.drops(RED)["UNDERLAY_SPOOF"] - before == sent, "all of them dropped")
+    assert stage.outcome() == ({}, {})
+    stage.tenant.send(for_tenant())
+    until(lambda: len(stage.witnesses["blue"].seen()) == 1, "ordinary frames pass")
+    stage.datapath.remove([entry])
+    stage.datapath.drop_mask(RED, 1)
 
 
 async def test_nothing_passes_while_the_agent_is_away(stage: Stage) -> None:
