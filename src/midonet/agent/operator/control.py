@@ -31,6 +31,7 @@ from midonet.model.ids import PortId
 from midonet.nsdb.store import Store
 
 _MAX_WAIT_S = 60.0
+_FLOWS_SLICE = 100
 
 Json = dict[str, Any]
 
@@ -95,7 +96,7 @@ class Control:
             case "GET", "state":
                 return self._overview.overview()
             case "GET", "flows":
-                return self._flows()
+                return await self._flows()
             case "GET", "drops":
                 return _drop_rows(self._datapath.drops())
             case "POST", "trace":
@@ -113,10 +114,13 @@ class Control:
                 raise NotFoundError("control route", f"{method} /{'/'.join(path)}")
         return None
 
-    def _flows(self) -> list[Json]:
+    async def _flows(self) -> list[Json]:
         statistics = self._datapath.statistics()
         rows: list[Json] = []
-        for installed in self._decisions.programs.table:
+        for number, installed in enumerate(tuple(self._decisions.programs.table)):
+            if number % _FLOWS_SLICE == 0:
+                # A full table takes seconds to describe: packets are decided on in between.
+                await asyncio.sleep(0)
             program = installed.program
             usage = statistics.get(installed.program_id)
             rows.append(
@@ -199,5 +203,5 @@ def _bounded(wait_s: float) -> float:
 def _decode(body: bytes, kind: type[Any]) -> Any:
     try:
         return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"bad request body: {error}") from None

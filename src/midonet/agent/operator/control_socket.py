@@ -3,6 +3,11 @@
 Reachable by whoever may open the socket file (mode 0600: the agent's own user). Requests and
 answers are JSON; each connection carries one request.
 
+Everything has a bound, so that a broken client costs the agent nothing and others are answered:
+the size of a request, the time it takes to arrive and its answer to be taken, and the number of
+clients. When all places are taken, whoever has been sending its request for longest loses its
+place; when all requests are complete and being answered, a new client is told to come again.
+
     PUT    /binding/PORT_ID   {"interfaceName": NAME}   bind a port to an interface here
     DELETE /binding/PORT_ID                             unbind it
     and the routes of `midonet.agent.operator.control`
@@ -33,17 +38,25 @@ from midonet.errors import (
     UnavailableError,
     UserError,
 )
+from midonet.runtime.clock import SystemClock
+from midonet.runtime.logging import Throttle
 from midonet.runtime.private_files import (
     check_not_writable_by_all,
     check_owner,
     make_directories,
 )
+from midonet.runtime.supervisor import contained
 
 _log = structlog.get_logger("control_socket")
 
 _MAX_HEADER_SIZE = 16 * 1024
-_MAX_BODY_SIZE = 1024 * 1024
+_MAX_HEADERS = 64
+_MAX_BODY_SIZE = 256 * 1024
+"""A frame of 64 KiB in hexadecimal, with room to spare."""
+
 _READ_TIMEOUT_S = 10.0
+_WRITE_TIMEOUT_S = 10.0
+_MAX_CLIENTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +76,13 @@ Respond = Callable[[Request], Awaitable[object]]
 class ControlSocket:
     """Listens and hands requests to `respond`."""
 
-    def __init__(self, path: Path, respond: Respond) -> None:
+    def __init__(self, path: Path, respond: Respond, *, max_clients: int = _MAX_CLIENTS) -> None:
         self._path = path
         self._respond = respond
+        self._max_clients = max_clients
+        self._clients: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
+        self._sending: dict[asyncio.StreamWriter, None] = {}
+        self._throttle = Throttle(SystemClock())
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
@@ -82,37 +99,90 @@ class ControlSocket:
             raise UserError(f"cannot listen on {self._path}: {error.strerror or error}") from None
 
     async def close(self) -> None:
-        """Stop listening and remove the socket file."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-            with contextlib.suppress(OSError):
-                self._path.unlink()
+        """Stop listening, remove the socket file and leave the clients that are still there."""
+        if self._server is None:
+            return
+        self._server.close()
+        self._server = None
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+        tasks = {task for task in self._clients.values() if task is not None}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_WRITE_TIMEOUT_S)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        has_place = self._make_place()
+        self._clients[writer] = asyncio.current_task()
         try:
-            try:
-                async with asyncio.timeout(_READ_TIMEOUT_S):
-                    request = await _read_request(reader)
-            except (DecodeError, TimeoutError, asyncio.IncompleteReadError) as error:
-                status, body = HTTPStatus.BAD_REQUEST, _problem(str(error) or "incomplete request")
+            if has_place:
+                answer = await self._exchange(reader, writer)
             else:
-                status, body = await self._answer(request)
-            writer.write(_serialise(status, body))
-            await writer.drain()
-        except ConnectionError:
-            _log.debug("control_connection_lost")
+                answer = HTTPStatus.SERVICE_UNAVAILABLE, _problem("too many clients; try again")
+            writer.write(_serialise(*answer))
+            async with asyncio.timeout(_WRITE_TIMEOUT_S):
+                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
+        except (OSError, TimeoutError):
+            # The client went, or does not take its answer.
+            self._complain("control_connection_lost")
+        except asyncio.CancelledError:
+            if self._server is not None:
+                raise
         finally:
-            writer.close()
+            self._sending.pop(writer, None)
+            self._clients.pop(writer, None)
+            writer.transport.abort()
+
+    def _make_place(self) -> bool:
+        """Take the place of whoever has been sending for longest when there is none left."""
+        if len(self._clients) < self._max_clients:
+            return True
+        if not self._sending:
+            return False
+        slowest = next(iter(self._sending))
+        del self._sending[slowest]
+        self._clients.pop(slowest, None)
+        slowest.transport.abort()
+        self._complain("control_client_displaced")
+        return True
+
+    async def _exchange(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> tuple[HTTPStatus, bytes]:
+        self._sending[writer] = None
+        try:
+            async with asyncio.timeout(_READ_TIMEOUT_S):
+                request = await _read_request(reader)
+        except (DecodeError, TimeoutError, asyncio.IncompleteReadError) as error:
+            return HTTPStatus.BAD_REQUEST, _problem(str(error) or "incomplete request")
+        finally:
+            self._sending.pop(writer, None)
+        return await self._answer(request)
 
     async def _answer(self, request: Request) -> tuple[HTTPStatus, bytes]:
-        try:
-            result = await self._respond(request)
-        except MidoNetError as error:
-            return _status_of(error), _problem(str(error))
-        if result is None:
-            return HTTPStatus.NO_CONTENT, b""
-        return HTTPStatus.OK, msgspec.json.encode(result)
+        answer = HTTPStatus.INTERNAL_SERVER_ERROR, _problem("the agent failed; see its log")
+        with contained(self._failed):
+            try:
+                result = await self._respond(request)
+            except MidoNetError as error:
+                return _status_of(error), _problem(str(error))
+            if result is None:
+                return HTTPStatus.NO_CONTENT, b""
+            return HTTPStatus.OK, msgspec.json.encode(result)
+        return answer
+
+    def _failed(self, error: Exception) -> None:
+        # Our own bug.
+        if self._throttle.allow("control_request_failed") is not None:
+            _log.error("control_request_failed", error=repr(error), exc_info=error)
+
+    def _complain(self, event: str) -> None:
+        held_back = self._throttle.allow(event)
+        if held_back is not None:
+            _log.info(event, held_back=held_back)
 
 
 def _bind(path: Path) -> socket.socket:
@@ -172,6 +242,8 @@ async def _read_request(reader: asyncio.StreamReader) -> Request:
     except asyncio.LimitOverrunError:
         raise DecodeError("request header is too long") from None
     request_line, *lines = head[:-4].split("\r\n")
+    if len(lines) > _MAX_HEADERS:
+        raise DecodeError(f"there are more than {_MAX_HEADERS} header fields")
     parts = request_line.split(" ")
     if len(parts) != 3:
         raise DecodeError("not an HTTP request")
