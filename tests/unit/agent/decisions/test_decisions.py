@@ -135,6 +135,19 @@ async def test_packets_of_one_class_are_decided_on_once(shell: Shell) -> None:
     assert len(shell.decisions.programs.table) == 1
 
 
+async def test_packets_of_a_port_that_is_gone_are_not_decided_on(shell: Shell) -> None:
+    shell.show_bridge()
+    shell.datapath.receive(HERE, frame())
+    for upcall in await shell.datapath.upcalls(10):
+        shell.decisions.enqueue(upcall)
+    shell.datapath.detach(HERE)
+    shell.decisions.forget_port(HERE)
+    shell.work()
+    assert shell.left == []
+    assert shell.decisions.counters.simulations == 0
+    assert dict(shell.datapath.drops()) == {}
+
+
 async def test_packet_whose_time_to_live_is_over_crosses_a_bridge(shell: Shell) -> None:
     """No program is for it: each one comes up, and is forwarded."""
     shell.show_bridge()
