@@ -148,6 +148,16 @@ async def test_packets_of_a_port_that_is_gone_are_not_decided_on(shell: Shell) -
     assert dict(shell.datapath.drops()) == {}
 
 
+async def test_programs_that_lead_to_a_port_go_with_it(shell: Shell) -> None:
+    shell.show_bridge()
+    await shell.send(frame(), port_id=THERE)
+    assert [port_id for port_id, _ in shell.left] == [HERE]
+    assert len(list(shell.datapath.installed())) == 1
+    shell.datapath.detach(HERE)
+    shell.decisions.forget_port(HERE)
+    assert list(shell.datapath.installed()) == []
+
+
 async def test_packet_whose_time_to_live_is_over_crosses_a_bridge(shell: Shell) -> None:
     """No program is for it: each one comes up, and is forwarded."""
     shell.show_bridge()
