@@ -95,6 +95,7 @@ def test_shown_units_are_valid(tmp_path: Path) -> None:
     if verify is None:
         pytest.skip("systemd-analyze is not installed")
     units = blocks(HOWTO / "run-the-agent-under-systemd.md", "ini")
+    assert len(units) >= 2
     for name, unit in zip(("agent", "cluster"), units, strict=False):
         path = tmp_path / f"midonet-{name}.service"
         path.write_text(unit.replace("/opt/midonet/bin/midonet", "/bin/true"), encoding="utf-8")

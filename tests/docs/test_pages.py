@@ -16,9 +16,23 @@ FRAGMENT = re.compile(
 )
 
 
+def links(page: Path) -> list[str]:
+    return re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+
+
+def named_sources(page: Path) -> list[str]:
+    return re.findall(r"`([\w/]+\.(?:py|c|h))`", page.read_text(encoding="utf-8"))
+
+
+def test_what_the_next_tests_look_for_is_found() -> None:
+    """Else they would pass on every page."""
+    assert sum(len(links(page)) for page in PAGES) > 30
+    assert sum(len(named_sources(page)) for page in PAGES) > 30
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+    for target in links(page):
         if not target.startswith(("http://", "https://")):
             assert (page.parent / target).exists(), target
 
@@ -60,7 +74,7 @@ def test_design_shows_every_room_of_the_agent() -> None:
 def test_source_files_that_a_page_names_exist(page: Path) -> None:
     sources = [path.as_posix() for root in SOURCES for path in (ROOT / root).rglob("*.*")]
     text = page.read_text(encoding="utf-8")
-    for name in re.findall(r"`([\w/]+\.(?:py|c|h))`", text):
+    for name in named_sources(page):
         assert any(path.endswith(f"/{name}") for path in sources), name
     for name in re.findall(r"`(midonet(?:\.[a-z]\w*)+)", text):
         path = ROOT / "src" / name.replace(".", "/")

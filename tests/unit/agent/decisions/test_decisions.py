@@ -158,6 +158,16 @@ async def test_programs_that_lead_to_a_port_go_with_it(shell: Shell) -> None:
     assert list(shell.datapath.installed()) == []
 
 
+async def test_program_that_the_datapath_has_lost_is_put_back(shell: Shell) -> None:
+    shell.show_bridge()
+    await shell.send(frame())
+    shell.datapath.remove(list(shell.datapath.installed()))
+    await shell.send(frame())
+    assert shell.left == [(THERE, frame())] * 2
+    assert len(list(shell.datapath.installed())) == 1
+    assert dict(shell.datapath.drops()) == {}
+
+
 async def test_packet_whose_time_to_live_is_over_crosses_a_bridge(shell: Shell) -> None:
     """No program is for it: each one comes up, and is forwarded."""
     shell.show_bridge()
