@@ -25,7 +25,7 @@ from midonet.model.chains import Chain, Rule, RuleAction
 from midonet.model.devices import Bridge, NextHopKind, Port, Route, Router
 from midonet.model.hosts import Host, PortLocation
 from midonet.model.ids import BridgeId, ChainId, HostId, ObjectId, PortId, RouteId, RouterId, RuleId
-from midonet.model.ranks import spread
+from midonet.model.ranks import between, spread
 from midonet.nsdb.sqlite import SqliteStore
 from midonet.nsdb.store import (
     MAX_OPERATIONS,
@@ -210,6 +210,30 @@ def measure_change(name: str, objects: Sequence[msgspec.Struct], target_ms: floa
     row(f"{name}_target", target_ms, "ms")
 
 
+def measure_long_chain(rules: int) -> None:
+    """Print what one more rule costs in a chain of `rules`, with all its rules in the view."""
+    objects = topology(1, 1, rules)
+    world = World(objects)
+    assembler = TopologyAssembler(HERE)
+    world.feed(assembler, assembler.apply())
+    chain_id = next(one.id for one in objects if isinstance(one, Chain))
+    assert len(assembler.view.chains[chain_id].rules) == rules
+    ranks = spread(rules)
+    times_ms = []
+    for number in range(20):
+        place = _random.randrange(1, rules)
+        rank = between(ranks[place - 1], ranks[place], number)
+        world.put(Rule(id=RuleId(new_id()), chain_id=chain_id, rank=rank, action=RuleAction.DROP))
+        changes = [world.answer(Referrers(Rule, "chain_id", chain_id))]
+        gc.collect()
+        started = time.perf_counter()
+        world.feed(assembler, assembler.apply(changes))
+        times_ms.append((time.perf_counter() - started) * 1000)
+    assert len(assembler.view.chains[chain_id].rules) == rules + 20
+    row(f"topology_rule_added_to_{rules}", statistics.median(times_ms), "ms")
+    row(f"topology_rule_added_to_{rules}_worst", max(times_ms), "ms")
+
+
 def random_routes(count: int) -> list[RouteView]:
     """Return routes of mixed prefix lengths."""
     version = IpVersion.V4
@@ -261,6 +285,7 @@ def measure_memory(objects: Sequence[msgspec.Struct]) -> None:
 
 def main() -> None:
     """Run all measurements."""
+    measure_long_chain(10_000)
     measure_fib()
     asyncio.run(measure_load(topology(50, 80, 30)))
     measure_memory(topology(50, 80, 30))

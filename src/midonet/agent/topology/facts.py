@@ -7,6 +7,7 @@ come. Absence and the empty set are answers.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import Enum
 from typing import TypeVar
 
 import msgspec
@@ -37,6 +38,13 @@ def flood_groups_of(bridge_id: ObjectId) -> Referrers:
 def rules_of(chain_id: ObjectId) -> Referrers:
     """Return the key of the list of rules of a chain."""
     return Referrers(Rule, "chain_id", chain_id)
+
+
+class MissingMember(Enum):
+    """Why the objects of a list are not all there."""
+
+    ABSENT = "absent"
+    UNKNOWN = "unknown"
 
 
 class Facts:
@@ -89,6 +97,22 @@ class Facts:
             return None
         found = self._objects.get(kind, {}).get(object_id)
         return found if isinstance(found, kind) else None
+
+    def members(self, kind: type[T], ids: Iterable[ObjectId]) -> list[T] | MissingMember:
+        """Return listed objects; ABSENT when one is known not to exist, else UNKNOWN when one is
+        not answered."""
+        objects = self._objects.get(kind, {})
+        found: list[T] = []
+        is_complete = True
+        for object_id in ids:
+            value = objects.get(object_id, MissingMember.UNKNOWN)
+            if value is None:
+                return MissingMember.ABSENT
+            if isinstance(value, kind):
+                found.append(value)
+            else:
+                is_complete = False
+        return found if is_complete else MissingMember.UNKNOWN
 
     def known(self, kind: type[msgspec.Struct]) -> list[ObjectId]:
         """Return the ids of a kind that are answered."""

@@ -24,7 +24,13 @@ from midonet.agent.topology.assembly import (
 from midonet.agent.topology.closure import TRACKED_KINDS
 from midonet.agent.topology.devices import BridgeAssembly, RouterAssembly
 from midonet.agent.topology.draft import ViewDraft
-from midonet.agent.topology.facts import ALL_ZONE_HOSTS, Facts, flood_groups_of, rules_of
+from midonet.agent.topology.facts import (
+    ALL_ZONE_HOSTS,
+    Facts,
+    MissingMember,
+    flood_groups_of,
+    rules_of,
+)
 from midonet.agent.topology.tracker import Dirty, Tracker
 from midonet.agent.topology.underlay_addresses import UnderlayAddresses
 from midonet.agent.topology.view import (
@@ -171,13 +177,14 @@ class Visibility:
                 self._miss_chain(chain_id, settle)
         elif chain is None or rule_ids is None:
             self.waiting[Chain].add(chain_id)
-        elif any(facts.is_absent(Rule, one) for one in rule_ids):
-            self._miss_chain(chain_id, settle)
         else:
-            rules = [rule for one in rule_ids if (rule := facts.get(Rule, one))]
-            if len(rules) == len(rule_ids):
+            rules = facts.members(Rule, rule_ids)
+            if rules is MissingMember.ABSENT:
+                self._miss_chain(chain_id, settle)
+            elif rules is MissingMember.UNKNOWN:
+                self.waiting[Chain].add(chain_id)
+            else:
                 return chain_view(chain.id, rules, self._draft.chains.get(chain_id))
-            self.waiting[Chain].add(chain_id)
         return None
 
     def _miss_chain(self, chain_id: ChainId, settle: bool) -> None:
