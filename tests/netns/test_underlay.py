@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 import pytest
-from pyroute2 import AsyncIPRoute
 
 from midonet.agent.underlay.interfaces import KernelInterfaces
 from midonet.agent.underlay.links import Links
 from midonet.agent.underlay.probe_engine import PeerState, ProbeEngine
 from midonet.agent.underlay.prober import Prober
-from midonet.agent.underlay.routes import UnderlayPath, underlay_path
+from midonet.agent.underlay.routes import RouteQueries, UnderlayPath
 from midonet.demo.namespaces import Namespace, wire
 from midonet.errors import DatapathError
 from midonet.model.hosts import Interface
@@ -103,16 +104,79 @@ def test_path_to_a_peer_names_interface_and_mtu(namespace: NamespaceMaker) -> No
     )
 
     async def look() -> tuple[UnderlayPath | None, UnderlayPath | None]:
-        async with AsyncIPRoute() as netlink:
-            return (
-                await underlay_path(netlink, parse_ip("192.0.2.7")),
-                await underlay_path(netlink, parse_ip("198.51.100.1")),
-            )
+        with RouteQueries() as routes:
+            return routes.path(parse_ip("192.0.2.7")), routes.path(parse_ip("198.51.100.1"))
 
     found, nowhere = run_inside(host, look)
     assert found is not None
     assert (found.interface_name, found.mtu_bytes) == ("port0", 1400)
     assert nowhere is None
+
+
+def test_path_takes_the_mtu_of_its_route_and_follows_the_interface(
+    namespace: NamespaceMaker,
+) -> None:
+    host = namespace("mtus")
+    host.ip(
+        "link add port0 type veth peer name port1",
+        "link set port0 up mtu 9000",
+        "link set port1 up",
+        "address add 192.0.2.1/24 dev port0",
+        "address add 2001:db8::1/64 dev port0 nodad",
+        "route add 198.51.100.0/24 via 192.0.2.9 mtu 1300",
+    )
+
+    async def look() -> list[int]:
+        found = []
+        with RouteQueries() as routes:
+            for text in ("198.51.100.1", "192.0.2.7", "2001:db8::7"):
+                path = routes.path(parse_ip(text))
+                assert path is not None
+                found.append(path.mtu_bytes)
+            host.ip("link set port0 mtu 1400")
+            routes.forget_links()
+            path = routes.path(parse_ip("192.0.2.7"))
+            assert path is not None
+            return [*found, path.mtu_bytes]
+
+    assert run_inside(host, look) == [1300, 9000, 9000, 1400]
+
+
+def test_what_talks_to_the_kernel_for_life_does_not_grow(namespace: NamespaceMaker) -> None:
+    host = namespace("soak")
+    host.ip(
+        "link add port0 type veth peer name port1",
+        "link set port0 up",
+        "link set port1 up",
+        "address add 192.0.2.1/24 dev port0",
+    )
+    rounds = 5
+
+    async def soak() -> list[int]:
+        interfaces = KernelInterfaces()
+        await interfaces.open()
+        sizes = []
+        with RouteQueries() as routes:
+            for number in range(rounds):
+                for peer in range(450 * 4):
+                    assert routes.path(parse_ip(f"192.0.2.{2 + peer % 200}")) is not None
+                host.ip(*(f"link set port0 mtu {1300 + step}" for step in range(100)))
+                wanted = 1400 + number
+                host.ip(f"link set port0 mtu {wanted}")
+                while interfaces.snapshot()["port0"].mtu_bytes != wanted:
+                    await interfaces.changes()
+                gc.collect()
+                sizes.append(tracemalloc.get_traced_memory()[0])
+        await interfaces.close()
+        return sizes
+
+    tracemalloc.start()
+    try:
+        sizes = run_inside(host, soak)
+    finally:
+        tracemalloc.stop()
+    # The first round warms caches up. A reply that is kept is some 500 bytes at least.
+    assert sizes[-1] - sizes[0] < 100_000
 
 
 @pytest.mark.parametrize(("left_ip", "right_ip"), [("10.1.0.2", "10.2.0.2"), ("fd1::2", "fd2::2")])

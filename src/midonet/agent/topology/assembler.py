@@ -65,7 +65,9 @@ class TopologyAssembler:
     @property
     def undecodable(self) -> Mapping[ObjectId, str]:
         """Return the objects that cannot be understood and count as missing, with the reason."""
-        return self._visibility.undecodable
+        if not self._tracker.malformed:
+            return self._visibility.undecodable
+        return {**self._visibility.undecodable, **self._tracker.malformed}
 
     def apply(self, changes: Iterable[Change] = ()) -> Step:
         """Take store changes in."""

@@ -14,7 +14,7 @@ import msgspec
 
 from midonet.model.chains import Rule
 from midonet.model.devices import Port
-from midonet.model.hosts import FloodGroup, HostState, TunnelZone, TunnelZoneHost
+from midonet.model.hosts import FloodGroup, TunnelZone, TunnelZoneHost
 from midonet.model.ids import HostId, ObjectId
 from midonet.nsdb.store import AllOf, ObjectKey, Referrers, StateTables, Table, WatchKey
 
@@ -48,14 +48,18 @@ class MissingMember(Enum):
 
 
 class Facts:
-    """Answers by kind and id, and the watch keys still to be asked or dropped."""
+    """Answers by kind and id, and the watch keys still to be asked or dropped.
+
+    host_states: the hosts that are alive, with the largest inner packet in bytes that each
+        reported, 0 for unknown.
+    """
 
     def __init__(self) -> None:
         self._watched: dict[type[msgspec.Struct], set[ObjectId]] = {}
         self._objects: dict[type[msgspec.Struct], dict[ObjectId, msgspec.Struct | None]] = {}
         self._watched_lists: set[Referrers | AllOf] = set()
         self._lists: dict[Referrers | AllOf, frozenset[ObjectId]] = {}
-        self.host_states: dict[HostId, HostState] = {}
+        self.host_states: dict[HostId, int] = {}
         self._unanswered = 1
         self._is_host_state_known = False
         self._to_add: list[WatchKey] = [HOST_STATE]

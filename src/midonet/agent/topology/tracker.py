@@ -22,7 +22,7 @@ from midonet.agent.topology.facts import ALL_ZONE_HOSTS, ALL_ZONES, Facts
 from midonet.model.chains import Chain, Rule
 from midonet.model.coordination import ClusterSettings
 from midonet.model.devices import Bridge, Port, Route, Router
-from midonet.model.hosts import FloodGroup, HostState, PortLocation, TunnelZone, TunnelZoneHost
+from midonet.model.hosts import FloodGroup, PortLocation, TunnelZone, TunnelZoneHost
 from midonet.model.ids import BridgeId, ChainId, HostId, ObjectId, PortId, RouteId, RouterId
 from midonet.nsdb.store import (
     AllOf,
@@ -38,6 +38,12 @@ from midonet.nsdb.store import (
 _Kind = type[msgspec.Struct]
 _OWNERS: dict[str, _Kind] = {"bridge_id": Bridge, "router_id": Router, "chain_id": Chain}
 """Kind of what the listed objects belong to, by the reference that makes the list."""
+
+
+class _Presence(msgspec.Struct, frozen=True):
+    """What one host needs of the state of another. Its interfaces, the bulk of it, are not."""
+
+    overlay_mtu_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -56,13 +62,17 @@ class Dirty:
 
 
 class Tracker:
-    """Facts, the objects that are tracked, and what changed since the last step."""
+    """Facts, the objects that are tracked, and what changed since the last step.
+
+    malformed: hosts whose state cannot be understood, with the reason; they count as dead.
+    """
 
     def __init__(self, host_id: HostId) -> None:
         self.host_id = host_id
         self.facts = Facts()
         self.dirty = Dirty()
         self.requested: set[ObjectId] = set()
+        self.malformed: dict[ObjectId, str] = {}
         self.tracked: dict[_Kind, set[ObjectId]] = {kind: set() for kind in TRACKED_KINDS}
         self._index = PortIndex()
         self._rule_owner: dict[ObjectId, ChainId] = {}
@@ -212,17 +222,26 @@ class Tracker:
         for key, entry in entries:
             try:
                 host_id = HostId(UUID(key))
-                state = msgspec.json.decode(entry.value, type=HostState) if entry else None
-            except (ValueError, msgspec.DecodeError):
-                # What another process reports of itself is not worth stopping for.
+            except ValueError:
                 continue
             old = self.facts.host_states.pop(host_id, None)
-            if state is not None:
-                self.facts.host_states[host_id] = state
-            if (old is None) is not (state is None):
+            new = None if entry is None else self._overlay_mtu(host_id, entry)
+            if new is not None:
+                self.facts.host_states[host_id] = new
+            if (old is None) is not (new is None):
                 self.dirty.hosts.add(host_id)
-            if _overlay_mtu(old) != _overlay_mtu(state):
+            if (old or 0) != (new or 0):
                 self.dirty.tunnels = True
+
+    def _overlay_mtu(self, host_id: HostId, entry: StateEntry) -> int | None:
+        """Return what matters of a live host's state; None when it cannot be understood."""
+        try:
+            state = msgspec.json.decode(entry.value, type=_Presence)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self.malformed[host_id] = f"state of the host: {error}"
+            return None
+        self.malformed.pop(host_id, None)
+        return state.overlay_mtu_bytes
 
     # Forgetting.
 
@@ -287,7 +306,3 @@ class _Reach:
         if object_id not in self.tracked[kind]:
             self.tracked[kind].add(object_id)
             self._queue.append((kind, object_id))
-
-
-def _overlay_mtu(state: HostState | None) -> int:
-    return state.overlay_mtu_bytes if state is not None else 0

@@ -478,8 +478,7 @@ class Visibility:
         host_id: HostId,
         shared: list[tuple[TunnelZone, TunnelZoneHost, TunnelZoneHost]],
     ) -> TunnelRoute | None:
-        state = self._facts.host_states.get(host_id)
-        peer_mtu_bytes = state.overlay_mtu_bytes if state is not None else 0
+        peer_mtu_bytes = self._facts.host_states.get(host_id, 0)
         try:
             route = tunnel_route(shared, self.underlay_mtu_bytes, peer_mtu_bytes)
         except DecodeError as error:

@@ -11,12 +11,12 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 import structlog
-from pyroute2 import AsyncIPRoute
 
 from midonet.agent.topology.view import TunnelRoute
 from midonet.agent.underlay.prober import Prober
-from midonet.agent.underlay.routes import UnderlayPath, underlay_path
+from midonet.agent.underlay.routes import RouteQueries, UnderlayPath
 from midonet.model.ids import HostId
+from midonet.packets.addresses import IpAddress
 
 _log = structlog.get_logger("underlay")
 
@@ -25,6 +25,9 @@ _REFRESH_S = 1.0
 and every _ROUTES_EVERY looks."""
 
 _ROUTES_EVERY = 10
+
+_LOOKUPS_AT_ONCE = 64
+"""Lookups (10 us each) between two turns of the event loop."""
 
 Listener = Callable[[frozenset[str], int], None]
 
@@ -40,11 +43,15 @@ class HostNetwork:
         self._on_change = on_change
         self._tunnels: Mapping[HostId, TunnelRoute] = {}
         self._paths: dict[HostId, UnderlayPath] = {}
+        self._looked_up: dict[HostId, IpAddress] = {}
+        self._is_all_due = True
         self._reported: tuple[frozenset[str], int] | None = None
         self._look = asyncio.Event()
 
     def follow(self, tunnels: Mapping[HostId, TunnelRoute]) -> None:
-        """Take in the tunnels of a new view."""
+        """Take in the present tunnels; call it with the same ones when an interface changed."""
+        # The same tunnels once more: an interface has changed.
+        self._is_all_due |= tunnels is self._tunnels
         self._tunnels = tunnels
         self._look.set()
 
@@ -70,18 +77,21 @@ class HostNetwork:
         """Follow until cancelled."""
         self._prober.open()
         try:
-            async with AsyncIPRoute() as netlink, asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._prober.run())
-                tasks.create_task(self._watch(netlink))
+            with RouteQueries() as routes:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._prober.run())
+                    tasks.create_task(self._watch(routes))
         finally:
             self._prober.close()
 
-    async def _watch(self, netlink: AsyncIPRoute) -> None:
+    async def _watch(self, routes: RouteQueries) -> None:
         looks = 0
         while True:
             if self._look.is_set() or looks % _ROUTES_EVERY == 0:
                 self._look.clear()
-                await self._find_paths(netlink)
+                if looks % _ROUTES_EVERY == 0:
+                    self._is_all_due = True
+                await self._find_paths(routes)
             looks += 1
             self._report()
             try:
@@ -90,21 +100,35 @@ class HostNetwork:
             except TimeoutError:
                 continue
 
-    async def _find_paths(self, netlink: AsyncIPRoute) -> None:
-        paths: dict[HostId, UnderlayPath] = {}
-        for host_id, tunnel in sorted(self._tunnels.items()):
-            path = await underlay_path(netlink, tunnel.remote)
-            if path is None:
-                _log.warning("no_route_to_peer", host_id=str(host_id), peer=str(tunnel.remote))
-            else:
+    async def _find_paths(self, routes: RouteQueries) -> None:
+        """Look up peers that are new or elsewhere; all of them when links or routes may have
+        changed."""
+        tunnels = self._tunnels
+        is_all, self._is_all_due = self._is_all_due, False
+        if is_all:
+            routes.forget_links()
+        paths = {host_id: path for host_id, path in self._paths.items() if host_id in tunnels}
+        due = [
+            (host_id, tunnel.remote)
+            for host_id, tunnel in tunnels.items()
+            if is_all or self._looked_up.get(host_id) != tunnel.remote
+        ]
+        for number, (host_id, remote) in enumerate(due, 1):
+            if number % _LOOKUPS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            path = routes.path(remote)
+            if path is not None:
                 paths[host_id] = path
+                continue
+            paths.pop(host_id, None)
+            if is_all or host_id not in self._looked_up:
+                _log.warning("no_route_to_peer", host_id=str(host_id), peer=str(remote))
+        self._looked_up = {host_id: tunnel.remote for host_id, tunnel in tunnels.items()}
+        if paths == self._paths and not due:
+            return
         self._paths = paths
         self._prober.set_peers(
-            {
-                host_id: (self._tunnels[host_id].remote, path.mtu_bytes)
-                for host_id, path in paths.items()
-                if host_id in self._tunnels
-            }
+            {host_id: (tunnels[host_id].remote, path.mtu_bytes) for host_id, path in paths.items()}
         )
 
     def _report(self) -> None:

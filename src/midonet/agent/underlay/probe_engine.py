@@ -19,6 +19,7 @@ Wire format, network byte order, in a UDP datagram padded to the probed size:
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,10 +39,13 @@ _MAGIC = b"MNPB"
 _VERSION = 1
 
 INTERVAL_S = 1.0
-"""Between two probes to one peer."""
+"""Between two probes to one peer, while there are no more than PROBES_PER_S."""
 
-REACHABLE_S = 3.5
-"""A peer that answered within this time is reachable."""
+PROBES_PER_S = 100
+"""Probes of known peers per second; with more peers each is probed less often."""
+
+REACHABLE_INTERVALS = 3.5
+"""A peer that answered within so many intervals is reachable."""
 
 RAISE_S = 600.0
 """After this time the ceiling is tried again (RFC 8899 PMTU_RAISE_TIMER)."""
@@ -118,30 +122,34 @@ class ProbeEngine:
         self._peers: dict[HostId, _Peer] = {}
         self._sequence = 0
         self._replies: list[Datagram] = []
+        self._interval_s = INTERVAL_S
+        self._next_due = math.inf
         self.ignored = 0
 
     def set_peers(self, peers: Mapping[HostId, tuple[IpAddress, int]], now: float) -> None:
         """Replace the peers: host to (address, largest packet its interface takes)."""
         for host_id in set(self._peers) - set(peers):
             del self._peers[host_id]
+        self._interval_s = max(INTERVAL_S, len(peers) / PROBES_PER_S)
         for index, (host_id, (address, ceiling)) in enumerate(sorted(peers.items())):
             old = self._peers.get(host_id)
             if old is None or (old.address, old.ceiling) != (address, ceiling):
-                spread = INTERVAL_S * (index % 16) / 64
+                spread = self._interval_s * (index % 64) / 256
                 self._peers[host_id] = _Peer(address, max(ceiling, BASE_MTU), now + spread)
+        self._next_due = min((peer.next_at for peer in self._peers.values()), default=math.inf)
 
     def state(self, host_id: HostId, now: float) -> PeerState | None:
         """Return what is known of a peer, None when it is not one."""
         peer = self._peers.get(host_id)
         if peer is None:
             return None
-        heard = peer.heard_at is not None and now - peer.heard_at <= REACHABLE_S
+        heard = self._is_heard(peer, now)
         is_known = peer.too_large > 0 or peer.proven >= peer.ceiling
         return PeerState(heard, peer.proven if is_known else 0, peer.round_trip_s, peer.epoch)
 
     def next_timer(self) -> float | None:
         """Return when `datagrams` has something to send, None without peers."""
-        return min((peer.next_at for peer in self._peers.values()), default=None)
+        return None if self._next_due == math.inf else self._next_due
 
     def receive(self, payload: bytes, remote: IpAddress, now: float) -> None:
         """Take in a datagram. What is not a genuine probe of a peer is counted and ignored."""
@@ -161,17 +169,29 @@ class ProbeEngine:
     def datagrams(self, now: float) -> list[Datagram]:
         """Return what to send now: replies, and probes that are due."""
         due, self._replies = self._replies, []
+        if self._next_due > now:
+            return due
         for peer in self._peers.values():
             if peer.next_at <= now:
                 self._expire(peer, now)
-                peer.next_at = now + INTERVAL_S
+                peer.next_at = now + self._interval_s
                 peer.alive_probe = (self._next_sequence(), now)
                 due.append(self._request(peer, BASE_MTU, peer.alive_probe[0]))
                 size = self._search_size(peer, now)
                 if size is not None:
                     peer.waiting = (self._next_sequence(), size)
                     due.append(self._request(peer, size, peer.waiting[0]))
+        self._next_due = min((peer.next_at for peer in self._peers.values()), default=math.inf)
         return due
+
+    def _is_heard(self, peer: _Peer, now: float) -> bool:
+        window_s = REACHABLE_INTERVALS * self._interval_s
+        return peer.heard_at is not None and now - peer.heard_at <= window_s
+
+    def _hurry(self, peer: _Peer, now: float) -> None:
+        """Probe a peer again at once."""
+        peer.next_at = now
+        self._next_due = min(self._next_due, now)
 
     def refused(self, remote: IpAddress, size: int) -> None:
         """Take in that the local stack refused a packet of `size` bytes as too large."""
@@ -180,7 +200,7 @@ class ProbeEngine:
                 peer.too_large = size
                 peer.tries = 0
                 peer.waiting = None
-                peer.next_at = 0.0
+                self._hurry(peer, 0.0)
 
     def _next_sequence(self) -> int:
         self._sequence = (self._sequence + 1) & 0xFFFF_FFFF
@@ -191,10 +211,9 @@ class ProbeEngine:
         padding = max(0, size - ip_overhead(peer.address) - len(payload))
         return Datagram(peer.address, payload + bytes(padding))
 
-    @staticmethod
-    def _search_size(peer: _Peer, now: float) -> int | None:
+    def _search_size(self, peer: _Peer, now: float) -> int | None:
         """Return the size to try next to the liveness probe, None when there is nothing to find."""
-        if peer.heard_at is None or now - peer.heard_at > REACHABLE_S:
+        if not self._is_heard(peer, now):
             return None
         if peer.too_large and now - peer.searched_at > RAISE_S:
             peer.too_large = 0
@@ -204,13 +223,12 @@ class ProbeEngine:
             return (peer.too_large + peer.proven) // 2
         return peer.proven if now - peer.proven_at > CONFIRM_S else None
 
-    @staticmethod
-    def _expire(peer: _Peer, now: float) -> None:
+    def _expire(self, peer: _Peer, now: float) -> None:
         if peer.waiting is None:
             return
         size = peer.waiting[1]
         peer.waiting = None
-        if peer.heard_at is None or now - peer.heard_at > REACHABLE_S:
+        if not self._is_heard(peer, now):
             peer.tries = 0
             return
         peer.tries += 1
@@ -221,8 +239,7 @@ class ProbeEngine:
             if size <= peer.proven:  # what once passed does not any more: search anew
                 peer.proven = BASE_MTU
 
-    @staticmethod
-    def _answered(peer: _Peer, sequence: int, epoch: int, now: float) -> None:
+    def _answered(self, peer: _Peer, sequence: int, epoch: int, now: float) -> None:
         peer.heard_at = now
         peer.epoch = epoch
         if peer.alive_probe is not None and peer.alive_probe[0] == sequence:
@@ -230,14 +247,14 @@ class ProbeEngine:
             peer.alive_probe = None
             if not peer.proven:
                 peer.proven = BASE_MTU
-                peer.next_at = now
+                self._hurry(peer, now)
         elif peer.waiting is not None and peer.waiting[0] == sequence:
             size = peer.waiting[1]
             peer.waiting = None
             peer.tries = 0
             peer.proven, peer.proven_at = size, now
             if size < peer.ceiling:
-                peer.next_at = now
+                self._hurry(peer, now)
 
     def _build(self, kind: _Kind, size: int, sequence: int) -> bytes:
         head = _FORMAT.pack(
