@@ -8,7 +8,7 @@ PY := .venv/bin/python
 help:
 	@echo "make demo    three virtual hosts, a real topology, real traffic"
 	@echo "make test    every lane this machine can run; says what it skips and why"
-	@echo "make lint    format, lint, types, import contracts, module sizes"
+	@echo "make lint    format, lint, types, import contracts, module sizes, commit messages"
 	@echo "make bench   speed against baselines in the same run; writes build/bench.json"
 	@echo "make docs    regenerate the generated reference pages"
 	@echo "make lock    write the exact versions of Python packages into requirements/"
@@ -29,6 +29,7 @@ lint:
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 	@$(PY) scripts/check_modules.py
+	@$(PY) scripts/check_commits.py
 
 bench:
 	@scripts/bootstrap test
