@@ -77,6 +77,16 @@ def ring(length: int) -> World:
     return world.link("o9", "i9")
 
 
+def guarded_ring(refusing: tuple[str, ...]) -> World:
+    """Two bridges joined by two links; `b1` refuses what enters by some of its ports."""
+    world = World().chain("c", rule("drop", in_port_ids=refusing))
+    world.bridge("b0").bridge("b1", inbound="c")
+    world.port("p1", on="b0", host="h1").port("p2", on="b1", host="h1")
+    for left, right in (("o0", "i0"), ("o9", "i9")):
+        world.port(left, on="b0").port(right, on="b1").link(left, right)
+    return world
+
+
 def mesh(count: int) -> World:
     """Bridges that are linked with each other, each with a port `p1`, `p2`..."""
     world = World()
@@ -382,6 +392,18 @@ SCENARIOS: list[Scenario] = [
         sent("p3", udp(R4, (C, EVERYONE)), at("p1", udp(R4, (C, EVERYONE))),
              at("p2", udp(R4, (C, EVERYONE)))),
         sent("p2", udp(R4, (B, C)), at("p3", udp(R4, (B, C)))),
+    ),
+    scenario(
+        "a copy that a bridge refuses does not stand in the way of one that it takes",
+        lambda: guarded_ring(("i0",)),
+        sent("p1", FRAME, at("p2", FRAME)),
+        sent("p2", BACK, at("p1", BACK)),
+    ),
+    scenario(
+        "a source is learnt once, where it was seen first, though both ways are open or neither",
+        lambda: guarded_ring(("i0", "i9")),
+        dropped("p1", FRAME, DropReason.FILTERED),
+        sent("p2", BACK, at("p1", BACK)),
     ),
     *(
         scenario(

@@ -30,8 +30,8 @@ from midonet.agent.simulation.result import Await, LoadDevices
 from midonet.agent.simulation.trace import Flooded, Hook, LookedUpMac
 from midonet.agent.simulation.walk import (
     Dropped,
+    HookOutcome,
     Outcome,
-    Refusal,
     ToEgress,
     ToFlood,
     Walk,
@@ -56,14 +56,14 @@ def process_bridge(walk: Walk, port: PortView, bridge_id: BridgeId) -> Outcome:
         return Dropped(DropReason.DEVICE_DOWN, object_id=bridge.id)
     is_tagged = header.vlan_id() != 0
     vlan = _table_vlan(walk, bridge, port)
-    refusal = None if is_tagged else _filter_inbound(walk, bridge)
-    if isinstance(refusal, Await):
-        return refusal
-    if walk.is_repeated(bridge_id, vlan):
-        return Dropped(DropReason.LOOP_LIMIT)
+    instead = None if is_tagged else _filter_inbound(walk, bridge)
+    if isinstance(instead, Await):
+        return instead
+    if instead is None and walk.is_repeated(bridge_id, vlan):
+        return Dropped(DropReason.LOOP_LIMIT, object_id=bridge.id)
     _learn(walk, bridge, port, vlan, source)
-    if refusal is not None:
-        return refusal
+    if instead is not None:
+        return instead
     outcome = _forward(walk, bridge, port, vlan)
     return outcome if is_tagged else _filter_outcome(walk, bridge, outcome)
 
@@ -79,11 +79,12 @@ def _learn(walk: Walk, bridge: BridgeView, port: PortView, vlan: int, mac: int) 
     # The MAC of an attached router port never moves.
     if mac in bridge.attachments:
         return
-    entry = LearnedMac(bridge.id, vlan, mac, port.id)
     # When the entry goes, so must the program: its next packet has to come up to be learnt.
     walk.findings.tags.append(mac_tag(bridge.id, vlan, mac))
-    walk.findings.learned.append(entry)
-    walk.findings.effects.append(LearnMac(entry))
+    place = bridge.id, vlan, mac
+    if place not in walk.findings.learned:  # the first sight counts
+        entry = walk.findings.learned[place] = LearnedMac(*place, port.id)
+        walk.findings.effects.append(LearnMac(entry))
 
 
 def _filter_outcome(walk: Walk, bridge: BridgeView, outcome: Outcome) -> Outcome:
@@ -92,11 +93,11 @@ def _filter_outcome(walk: Walk, bridge: BridgeView, outcome: Outcome) -> Outcome
         walk.branch.egress_port = outcome.port
     elif not isinstance(outcome, ToFlood):
         return outcome
-    refusal = apply_filter(walk, Hook.BRIDGE_OUTBOUND, bridge.id, bridge.outbound_filter_id)
-    return refusal or outcome
+    instead = apply_filter(walk, Hook.BRIDGE_OUTBOUND, bridge.id, bridge.outbound_filter_id)
+    return outcome if instead is None else instead
 
 
-def _filter_inbound(walk: Walk, bridge: BridgeView) -> Refusal | None:
+def _filter_inbound(walk: Walk, bridge: BridgeView) -> HookOutcome:
     return apply_filter(walk, Hook.BRIDGE_INBOUND, bridge.id, bridge.inbound_filter_id)
 
 
@@ -106,7 +107,7 @@ def _forward(walk: Walk, bridge: BridgeView, port: PortView, vlan: int) -> Outco
     if not is_multicast_mac(destination):
         return _unicast(walk, bridge, port, vlan)
     if is_reserved_group(destination):
-        return Dropped(DropReason.LINK_LOCAL_FRAME)
+        return Dropped(DropReason.LINK_LOCAL_FRAME, object_id=bridge.id)
     if destination == MAC_BROADCAST and header.read(ETH_TYPE) == ETH_TYPE_ARP:
         outcome = process_arp(walk, bridge, port)
     elif header.is_icmpv6_discovery():

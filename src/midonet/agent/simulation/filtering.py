@@ -6,14 +6,14 @@ from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.simulation import answers
 from midonet.agent.simulation.chain import Decision, evaluate_chain
 from midonet.agent.simulation.trace import BeganFilter, Hook
-from midonet.agent.simulation.walk import Dropped, Refusal, Walk
+from midonet.agent.simulation.walk import Dropped, HookOutcome, Walk
 from midonet.model.ids import ChainId, ObjectId
 
 
 def apply_filter(
     walk: Walk, hook: Hook, owner_id: ObjectId, chain_id: ChainId | None
-) -> Refusal | None:
-    """Return why the chain refuses the packet, or None; the sender of a rejected one is told.
+) -> HookOutcome:
+    """Return what the chain makes of the packet; the sender of a rejected one is told.
 
     owner_id: the port, bridge or router whose filter it is.
     """

@@ -19,8 +19,8 @@ from midonet.agent.simulation.walk import (
     MAX_DEVICES,
     MAX_DEVICES_ENTERED,
     Dropped,
+    HookOutcome,
     Outcome,
-    Refusal,
     RouterVisit,
     ToIngress,
     Walk,
@@ -33,11 +33,11 @@ def enter_port(walk: Walk, port: PortView) -> Outcome:
     """Take the packet from `port` into its device."""
     branch = walk.branch
     if branch.devices >= MAX_DEVICES:
-        return Dropped(DropReason.LOOP_LIMIT)
+        return Dropped(DropReason.LOOP_LIMIT, object_id=port.id)
     branch.devices += 1
     walk.findings.devices += 1
     if walk.findings.devices > MAX_DEVICES_ENTERED:
-        return Dropped(DropReason.LOOP_LIMIT, is_final=True)
+        return Dropped(DropReason.LOOP_LIMIT, is_final=True, object_id=port.id)
     branch.ingress_port = port
     branch.egress_port = None
     branch.traversed = (*branch.traversed, port.id)
@@ -48,9 +48,9 @@ def enter_port(walk: Walk, port: PortView) -> Outcome:
     if port.router_id is not None:
         # Errors about this packet come from here, and quote it as it is now.
         branch.router = RouterVisit(port, walk.header.copy())
-    refusal = _admit(walk, Hook.PORT_INBOUND, port, port.inbound_filter_id)
-    if refusal is not None:
-        return refusal
+    instead = _admit(walk, Hook.PORT_INBOUND, port, port.inbound_filter_id)
+    if instead is not None:
+        return instead
     if port.bridge_id is not None:
         branch.traversed = (*branch.traversed, port.bridge_id)
         return process_bridge(walk, port, port.bridge_id)
@@ -69,9 +69,9 @@ def leave_port(walk: Walk, port: PortView) -> Outcome:
     if walk.findings.steps is not None:
         walk.note_rewrites(port.bridge_id or port.router_id or port.id)
         walk.step(LeftPort(port.id))
-    refusal = _admit(walk, Hook.PORT_OUTBOUND, port, port.outbound_filter_id)
-    if refusal is not None:
-        return refusal
+    instead = _admit(walk, Hook.PORT_OUTBOUND, port, port.outbound_filter_id)
+    if instead is not None:
+        return instead
     if port.host_id is not None:
         return emit(walk, port)
     if port.peer_port_id is None:
@@ -90,8 +90,8 @@ def _pop_vlan(walk: Walk, port: PortView) -> bool:
     return walk.branch.ingress_port is None and not header.values[VLAN_TCI]
 
 
-def _admit(walk: Walk, hook: Hook, port: PortView, chain_id: ChainId | None) -> Refusal | None:
-    """Return why the port refuses the packet, or None."""
+def _admit(walk: Walk, hook: Hook, port: PortView, chain_id: ChainId | None) -> HookOutcome:
+    """Return what the port makes of the packet."""
     if not port.admin_state_up:
         if port.router_id is not None:
             answers.answer_prohibited(walk)

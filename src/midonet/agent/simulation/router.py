@@ -37,7 +37,6 @@ from midonet.agent.simulation.walk import (
     Dropped,
     Ended,
     Outcome,
-    Refusal,
     RouterVisit,
     ToEgress,
     Walk,
@@ -69,8 +68,8 @@ def process_router(walk: Walk, port: PortView, router_id: RouterId) -> Outcome:
     local = _address_resolution(walk, router, port, eth_type)
     if local is not None:
         return local
-    refusal = apply_filter(walk, Hook.ROUTER_INBOUND, router.id, router.inbound_filter_id)
-    return refusal or _route(walk, router, port, _VERSIONS[eth_type])
+    instead = apply_filter(walk, Hook.ROUTER_INBOUND, router.id, router.inbound_filter_id)
+    return _route(walk, router, port, _VERSIONS[eth_type]) if instead is None else instead
 
 
 def originate(walk: Walk, port: PortView, router_id: RouterId) -> Outcome:
@@ -242,9 +241,7 @@ def _decrement_ttl(walk: Walk) -> Dropped | None:
     return None
 
 
-def _send(
-    walk: Walk, router: RouterView, route: RouteView, version: IpVersion
-) -> ToEgress | Refusal:
+def _send(walk: Walk, router: RouterView, route: RouteView, version: IpVersion) -> Outcome:
     """Take a routed packet to its egress port, with the MACs of the next hop."""
     if route.next_hop_port_id is None:
         return Dropped(DropReason.MISSING_DEVICE, object_id=route.id)
@@ -263,9 +260,9 @@ def _send(
         return Dropped(DropReason.DESTINATION_ADDRESS_INVALID)
     branch = walk.branch
     branch.egress_port = port
-    refusal = apply_filter(walk, Hook.ROUTER_OUTBOUND, router.id, router.outbound_filter_id)
-    if refusal is not None:
-        return refusal
+    instead = apply_filter(walk, Hook.ROUTER_OUTBOUND, router.id, router.outbound_filter_id)
+    if instead is not None:
+        return instead
     next_hop = route.gateway or IpAddress(version, header.read(IP_DST))
     mac = resolve_mac(walk, router, port, next_hop)
     if not isinstance(mac, int):

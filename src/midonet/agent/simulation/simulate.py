@@ -6,6 +6,8 @@ is not known yet is said as well (`Await`); the shell obtains it and starts agai
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import msgspec
 
 from midonet.agent.flows.drop_reason import DropReason
@@ -19,14 +21,13 @@ from midonet.agent.simulation.result import (
     Drop,
     Forward,
     LoadDevices,
+    ResolveNeighbour,
     SimulationResult,
 )
 from midonet.agent.simulation.router import originate
 from midonet.agent.simulation.trace import MetRule, Waits, WasDropped
 from midonet.agent.simulation.walk import (
-    MAX_BRANCHES,
     MAX_OUTPUTS,
-    Branch,
     Dropped,
     Ended,
     Inputs,
@@ -131,7 +132,6 @@ def _with_hash(view: TopologyView, packet: ParsedFrame) -> ParsedFrame:
 
 def _run(walk: Walk, first: Outcome) -> SimulationResult:
     """Take every branch to its end, depth first, in the order of flooded ports."""
-    waiting: list[tuple[Branch, PortView]] = []
     outcome = first
     while True:
         # Told apart by type in the order of frequency: this loop runs for every port passed.
@@ -144,26 +144,38 @@ def _run(walk: Walk, first: Outcome) -> SimulationResult:
         if isinstance(outcome, Await):
             return outcome if walk.findings.steps is None else _awaiting(walk, outcome)
         if isinstance(outcome, ToFlood):
-            walk.findings.branches += len(outcome.ports)
-            if walk.findings.branches > MAX_BRANCHES:
-                outcome = Dropped(DropReason.COPY_LIMIT, is_final=True)
+            too_many = walk.follow(outcome.ports, outcome.bridge.id)
+            if too_many is not None:
+                outcome = too_many
                 continue
-            bridge_id = outcome.bridge.id
-            waiting.extend((walk.branch.fork(bridge_id), port) for port in outcome.ports[::-1])
         elif isinstance(outcome, Dropped):
-            walk.findings.drops.append(outcome.reason)
-            if walk.findings.steps is not None:
-                _trace_drop(walk, outcome)
+            _drop(walk, outcome)
             if outcome.is_final:
-                walk.findings.give_up(outcome.reason)
                 return _finish(walk)
-        elif outcome is Ended.TAKEN:
-            walk.findings.taken = True
-        if not waiting:
+        else:
+            _end(walk, outcome)
+        port = walk.next_copy()
+        if port is None:
             return _finish(walk)
-        branch, port = waiting.pop()
-        walk.enter(branch)
         outcome = ToEgress(port)
+
+
+def _end(walk: Walk, ended: Ended) -> None:
+    match ended:
+        case Ended.TAKEN:
+            walk.findings.taken = True
+        case Ended.DELIVERED:
+            pass  # its output is among the findings
+        case _:
+            assert_never(ended)
+
+
+def _drop(walk: Walk, dropped: Dropped) -> None:
+    walk.findings.drops.append(dropped.reason)
+    if walk.findings.steps is not None:
+        _trace_drop(walk, dropped)
+    if dropped.is_final:
+        walk.findings.give_up(dropped.reason)
 
 
 def _trace_drop(walk: Walk, dropped: Dropped) -> None:
@@ -178,10 +190,13 @@ def _trace_drop(walk: Walk, dropped: Dropped) -> None:
 
 def _awaiting(walk: Walk, outcome: Await) -> Await:
     what = outcome.what
-    if isinstance(what, LoadDevices):
-        walk.step(Waits(object_ids=what.object_ids))
-    else:
-        walk.step(Waits(address=what.address))
+    match what:
+        case LoadDevices(object_ids):
+            walk.step(Waits(object_ids=object_ids))
+        case ResolveNeighbour():
+            walk.step(Waits(address=what.address))
+        case _:
+            assert_never(what)
     return Await(what, tuple(walk.findings.steps or ()))
 
 
@@ -213,7 +228,7 @@ def _program(walk: Walk, outputs: tuple[Output, ...], reason: DropReason | None)
         guards=Guards(walk.findings.ttl_above, walk.findings.max_length),
         tags=frozenset(walk.findings.tags),
         regions=frozenset(walk.findings.regions),
-        learned=tuple(walk.findings.learned),
+        learned=tuple(walk.findings.learned.values()),
         lifetime_s=ERROR_LIFETIME_S if reason in _SHORT_LIVED else LIFETIME_S,
         slow_path=walk.findings.slow_path,
     )

@@ -10,6 +10,7 @@ Viewpoint: ingress is into a device from a port, egress out of a device by a por
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -95,7 +96,11 @@ class Ended(Enum):
 
 Outcome = ToIngress | ToEgress | ToFlood | Dropped | Ended | Await
 Refusal = Dropped | Await
-"""What a filter or a lookup says instead of letting the packet go on."""
+"""What a lookup says instead of finding something."""
+
+HookOutcome = Outcome | None
+"""What a hook makes of a packet. None lets it go on, perhaps with other headers and with copies
+under way (`Walk.follow`); anything else is what becomes of it instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +146,8 @@ class Branch:
     entered: tuple[int, ...] | None = None
     traversed: tuple[ObjectId, ...] = ()
 
-    def fork(self, bridge_id: BridgeId) -> Branch:
-        """Return a branch that starts where this one is, as part of the flood of a bridge."""
+    def fork(self, flooded_by: BridgeId | None) -> Branch:
+        """Return a branch that starts where this one is."""
         return Branch(
             self.header.copy(),
             self.ingress_port,
@@ -150,7 +155,7 @@ class Branch:
             self.devices,
             self.choices,
             self.router,
-            bridge_id,
+            flooded_by,
             self.entered,
             self.traversed,
         )
@@ -189,7 +194,7 @@ class Findings:
     effects: list[Effect] = field(default_factory=list)
     generated: list[GeneratedPacket] = field(default_factory=list)
     outputs: list[PortOutput] = field(default_factory=list)
-    learned: list[LearnedMac] = field(default_factory=list)
+    learned: dict[tuple[BridgeId, int, int], LearnedMac] = field(default_factory=dict)
     drops: list[DropReason] = field(default_factory=list)
     taken: bool = False
     max_length: int | None = None
@@ -204,28 +209,44 @@ class Findings:
     def give_up(self, reason: DropReason) -> None:
         """Drop the packet as a whole, with everything that it has led to so far."""
         self.drops = [reason]
-        self.outputs, self.generated, self.effects, self.learned = [], [], [], []
+        self.outputs, self.generated, self.effects, self.learned = [], [], [], {}
         self.taken = False
 
 
 class Walk:
     """One simulation: its inputs, the branch that is being followed, and the findings of all.
 
-    header: that of the branch.
+    header: that of the branch. waiting: the copies still to be followed, the next one last.
     """
 
-    __slots__ = ("branch", "findings", "header", "inputs")
+    __slots__ = ("branch", "findings", "header", "inputs", "waiting")
 
     def __init__(self, inputs: Inputs, *, trace: bool) -> None:
         self.inputs = inputs
         self.header = Header.from_key(inputs.packet.key)
         self.branch = Branch(self.header)
+        self.waiting: list[tuple[Branch, PortView]] = []
         self.findings = Findings(steps=[] if trace else None)
 
-    def enter(self, branch: Branch) -> None:
-        """Go on with another branch."""
-        self.branch = branch
-        self.header = branch.header
+    def follow(self, ports: Sequence[PortView], flooded_by: BridgeId | None) -> Dropped | None:
+        """Let a copy of the packet, as it is now, leave its device by each of `ports` later.
+
+        flooded_by: the bridge whose flood these copies are. Return the end of the packet when
+        there would be too many.
+        """
+        self.findings.branches += len(ports)
+        if self.findings.branches > MAX_BRANCHES:
+            return Dropped(DropReason.COPY_LIMIT, is_final=True)
+        self.waiting.extend((self.branch.fork(flooded_by), port) for port in reversed(ports))
+        return None
+
+    def next_copy(self) -> PortView | None:
+        """Go on with the next copy; return the port by which it leaves, None if there is none."""
+        if not self.waiting:
+            return None
+        self.branch, port = self.waiting.pop()
+        self.header = self.branch.header
+        return port
 
     def is_repeated(self, bridge_id: BridgeId, vlan: int) -> bool:
         """Note that this frame passes a bridge in a VLAN; tell whether it has done so before.
