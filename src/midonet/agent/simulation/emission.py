@@ -22,14 +22,12 @@ from midonet.agent.simulation.header import (
     ETH_TYPE_IPV4,
     ETH_TYPE_IPV6,
     IP_DST,
-    VLAN_TCI,
 )
 from midonet.agent.simulation.trace import EnteredOutput, WasTooLong
 from midonet.agent.simulation.walk import Dropped, Ended, Outcome, PortOutput, Walk
 from midonet.agent.topology.view import BridgeView, PortView, TunnelRoute
 from midonet.model.ids import BridgeId, HostId, PortId
 from midonet.packets.addresses import IpAddress, IpVersion
-from midonet.packets.flowkey import VLAN_PRESENT
 
 _TAG_SIZE = 4
 
@@ -84,9 +82,7 @@ def _is_underlay_address(walk: Walk) -> bool:
 
 def _check_length(walk: Walk, tunnel: TunnelRoute) -> Outcome | None:
     """Return what becomes of a packet that the tunnel does not take, or None if it does."""
-    limit = tunnel.max_inner_length
-    if walk.header.values[VLAN_TCI] & VLAN_PRESENT:
-        limit -= _TAG_SIZE
+    limit = tunnel.max_inner_length - walk.header.tag_count() * _TAG_SIZE
     findings = walk.findings
     if walk.inputs.packet.ip_length <= limit:
         known = findings.max_length

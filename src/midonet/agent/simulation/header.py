@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from midonet.agent.flows.mask import MAC_BITS
 from midonet.agent.flows.program import NO_REWRITE, Rewrite
+from midonet.errors import InternalError
 from midonet.packets.address_kinds import AddressKind, classified
 from midonet.packets.addresses import IpVersion
 from midonet.packets.flowkey import VLAN_PRESENT, FlowKey, FragmentKind
@@ -66,9 +67,13 @@ _ADDRESS_BITS = {IpVersion.V4: 32, IpVersion.V6: 128}
 
 
 class Header:
-    """Working copy of the header of one packet, on one branch of its way."""
+    """Working copy of the header of one packet, on one branch of its way.
 
-    __slots__ = ("is_popped", "live", "mask", "ttl_decrement", "values")
+    Tags are a stack: the field VLAN_TCI is the outermost one, and a tag that is pushed keeps what
+    was there beneath it, so that popping it gives back the very field, recorded or not.
+    """
+
+    __slots__ = ("_beneath", "is_popped", "live", "mask", "ttl_decrement", "values")
 
     def __init__(self, values: list[int], live: list[int], mask: list[int]) -> None:
         """Make a header of 12 `values` in the order of the key.
@@ -80,6 +85,7 @@ class Header:
         self.mask = mask
         self.ttl_decrement = 0
         self.is_popped = False
+        self._beneath: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def from_key(cls, key: FlowKey) -> Header:
@@ -92,6 +98,7 @@ class Header:
         other = Header(self.values[:], self.live[:], self.mask)
         other.ttl_decrement = self.ttl_decrement
         other.is_popped = self.is_popped
+        other._beneath = self._beneath
         return other
 
     def read(self, field: int) -> int:
@@ -123,7 +130,7 @@ class Header:
         That are the values of the fields that were written, -1 for the others, and the TTL's
         decrement. Equality of two follows from bits already recorded.
         """
-        fields = zip(self.values, self.live, strict=True)
+        fields = (*zip(self.values, self.live, strict=True), *self._beneath)
         return (self.ttl_decrement, *(-1 if live else value for value, live in fields))
 
     def ip_version(self) -> IpVersion | None:
@@ -154,13 +161,26 @@ class Header:
         return self.values[VLAN_TCI] & 0xFFF
 
     def pop_vlan(self) -> None:
-        """Remove the tag, which the caller has read."""
+        """Remove the outermost tag, which the caller has read."""
+        if self._beneath:
+            *rest, (self.values[VLAN_TCI], self.live[VLAN_TCI]) = self._beneath
+            self._beneath = tuple(rest)
+            return
         self.is_popped = self.is_popped or bool(self.live[VLAN_TCI])
         self.write(VLAN_TCI, 0)
 
     def push_vlan(self, vlan_id: int) -> None:
-        """Put a tag on an untagged frame, which the caller has found to be untagged."""
+        """Put a tag on the frame, on top of those that it has.
+
+        A rewrite has room for one: `rewrite` refuses more, so callers must.
+        """
+        self._beneath = (*self._beneath, (self.values[VLAN_TCI], self.live[VLAN_TCI]))
         self.write(VLAN_TCI, VLAN_PRESENT | vlan_id)
+
+    def tag_count(self) -> int:
+        """Return the number of tags on the frame, the one it came with included."""
+        tags = (self.values[VLAN_TCI], *(value for value, _ in self._beneath))
+        return sum(1 for tag in tags if tag & VLAN_PRESENT)
 
     def is_icmpv6_discovery(self) -> bool:
         """Tell whether this is neighbour solicitation or advertisement (RFC 4861 section 4)."""
@@ -172,12 +192,18 @@ class Header:
         )
 
     def rewrite(self) -> Rewrite:
-        """Return the template that turns the packet as it entered into this one."""
+        """Return the template that turns the packet as it entered into this one.
+
+        Raises InternalError when two tags were pushed.
+        """
         values, live = self.values, self.live
         if all(live) and not self.ttl_decrement:
             return NO_REWRITE
-        tci = values[VLAN_TCI]
-        push = tci & ~VLAN_PRESENT if tci & VLAN_PRESENT and not live[VLAN_TCI] else None
+        stack = (*self._beneath, (values[VLAN_TCI], live[VLAN_TCI]))
+        pushed = [tci & ~VLAN_PRESENT for tci, kept in stack if tci & VLAN_PRESENT and not kept]
+        if len(pushed) > 1:
+            raise InternalError("a rewrite pushes one tag")
+        push = pushed[0] if pushed else None
         return Rewrite(
             eth_dst=None if live[ETH_DST] else values[ETH_DST],
             eth_src=None if live[ETH_SRC] else values[ETH_SRC],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from midonet.agent.flows.program import NO_REWRITE, Rewrite
 from midonet.agent.simulation.header import (
     ETH_DST,
@@ -10,6 +12,7 @@ from midonet.agent.simulation.header import (
     VLAN_TCI,
     Header,
 )
+from midonet.errors import InternalError
 from midonet.packets.addresses import parse_ip
 from midonet.packets.frame import parse_frame
 from tests.unit.agent.simulation.frames import udp
@@ -49,6 +52,29 @@ def test_copies_share_the_mask_but_not_the_values() -> None:
 
 def test_untouched_header_has_no_rewrite() -> None:
     assert header().rewrite() == NO_REWRITE
+
+
+def test_tags_are_a_stack() -> None:
+    frame = header(udp(vlan=5))
+    frame.push_vlan(9)
+    assert (frame.vlan_id(), frame.tag_count()) == (9, 2)
+    assert frame.mask[VLAN_TCI] == 0  # a tag of ours says nothing about the packet's
+    assert frame.rewrite() == Rewrite(push_vlan=9)
+    branch = frame.copy()
+    frame.pop_vlan()
+    assert frame.rewrite() == NO_REWRITE
+    assert (frame.vlan_id(), frame.tag_count()) == (5, 1)
+    assert frame.mask[VLAN_TCI] == 0x1FFF
+    frame.pop_vlan()
+    frame.push_vlan(7)
+    assert frame.rewrite() == Rewrite(pop_vlan=True, push_vlan=7)
+    assert branch.vlan_id() == 9
+    branch.push_vlan(8)
+    assert branch.tag_count() == 3
+    with pytest.raises(InternalError):
+        branch.rewrite()
+    branch.pop_vlan()
+    assert branch.rewrite() == Rewrite(push_vlan=9)
 
 
 def test_vlan_rewrites() -> None:
