@@ -22,6 +22,7 @@ from midonet.agent.datapath.protocol import PortAttachment, Upcall
 from midonet.agent.flows.mask import EMPTY_MASK
 from midonet.agent.flows.program import FlowProgram, InstalledProgram, LocalOutput, TunnelOutput
 from midonet.demo.namespaces import Namespace, wire
+from midonet.errors import DatapathError
 from midonet.model.hosts import TunnelKind
 from midonet.model.ids import PortId
 from midonet.packets.addresses import IpVersion
@@ -294,3 +295,25 @@ async def test_fragmentation_offload_of_udp(
         out.setsockopt(263, 15, 1)  # SOL_PACKET, PACKET_VNET_HDR
         out.send(offload + frame)
         assert taken.recv(1 << 16) == datagram
+
+
+async def test_the_port_of_the_overlay_is_taken(pair: Pair) -> None:
+    """Who configures the overlay is told, and tunnels work all the same."""
+    one, two = pair
+    with entered(one.host):
+        taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with taken:
+        taken.bind(("", 6677))
+        for _ in range(2):
+            with pytest.raises(DatapathError, match="UDP port 6677"):
+                connect(one, two, TunnelKind.VXLAN, IpVersion.V4)
+        everything(
+            one,
+            TunnelOutput(
+                TunnelKind.VXLAN, one.addresses[IpVersion.V4], two.addresses[IpVersion.V4], KEY
+            ),
+        )
+        connect(two, one, TunnelKind.VXLAN, IpVersion.V4)
+        transfer(one.container, two.container, "10.0.0.2", size=1024)
+    connect(one, two, TunnelKind.VXLAN, IpVersion.V4)
+    assert "UP" in one.host.run("ip", "-br", "link", "show", "mn-vxlan")

@@ -9,6 +9,7 @@ that it is not for, the host's own stack, or the underlay again, and each has a 
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import struct
 import tempfile
@@ -541,6 +542,20 @@ async def test_nothing_passes_while_the_agent_is_away(stage: Stage) -> None:
     attack()
     until(lambda: stage.drops()["OVERLAY_STRAY"] - before == expected, "all of them dropped")
     assert not any(witness.seen() for witness in stage.witnesses.values())
+
+
+async def test_device_is_of_no_use_to_the_stack_either(stage: Stage) -> None:
+    """Should the program that closes it be missing: no IPv6, no source is right, no ARP."""
+    (link,) = json.loads(stage.host.run("ip", "-d", "-j", "link", "show", "mn-vxlan"))
+    assert link["inet6_addr_gen_mode"] == "none"
+    for name, value in (
+        ("ipv6.conf.mn-vxlan.disable_ipv6", "1"),
+        ("ipv6.conf.mn-vxlan.accept_ra", "0"),
+        ("ipv4.conf.mn-vxlan.rp_filter", "1"),
+        ("ipv4.conf.mn-vxlan.arp_ignore", "8"),
+        ("ipv4.conf.mn-vxlan.forwarding", "0"),
+    ):
+        assert stage.host.run("sysctl", "-n", f"net.{name}").strip() == value, name
 
 
 async def test_device_that_was_removed_comes_back_closed(stage: Stage) -> None:

@@ -10,12 +10,14 @@ has no address and no use for the device either.
 
 from __future__ import annotations
 
+import errno
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from midonet.agent.datapath.ebpf.hooks import CLOSED_PROGRAM, Hooks
 from midonet.agent.datapath.ebpf.rtnetlink import Link, RouteNetlink
+from midonet.errors import DatapathError
 
 NAME: Final = "mn-vxlan"
 _SETTINGS: Final = {
@@ -68,7 +70,19 @@ class TunnelDevice:
             link.is_up and self._hooks.is_attached(link.ifindex, CLOSED_PROGRAM)
         ):
             self._close(link)
+            self._set_up()
+
+    def _set_up(self) -> None:
+        try:
             self._netlink.set_up(NAME)
+        except DatapathError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise DatapathError(
+                f"another program or interface has UDP port {self._port}, which is the overlay's"
+                " (vxlan_port); tunnels work, but their segments are not merged",
+                errno=errno.EADDRINUSE,
+            ) from error
 
     def _close(self, link: Link) -> None:
         self._hooks.attach(link.ifindex, CLOSED_PROGRAM)
