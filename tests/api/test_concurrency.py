@@ -123,6 +123,26 @@ async def test_two_servers_write_one_chain_and_one_bridge(two_servers: list[Api]
     ]
 
 
+async def test_rule_that_another_server_makes_again_is_where_it_is_now(
+    two_servers: list[Api],
+) -> None:
+    one, other = two_servers
+    chain = await one.create("/chains")
+    rules = [await one.create(chain["rules"], type="drop", position=each) for each in (1, 2, 3)]
+    first = rules[0]["id"]
+    for _ in range(2):
+        assert (await other.http.delete(rules[0]["uri"])).status_code == 204
+        again = await other.create(chain["rules"], id=first, type="drop", position=3)
+        assert (await one.get(again["uri"]))["position"] == 3
+        last = await one.create(chain["rules"], type="accept", position=4)
+        order = [rule["id"] for rule in await one.get(chain["rules"])]
+        assert order == [rules[1]["id"], rules[2]["id"], first, last["id"]]
+        assert order == [rule["id"] for rule in await other.get(chain["rules"])]
+        await other.http.delete(again["uri"])
+        await one.http.delete(last["uri"])
+        await other.create(chain["rules"], id=first, type="drop", position=1)
+
+
 @pytest.mark.parametrize("store", ["memory"], indirect=True)
 async def test_object_that_never_rests_is_a_conflict_that_names_it(
     api: Api, monkeypatch: pytest.MonkeyPatch

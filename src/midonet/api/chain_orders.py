@@ -1,14 +1,15 @@
 """The order of the rules of chains, as far as this process has read it.
 
 The rank of a rule never changes, so only the rules that came since are read: a rule is put into
-a chain of 10,000 without reading the others.
+a chain of 10,000 without reading the others. Only when another process deletes a rule and makes
+one with its id do we know a wrong rank; whoever reads the rule notices and says so.
 """
 
 from __future__ import annotations
 
 from bisect import insort
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from midonet.model.chains import Rule, evaluation_order
 from midonet.model.ids import ObjectId, RuleId
@@ -43,11 +44,20 @@ class ChainOrder:
             }
         return self._positions
 
-    def neighbours(self, position: int) -> tuple[str | None, str | None]:
-        """Return the ranks between which a rule at a position (from 1) comes."""
-        low = self._entries[position - 2][0] if position > 1 else None
-        high = self._entries[position - 1][0] if position <= len(self._entries) else None
+    def neighbours(self, position: int) -> tuple[RuleId | None, RuleId | None]:
+        """Return the rules between which a rule at a position (from 1) comes."""
+        count = len(self._entries)
+        low = self._entries[position - 2][1] if 1 < position <= count + 1 else None
+        high = self._entries[position - 1][1] if position <= count else None
         return low, high
+
+    def rank_of(self, rule_id: ObjectId | None) -> str | None:
+        """Return the rank of a rule, None when it is unknown."""
+        return None if rule_id is None else self._ranks.get(rule_id)
+
+    def agrees(self, rules: Iterable[Rule]) -> bool:
+        """Tell whether the ranks of these rules are those that are known, as far as they are."""
+        return all(self.rank_of(rule.id) in (None, rule.rank) for rule in rules)
 
     def missing(self, rule_ids: Sequence[ObjectId]) -> list[ObjectId]:
         """Forget all but these rules; return those whose rank is not known."""
@@ -78,6 +88,11 @@ class ChainOrders:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._orders: OrderedDict[ObjectId, ChainOrder] = OrderedDict()
+
+    async def read_anew(self, chain_id: ObjectId) -> ChainOrder:
+        """Return the present order of a chain without trusting what was read of it."""
+        self._orders.pop(chain_id, None)
+        return await self.of(chain_id)
 
     async def of(self, chain_id: ObjectId) -> ChainOrder:
         """Return the present order of a chain, empty when there is none."""

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from midonet.api.call import Call, Endpoint
-from midonet.api.crud import StoredResource, endpoints_of, nested_endpoints
+from midonet.api.chain_orders import ChainOrder
+from midonet.api.crud import PAGE, StoredResource, endpoints_of, nested_endpoints
 from midonet.errors import UserError
 from midonet.model.chains import Chain, Condition, Rule
 from midonet.model.devices import Bridge, Port, Router
@@ -32,12 +33,25 @@ async def _plan_rule(call: Call, resource: RuleResource, rule: Rule) -> list[Ope
     No other object is written, so that rules of one chain do not get in each other's way.
     """
     order = await call.services.chain_orders.of(rule.chain_id)
+    known = [one for one in order.neighbours(resource.position) if one is not None]
+    if known:
+        order = await _checked_order(call, rule.chain_id, order, known)
     if resource.position > len(order) + 1:
         raise UserError("Position exceeds number of rules in chain", field="position")
-    low, high = order.neighbours(resource.position)
+    low, high = map(order.rank_of, order.neighbours(resource.position))
     await _require_referents(call.store, rule.condition)
     rank = between(low, high, random.getrandbits(64))
     return [Create(msgspec.structs.replace(rule, rank=rank))]
+
+
+async def _checked_order(
+    call: Call, chain_id: ObjectId, order: ChainOrder, rule_ids: Sequence[ObjectId]
+) -> ChainOrder:
+    """Return the order, read anew when these rules have other ranks than it says."""
+    found = await call.store.get_many(Rule, rule_ids)
+    if order.agrees([each.value for each in found.values()]):
+        return order
+    return await call.services.chain_orders.read_anew(chain_id)
 
 
 async def _require_referents(store: Store, condition: Condition) -> None:
@@ -64,14 +78,20 @@ async def _is_device(store: Store, object_id: ObjectId) -> bool:
 
 
 async def _in_order(call: Call, chain_id: ObjectId, rule_ids: list[ObjectId]) -> list[ObjectId]:
-    return list((await call.services.chain_orders.of(chain_id)).rule_ids)
+    order = await call.services.chain_orders.of(chain_id)
+    if len(order) <= PAGE:
+        order = await _checked_order(call, chain_id, order, rule_ids)
+    return list(order.rule_ids)
 
 
 async def _present_rules(call: Call, rules: Sequence[Rule]) -> list[RuleResource]:
     """Show rules with their positions and the names of the chains they jump to."""
     positions: dict[ObjectId, Mapping[ObjectId, int]] = {}
     for chain_id in {rule.chain_id for rule in rules}:
-        positions[chain_id] = (await call.services.chain_orders.of(chain_id)).positions
+        order = await call.services.chain_orders.of(chain_id)
+        if not order.agrees([rule for rule in rules if rule.chain_id == chain_id]):
+            order = await call.services.chain_orders.read_anew(chain_id)
+        positions[chain_id] = order.positions
     target_ids = {rule.jump_chain_id for rule in rules if rule.jump_chain_id is not None}
     targets = await call.store.get_many(Chain, sorted(target_ids)) if target_ids else {}
     presented = []
