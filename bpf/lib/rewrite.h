@@ -3,7 +3,9 @@
  * Applies a rewrite template. Templates are relative to the packet as it entered, so that the
  * copies of a flood can each have their own: what an earlier copy changed and this one does not
  * set is put back from the key. Checksums are updated, never recomputed (RFC 1624), so a wrong
- * one stays wrong, and one that the sender's device was to complete stays so.
+ * one stays wrong, and one that the sender's device was to complete stays so. A sum that a receiving
+ * device made of the whole packet (CHECKSUM_COMPLETE) is kept right too: a field that no checksum in
+ * the packet covers changes it (BPF_F_RECOMPUTE_CSUM), others cancel out.
  */
 #ifndef MIDONET_REWRITE_H
 #define MIDONET_REWRITE_H
@@ -39,19 +41,22 @@ __noinline int set_ipv6_address(struct __sk_buff *skb, struct packet *packet, __
 				struct ipv6_address *address)
 {
 	__be32 old[4];
+	__s64 difference;
 	int checksum;
 
 	if (!packet || !address || bpf_skb_load_bytes(skb, offset, old, sizeof(old)))
 		return -1;
+	difference = bpf_csum_diff(old, 16, address->words, 16, 0);
 	checksum = checksum_offset(packet);
-	if (checksum >= 0) {
-		__s64 difference = bpf_csum_diff(old, 16, address->words, 16, 0);
-
-		if (difference < 0 ||
-		    bpf_l4_csum_replace(skb, checksum, 0, difference,
-					BPF_F_PSEUDO_HDR | mangled_flag(packet)))
-			return -1;
-	}
+	if (difference < 0 ||
+	    (checksum >= 0 && bpf_l4_csum_replace(skb, checksum, 0, difference,
+						  BPF_F_PSEUDO_HDR | mangled_flag(packet))))
+		return -1;
+	/* The device's sum of the whole packet (CHECKSUM_COMPLETE). Replacing took the difference off,
+	 * which is right for IPv4, whose header has a sum of its own; where nothing was replaced,
+	 * the address is what changed. Both ways it is missing. Linux 6.16 has BPF_F_IPV6 for the
+	 * first, and other kernels refuse that flag. Without such a sum this does nothing. */
+	bpf_csum_update(skb, difference);
 	return bpf_skb_store_bytes(skb, offset, address, sizeof(*address), 0);
 }
 
@@ -116,13 +121,14 @@ static __always_inline int update_sctp_checksum(struct __sk_buff *skb, const str
 		return -1;
 	for (int i = 0; i < 4; i++)
 		sum[i] ^= change >> 8 * i;
-	return bpf_skb_store_bytes(skb, at, sum, sizeof(sum), 0);
+	return bpf_skb_store_bytes(skb, at, sum, sizeof(sum), BPF_F_RECOMPUTE_CSUM);
 }
 
 /* Ports of TCP, UDP and SCTP; a packet without ports stays as it is. offset: in the L4 header. */
 __noinline int set_port(struct __sk_buff *skb, struct packet *packet, __u32 offset, __u32 port)
 {
 	__be16 old, new = port;
+	__u64 flags = BPF_F_RECOMPUTE_CSUM;
 	__u8 protocol;
 	int checksum;
 
@@ -144,11 +150,16 @@ __noinline int set_port(struct __sk_buff *skb, struct packet *packet, __u32 offs
 		if (update_sctp_checksum(skb, packet, offset, difference >> 8 | difference << 8))
 			return -1;
 	} else {
+		__be16 sum;
+
 		checksum = checksum_offset(packet);
-		if (bpf_l4_csum_replace(skb, checksum, old, new, mangled_flag(packet) | 2))
+		if (bpf_skb_load_bytes(skb, checksum, &sum, sizeof(sum)) ||
+		    bpf_l4_csum_replace(skb, checksum, old, new, mangled_flag(packet) | 2))
 			return -1;
+		if (sum || protocol != PROTOCOL_UDP)
+			flags = 0;
 	}
-	return bpf_skb_store_bytes(skb, offset, &new, sizeof(new), 0);
+	return bpf_skb_store_bytes(skb, offset, &new, sizeof(new), flags);
 }
 
 static __always_inline void choose_macs(__u8 macs[12], const struct packet *packet,
@@ -267,7 +278,7 @@ static __always_inline int set_ipv6_tos(struct __sk_buff *skb, __u8 tos)
 		return -1;
 	head[0] = (head[0] & 0xf0) | tos >> 4;
 	head[1] = (head[1] & 0x0f) | tos << 4;
-	return bpf_skb_store_bytes(skb, L3_OFFSET, head, sizeof(head), 0);
+	return bpf_skb_store_bytes(skb, L3_OFFSET, head, sizeof(head), BPF_F_RECOMPUTE_CSUM);
 }
 
 static __always_inline int set_address(struct __sk_buff *skb, struct packet *packet, __u32 offset,
@@ -315,7 +326,7 @@ __noinline int rewrite_other(struct __sk_buff *skb, struct packet *packet,
 		return -1;
 	hop_limit = ttl;
 	if (fields & MIDONET_REWRITE_TTL)
-		return bpf_skb_store_bytes(skb, L3_OFFSET + 7, &hop_limit, 1, 0);
+		return bpf_skb_store_bytes(skb, L3_OFFSET + 7, &hop_limit, 1, BPF_F_RECOMPUTE_CSUM);
 	return 0;
 }
 

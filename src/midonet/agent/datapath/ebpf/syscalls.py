@@ -64,7 +64,8 @@ def _bpf(command: int, attributes: Buffer, size: int) -> int:
 
 
 STORES_IN_ORDER: Final = platform.machine() in {"x86_64", "s390x"}
-"""Whether other CPUs see the stores of this one in the order of the program."""
+"""Whether other CPUs see the stores of this one in the order of the program. Those that show them
+so also load in the order of the program, and before what is stored later."""
 
 _FUTEX_NUMBERS: Final = {"aarch64": 98, "riscv64": 98, "loongarch64": 98, "ppc64le": 221,
                          "ppc64": 221}  # fmt: skip
@@ -78,6 +79,15 @@ def order_stores() -> None:
     Python has no barrier of its own; waking nobody at a futex is one system call that is a full
     barrier, where the CPU needs one.
     """
+    _fence()
+
+
+def order_loads() -> None:
+    """Have what was loaded before this be older than what is loaded, or seen stored, after it."""
+    _fence()
+
+
+def _fence() -> None:
     if not STORES_IN_ORDER:
         number = _FUTEX_NUMBERS[platform.machine()]
         _libc.syscall(number, ctypes.byref(_futex_word), _FUTEX_WAKE_PRIVATE, 1, None, None, 0)
@@ -294,16 +304,21 @@ class ProgramRun(NamedTuple):
 
 
 def run_program(
-    program_fd: int, frame: bytes, *, repeat: int = 1, context: bytes = b""
+    program_fd: int, frame: bytes, *, repeat: int = 1, context: bytes = b"", flags: int = 0
 ) -> ProgramRun:
-    """Run a program on a frame (BPF_PROG_TEST_RUN). context: a `struct __sk_buff`."""
+    """Run a program on a frame (BPF_PROG_TEST_RUN). context: a `struct __sk_buff`.
+
+    flags: BPF_F_TEST_SKB_CHECKSUM_COMPLETE (4, Linux 6.16) gives the packet a device's sum of all
+    its bytes and raises OSError (EBADMSG) when that is not right afterwards.
+    """
     data_in, data_out = _buffer(frame), ctypes.create_string_buffer(8192)
     context_in, context_out = _buffer(context or b"\0"), ctypes.create_string_buffer(192)
     attributes = _buffer(
         struct.pack(
             "=IIIIQQIIIIQQII8x", program_fd, 0, len(frame), len(data_out), _address(data_in),
             _address(data_out), repeat, 0, len(context), 192 if context else 0,
-            _address(context_in) if context else 0, _address(context_out) if context else 0, 0, 0,
+            _address(context_in) if context else 0, _address(context_out) if context else 0,
+            flags, 0,
         )
     )  # fmt: skip
     _bpf(_PROG_TEST_RUN, attributes, 80)
