@@ -96,6 +96,8 @@ ADVICE: dict[DropReason, str] = {
     " stays, the interface of the port is missing: `midonet state`.",
     DropReason.REWRITE_FAILED: "The frame is too short or cut where a header must be changed;"
     " capture it at the ingress interface and report it.",
+    DropReason.UPCALL_TOO_OLD: "The agent was away, stood still, or could not read the topology for"
+    " longer; the sender sends again. Look at its log when it goes on.",
     DropReason.NOT_UNDERSTOOD: "The agent and the kernel program are of different builds: restart"
     " the agent, so that it loads its own.",
     DropReason.UNSETTLED: "Passes by itself while the topology or learnt entries change quickly. If"

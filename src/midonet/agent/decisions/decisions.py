@@ -21,7 +21,7 @@ from midonet.agent.datapath.protocol import Datapath, Upcall, UpcallReason
 from midonet.agent.decisions.fair_queue import FairQueue
 from midonet.agent.decisions.flow_programs import FlowPrograms
 from midonet.agent.decisions.neighbours import NeighbourBroker
-from midonet.agent.decisions.parking import Awaited, Parking
+from midonet.agent.decisions.parking import AWAIT_LIMIT_S, Awaited, Parking
 from midonet.agent.decisions.questions import question_packet
 from midonet.agent.decisions.synthesis import synthesise_frame
 from midonet.agent.flows.classification import meets_guards
@@ -54,6 +54,9 @@ from midonet.packets.frame import ParsedFrame, parse_frame
 from midonet.runtime.clock import Clock
 from midonet.runtime.logging import Throttle
 from midonet.runtime.supervisor import contained
+
+UPCALL_LIMIT_S = AWAIT_LIMIT_S
+"""How long a packet may have waited when its turn comes: as long as one waits for facts."""
 
 _log = structlog.get_logger("decisions")
 
@@ -141,8 +144,11 @@ class Decisions:
     # Packets.
 
     def enqueue(self, upcall: Upcall) -> bool:
-        """Put an upcall in its port's queue; a full queue is a counted drop."""
+        """Put an upcall in its port's queue; a full queue is a counted drop, and so is an upcall
+        that has waited too long in the datapath's."""
         self.counters.upcalls += 1
+        if self._is_too_old(upcall):
+            return False
         if self.queue.put(upcall.ingress, upcall):
             return True
         self._datapath.count_drop(upcall.ingress, DropReason.UPCALL_RING_FULL)
@@ -154,11 +160,22 @@ class Decisions:
         if work is None:
             return False
         if isinstance(work, Upcall):
+            if self._is_too_old(work):
+                return True
             with contained(partial(self._failed, work.ingress, work.frame)):
                 self._decide(work)
         else:
             self._send_generated(work)
         return True
+
+    def _is_too_old(self, upcall: Upcall) -> bool:
+        """Tell, and count, that a packet waited longer than its sender will for an answer: no agent
+        ran, or it did not know the topology yet. What it would teach may be wrong by now."""
+        age_ns = self._clock.boot_ns() - upcall.received_ns
+        is_too_old = bool(upcall.received_ns) and age_ns > int(UPCALL_LIMIT_S * 1e9)
+        if is_too_old:
+            self._datapath.count_drop(upcall.ingress, DropReason.UPCALL_TOO_OLD)
+        return is_too_old
 
     def _failed(self, port_id: PortId, frame: bytes, error: Exception) -> None:
         """Take note of a packet on which the agent failed."""

@@ -18,7 +18,7 @@ from midonet.model.ids import BridgeId, ChainId, PortId, RuleId
 from midonet.packets.addresses import IpVersion, parse_ip
 from tests.scenario.bridging import ARP, ring
 from tests.scenario.frames import R1, V4, A, echo, udp
-from tests.unit.agent.decisions.test_decisions import THERE, Routed, Shell, frame
+from tests.unit.agent.decisions.test_decisions import BRIDGE, HERE, THERE, Routed, Shell, frame
 
 
 class Faulty:
@@ -109,6 +109,29 @@ async def test_cut_packet_that_must_be_sent_whole_is_a_named_drop() -> None:
     shell.decisions.enqueue(cut)
     shell.work()
     assert shell.datapath.drops() == {(shell.a, DropReason.PACKET_CUT): 1}
+
+
+@pytest.mark.parametrize("place", ["the datapath's queue", "the agent's queue"])
+async def test_packet_that_waited_too_long_is_a_named_drop_and_teaches_nothing(place: str) -> None:
+    """No agent ran meanwhile, or it did not know the topology yet."""
+    shell = await Shell().open()
+    shell.show_bridge()
+    for age_s, is_taken in (
+        (decisions.UPCALL_LIMIT_S, True),
+        (decisions.UPCALL_LIMIT_S + 1, False),
+    ):
+        source = 0x02_00_00_00_00_00 | int(age_s)
+        shell.datapath.receive(HERE, frame()[:6] + source.to_bytes(6, "big") + frame()[12:])
+        if place == "the datapath's queue":
+            shell.clock.advance(age_s)
+        for upcall in await shell.datapath.upcalls():
+            shell.decisions.enqueue(upcall)
+        if place == "the agent's queue":
+            shell.clock.advance(age_s)
+        shell.work()
+        learned = shell.decisions.soft_state.mac_port(BRIDGE, 0, source)
+        assert learned == (HERE if is_taken else None)
+    assert shell.datapath.drops() == {(HERE, DropReason.UPCALL_TOO_OLD): 1}
 
 
 async def test_answers_beyond_what_one_packet_may_lead_to_are_a_named_drop(
