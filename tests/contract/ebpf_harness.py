@@ -155,6 +155,9 @@ class EbpfHarness:
     def interface_name(self, port_id: PortId) -> str:
         return f"p{_short(port_id)}"
 
+    def ifindex(self, port_id: PortId) -> int:
+        return socket.if_nametoindex(self.interface_name(port_id))
+
     def add_interface(self, port_id: PortId) -> str:
         """Make the interface of a port, with a tap at its far end; return its name."""
         name = self.interface_name(port_id)
