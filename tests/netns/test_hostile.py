@@ -484,10 +484,14 @@ def small_table(victims: Victims) -> Iterator[None]:
 
 
 def _replace_datapath(host: LabHost, max_programs: str | None) -> None:
+    """Uninstalling leaves the ports' interfaces down; who wants them again brings them up."""
+    ports = [port["interface"] for port in agent_state(host)["ports"]]
     host.agent.stop()
     subprocess.run(
         [*host.agent.command, "--uninstall"], check=True, timeout=60, capture_output=True
     )
+    for name in ports:
+        host.namespace.ip(f"link set {name} up")
     host.agent.environment.pop("MIDONET_AGENT_MAX_PROGRAMS", None)
     if max_programs is not None:
         host.agent.environment["MIDONET_AGENT_MAX_PROGRAMS"] = max_programs

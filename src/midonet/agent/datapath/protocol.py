@@ -16,6 +16,7 @@ from typing import Protocol
 
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import InstalledProgram, Output
+from midonet.errors import DatapathError
 from midonet.model.ids import PortId
 from midonet.packets.addresses import IpAddress
 
@@ -178,6 +179,15 @@ class Datapath(Protocol):
         ...
 
     # Ports and overlay.
+
+    def enclose(self, interface_names: Iterable[str]) -> Mapping[str, DatapathError]:
+        """Keep interfaces from the host's own stack until they are taken out by hand.
+
+        What enters there is dropped unless a port is attached; detaching changes nothing of it.
+        Attaching encloses too. Names without an interface are ignored. Return what stands in the
+        way, by name.
+        """
+        ...
 
     def attach(self, attachment: PortAttachment) -> None:
         """Connect a port. Attaching it again with the same interface changes nothing.

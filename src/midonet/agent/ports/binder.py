@@ -7,10 +7,11 @@ halves are read back: the datapath in each pass, the database at the start, afte
 and wherever the view of this host shows something else than was recorded last. Before the bound
 ports have been read completely nothing is touched, so that a restart takes nothing away.
 
-Order for a new port: claim the location and say that it is active, attach to the datapath once
-this host's own view shows it there (other hosts then know it too, so that answers to its first
-packets find it), deliver its tunnel key. With the store away a port is attached without waiting.
-In the other direction: detach, stop delivering, release the location.
+Order for a new port: keep its interface from the host's own stack, claim the location and say
+that it is active, attach to the datapath once this host's own view shows it there (other hosts then
+know it too, so that answers to its first packets find it), deliver its tunnel key. With the store
+away a port is attached without waiting. In the other direction: detach, stop delivering, release
+the location; the interface stays closed.
 
 A pass costs with the number of ports, a change in it with what changed.
 """
@@ -175,6 +176,7 @@ class PortBinder:
         present = {
             port_id: port for port_id, port in bound.items() if port.interface_name in interfaces
         }
+        self._enclose(present)
         self._retries.begin()
         await self._read_places()
         await self._withdraw(bound, present)
@@ -193,6 +195,14 @@ class PortBinder:
         self.reconciled.set()
         self._on_reconciled()
         return not self._retries and len(attached) == len(present)
+
+    def _enclose(self, present: Mapping[PortId, Port]) -> None:
+        """Keep what a workload sends from the host's stack, before anything else is known.
+
+        What stands in the way is said when the port is attached.
+        """
+        names = {port.interface_name or "" for port in present.values()}
+        self._datapath.enclose(names - set(self._datapath.attached().values()))
 
     # What the database records.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from socket import AF_UNSPEC
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
@@ -116,6 +117,8 @@ class KernelInterfaces:
 
     def _apply(self, message: Any) -> None:
         event = message["event"]
+        if event in ("RTM_NEWLINK", "RTM_DELLINK") and message["family"] != AF_UNSPEC:
+            return  # a bridge speaks of one of its ports
         if event == "RTM_NEWLINK":
             self._put_link(message)
         elif event == "RTM_DELLINK":

@@ -29,6 +29,7 @@ from midonet.agent.datapath.ebpf.kernel_state import (
 from midonet.agent.datapath.ebpf.loader import OLDER_OBJECT_PATH
 from midonet.agent.datapath.ebpf.offload import NO_OFFLOAD, prepare_super_packet
 from midonet.agent.datapath.ebpf.pins import PinDirectory, TableSizes
+from midonet.agent.datapath.ebpf.rtnetlink import Link
 from midonet.agent.datapath.ebpf.slots import PortSlot
 from midonet.agent.datapath.ebpf.upcall_record import parse_upcall
 from midonet.agent.datapath.protocol import (
@@ -174,6 +175,27 @@ class EbpfDatapath:
 
     # Ports and overlay.
 
+    def enclose(self, interface_names: Iterable[str]) -> Mapping[str, DatapathError]:
+        """See `Datapath.enclose`."""
+        kernel = self._opened()
+        refused: dict[str, DatapathError] = {}
+        for name in interface_names:
+            link = kernel.netlink.link(name)
+            if link is not None:
+                try:
+                    self._enclose(kernel, link)
+                except DatapathError as error:
+                    refused[name] = error
+        return refused
+
+    def _enclose(self, kernel: KernelState, link: Link) -> None:
+        if link.name in self._overlay.interface_names:
+            raise DatapathError(
+                f"interface {link.name} leads to other hosts: it cannot be a port's",
+                errno=errno.EBUSY,
+            )
+        kernel.enclosure.enclose(link)
+
     def attach(self, attachment: PortAttachment) -> None:
         """See `Datapath.attach`."""
         kernel = self._opened()
@@ -212,8 +234,7 @@ class EbpfDatapath:
             self._worker = ThreadPoolExecutor(1, thread_name_prefix="hooks")
         await asyncio.get_running_loop().run_in_executor(self._worker, call, ifindex, name)
 
-    @staticmethod
-    def _take_slot(kernel: KernelState, attachment: PortAttachment) -> tuple[PortSlot, int]:
+    def _take_slot(self, kernel: KernelState, attachment: PortAttachment) -> tuple[PortSlot, int]:
         """Write where a port is; return its slot and the interface it was at before, or 0."""
         name = attachment.interface_name
         link = kernel.netlink.link(name)
@@ -224,6 +245,7 @@ class EbpfDatapath:
                 raise DatapathError(
                     f"interface {name} is taken by port {other.port_id}", errno=errno.EBUSY
                 )
+        self._enclose(kernel, link)
         before = kernel.slots.find(attachment.port_id)
         flags = PortFlag.REDIRECT_PEER if link.peer_is_foreign else PortFlag(0)
         slot = kernel.slots.attach(attachment, link.ifindex, flags)
@@ -389,6 +411,8 @@ class EbpfDatapath:
         """Detach ports whose interface went; look at the underlay again once it has settled."""
         kernel = self._opened()
         news = kernel.netlink.news()
+        if kernel.enclosure.ifindex in news.changed | news.gone:
+            kernel.restore_enclosure()
         for slot in kernel.slots.attached():
             if slot.ifindex in news.gone:
                 kernel.interface_gone(slot)
@@ -397,6 +421,8 @@ class EbpfDatapath:
                 link = kernel.netlink.link(slot.interface_name)
                 is_possible = link is not None and link.peer_is_foreign
                 kernel.slots.set_peer_redirect(slot, is_possible=is_possible)
+                if link is not None:
+                    kernel.enclose(link)
         if news.has_changed and self._settle_timer is None:
             loop = asyncio.get_running_loop()
             self._settle_timer = loop.call_later(_SETTLE_S, self._follow_underlay)

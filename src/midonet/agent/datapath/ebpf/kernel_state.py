@@ -14,10 +14,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from midonet.agent.datapath.ebpf import abi
 from midonet.agent.datapath.ebpf.abi import ConfigFlag, PortFlag
 from midonet.agent.datapath.ebpf.class_table import Counters, ProgramTable
 from midonet.agent.datapath.ebpf.delivery_table import DeliveryGeneration, DeliveryTable
+from midonet.agent.datapath.ebpf.enclosure import Enclosure
 from midonet.agent.datapath.ebpf.hooks import (
     INJECT_PROGRAM,
     PORT_PROGRAM,
@@ -33,15 +36,18 @@ from midonet.agent.datapath.ebpf.outputs import Ends, OutputTable
 from midonet.agent.datapath.ebpf.pins import CACHES, PinDirectory, TableSizes
 from midonet.agent.datapath.ebpf.resizing import copy_tables
 from midonet.agent.datapath.ebpf.ring import RingReader
-from midonet.agent.datapath.ebpf.rtnetlink import RouteNetlink
+from midonet.agent.datapath.ebpf.rtnetlink import Link, RouteNetlink
 from midonet.agent.datapath.ebpf.slots import PortSlot, PortSlots
 from midonet.agent.datapath.ebpf.syscalls import BpfMap
 from midonet.agent.datapath.ebpf.takeover import Takeover
 from midonet.agent.datapath.ebpf.tunnel_device import TunnelDevice
 from midonet.agent.datapath.ebpf.underlay_table import UnderlayTable
 from midonet.agent.flows.drop_reason import DropReason
+from midonet.errors import DatapathError
 from midonet.model.ids import PortId
 from midonet.runtime.clock import Clock
+
+_log = structlog.get_logger("datapath")
 
 _DEFAULT_VXLAN_PORT = 6677
 _REASONS = {int(reason): reason for reason in DropReason}
@@ -129,6 +135,8 @@ class KernelState:
             self.takeover = Takeover(self.loaded.maps["earlier"], pins)
             self.injection.open(self._known_near(), beside_another=pins.has_other_versions)
             stack.callback(self.injection.close)
+            self.enclosure = Enclosure(self.netlink, settings.owner)
+            self.enclosure.open()
             self._write_config()
             self.hooks = Hooks(pins.links, settings.attach_mode, settings.filters)
             self.takeover.begin()
@@ -224,7 +232,27 @@ class KernelState:
             if link is None or link.ifindex != slot.ifindex:
                 self.interface_gone(slot)
             else:
+                self.enclose(link)
                 self.hooks.attach(slot.ifindex, PORT_PROGRAM)
+
+    def enclose(self, link: Link) -> None:
+        """Keep the interface of an attached port from the host's stack; its program does so too."""
+        try:
+            self.enclosure.enclose(link)
+        except DatapathError as error:
+            _log.warning("port_not_enclosed", interface=link.name, error=str(error))
+
+    def restore_enclosure(self) -> None:
+        """Make the bridge again when somebody took it away, and keep it down."""
+        try:
+            self.enclosure.open()
+        except (DatapathError, OSError) as error:
+            _log.warning("enclosure_missing", error=str(error))
+            return
+        for slot in self.slots.attached():
+            link = self.netlink.link(slot.interface_name)
+            if link is not None:
+                self.enclose(link)
 
     def interface_gone(self, slot: PortSlot) -> None:
         """Note that the interface of an attached port does not exist any more."""
@@ -289,6 +317,7 @@ def remove_from_host(settings: DatapathSettings, pins: PinDirectory) -> None:
     netlink = RouteNetlink()
     try:
         TunnelDevice.remove(netlink)  # before the program that closes it
+        Enclosure(netlink, settings.owner).remove()
         if settings.filters is not None:
             Hooks(pins.links, AttachMode.CLSACT, settings.filters).detach_all()
         for pin in pins.all_link_pins():

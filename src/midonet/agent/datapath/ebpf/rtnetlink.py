@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,12 +19,16 @@ from midonet.errors import DatapathError
 from midonet.packets.addresses import IpAddress, IpVersion
 
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_GETROUTE = 16, 17, 18, 26
-_NLMSG_ERROR = 2
+_NLMSG_ERROR, _NLMSG_DONE, _NLM_F_DUMP = 2, 3, 0x300
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_EXCL, _NLM_F_CREATE = 1, 4, 0x200, 0x400
 _RTMGRP_LINK, _RTMGRP_IPV4_ROUTE, _RTMGRP_IPV6_ROUTE = 1, 0x40, 0x400
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_IFALIAS = 3, 4, 18, 20
-_IFLA_AF_SPEC, _IFLA_LINK_NETNSID = 26, 37
+_IFLA_ADDRESS, _IFLA_MASTER, _IFLA_AF_SPEC, _IFLA_LINK_NETNSID = 1, 10, 26, 37
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
+_IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA, _IFLA_BRPORT_GROUP_FWD_MASK = 4, 5, 31
+_ALL_GROUPS = 0xFFFD
+"""Link-local groups that a bridge treats as any other frame: all but that of pause frames, which it
+always drops. Those it does not forward it would hand to the slave's own stack, up or down."""
 _IFLA_INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE = 8, 1
 _IFLA_VXLAN_LEARNING, _IFLA_VXLAN_PORT, _IFLA_VXLAN_COLLECT_METADATA = 7, 15, 25
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH = 1, 4, 5, 9
@@ -41,7 +46,8 @@ class Link:
     """A network interface.
 
     peer_is_foreign: the other end of a veth is in another namespace. vxlan_port: the UDP port of
-    a VXLAN device that takes every tunnel key, else 0.
+    a VXLAN device that takes every tunnel key, else 0. master: index of the bridge, bond or other
+    link that it is a slave of, else 0.
     """
 
     ifindex: int
@@ -51,6 +57,7 @@ class Link:
     peer_is_foreign: bool
     vxlan_port: int = 0
     is_up: bool = False
+    master: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +114,7 @@ def _parse_link(data: bytes) -> Link:
         kind == "veth" and _IFLA_LINK_NETNSID in found,
         _vxlan_port(info) if kind == "vxlan" else 0,
         bool(flags & _IFF_UP),
+        int.from_bytes(found.get(_IFLA_MASTER, b""), sys.byteorder),
     )
 
 
@@ -170,10 +178,15 @@ class RouteNetlink:
                 continue
             for kind, _, payload in _messages(data):
                 has_changed = True
-                if kind == _RTM_DELLINK:
-                    gone.add(_LINK.unpack_from(payload)[2])
-                elif kind == _RTM_NEWLINK:
-                    changed.add(_LINK.unpack_from(payload)[2])
+                if kind not in (_RTM_DELLINK, _RTM_NEWLINK):
+                    continue
+                family, _, ifindex, _, _ = _LINK.unpack_from(payload)
+                if kind == _RTM_NEWLINK:
+                    changed.add(ifindex)
+                elif family == socket.AF_UNSPEC:
+                    gone.add(ifindex)
+                else:  # it left a bridge
+                    changed.add(ifindex)
 
     def _request(self, kind: int, flags: int, payload: bytes) -> bytes:
         """Send a request; return the payload of the answer, empty for a mere acknowledgement.
@@ -205,6 +218,81 @@ class RouteNetlink:
             if error.errno in (errno.ENODEV, errno.ERANGE, errno.EINVAL):
                 return None
             raise
+
+    def link_at(self, ifindex: int) -> Link | None:
+        """Return the link with an index, None when there is none."""
+        try:
+            return _parse_link(self._request(_RTM_GETLINK, 0, _LINK.pack(0, 0, ifindex, 0, 0)))
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise
+
+    def slaves(self, master: int) -> list[Link]:
+        """Return the links whose master has an index."""
+        wanted = _LINK.pack(0, 0, 0, 0, 0) + _attribute(_IFLA_MASTER, struct.pack("=I", master))
+        links = map(_parse_link, self._dump(_RTM_GETLINK, wanted))
+        return [link for link in links if link.master == master]
+
+    def _dump(self, kind: int, payload: bytes) -> list[bytes]:
+        """Return the payloads of all answers to a request. Raises OSError."""
+        self._sequence += 1
+        size = _HEADER.size + len(payload)
+        header = _HEADER.pack(size, kind, _NLM_F_REQUEST | _NLM_F_DUMP, self._sequence, 0)
+        self._requests.send(header + payload)
+        found: list[bytes] = []
+        while True:
+            for answer, number, data in _messages(self._requests.recv(1 << 16)):
+                if number != self._sequence:
+                    continue
+                if answer == _NLMSG_DONE:
+                    return found
+                if answer == _NLMSG_ERROR:
+                    (code,) = struct.unpack_from("=i", data)
+                    raise OSError(-code, os.strerror(-code))
+                found.append(data)
+
+    def create_bridge(self, name: str, *, alias: str, mac: bytes) -> None:
+        """Make a bridge that is down. mac: 6 bytes. Raises DatapathError."""
+        request = (
+            _LINK.pack(0, 0, 0, 0, 0)
+            + _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+            + _attribute(_IFLA_ADDRESS, mac)
+            + _attribute(_IFLA_LINKINFO | _NESTED, _attribute(_IFLA_INFO_KIND, b"bridge"))
+        )
+        try:
+            self._request(_RTM_NEWLINK, _NLM_F_ACK | _NLM_F_CREATE | _NLM_F_EXCL, request)
+            self._set(name, _attribute(_IFLA_IFALIAS, alias.encode()))
+            self._silence_ipv6(name)
+        except OSError as error:
+            raise DatapathError(
+                f"cannot make interface {name}: {error}", errno=error.errno or 0
+            ) from error
+
+    def enslave(self, name: str, bridge: int) -> None:
+        """Make a link a slave of a bridge, which then takes link-local groups too.
+
+        Raises DatapathError when the kernel does not let it be one.
+        """
+        groups = _attribute(_IFLA_BRPORT_GROUP_FWD_MASK, struct.pack("=H", _ALL_GROUPS))
+        info = _attribute(_IFLA_INFO_SLAVE_KIND, b"bridge")
+        info += _attribute(_IFLA_INFO_SLAVE_DATA | _NESTED, groups)
+        try:
+            self._set(name, _attribute(_IFLA_MASTER, struct.pack("=I", bridge)))
+            self._set(name, _attribute(_IFLA_LINKINFO | _NESTED, info))
+        except OSError as error:
+            raise DatapathError(
+                f"interface {name} cannot be a slave of a bridge: {error}", errno=error.errno or 0
+            ) from error
+
+    def set_down(self, name: str) -> None:
+        """Bring a link down. Raises DatapathError when it is missing."""
+        try:
+            self._set(name, b"", 0, _IFF_UP)
+        except OSError as error:
+            raise DatapathError(
+                f"cannot bring interface {name} down: {error}", errno=error.errno or 0
+            ) from error
 
     def create_veth(self, name: str, peer_name: str, *, alias: str, mtu_bytes: int) -> None:
         """Make a veth pair, both ends up, without ARP and IPv6 addresses. Raises DatapathError."""
@@ -269,9 +357,9 @@ class RouteNetlink:
         with suppress(OSError):
             self._set(name, _attribute(_IFLA_AF_SPEC, _attribute(socket.AF_INET6, mode)))
 
-    def _set(self, name: str, attributes: bytes, flags: int = 0) -> None:
+    def _set(self, name: str, attributes: bytes, flags: int = 0, changes: int = 0) -> None:
         request = (
-            _LINK.pack(0, 0, 0, flags, flags)
+            _LINK.pack(0, 0, 0, flags, flags | changes)
             + _attribute(_IFLA_IFNAME, name.encode() + b"\0")
             + attributes
         )

@@ -129,6 +129,10 @@ class MemoryDatapath:
 
     # Ports and overlay.
 
+    def enclose(self, interface_names: Iterable[str]) -> Mapping[str, DatapathError]:
+        """See `Datapath.enclose`. There is no host's stack here."""
+        return {}
+
     def attach(self, attachment: PortAttachment) -> None:
         """See `Datapath.attach`. Every interface name is taken to exist."""
         for port_id, port in self._ports.items():
