@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -59,9 +59,11 @@ class FailingDatapath(MemoryDatapath):
         self.check()
         super().configure_overlay(config)
 
-    def statistics(self) -> Mapping[int, ProgramStatistics]:
+    def statistics(
+        self, program_ids: Collection[int] | None = None
+    ) -> Mapping[int, ProgramStatistics]:
         self.check()
-        return super().statistics()
+        return super().statistics(program_ids)
 
     async def close(self) -> None:
         await super().close()

@@ -120,9 +120,11 @@ class FlowTableMachine(RuleBasedStateMachine):
         affected = {i for i in before if depends(self.installed[i].program, change)}
         at_once = {i for i in before if self.installed[i].program.tags & urgent}
         plan = self.table.invalidate(change, self.now)
-        self.apply_removal(plan.removal)
-        assert before - set(self.installed) == at_once
-        assert {entry.program_id for entry in plan.rejudge} == affected - at_once
+        assert plan.removal == RemovalPlan()
+        first, rest = plan.rejudge[: plan.urgent], plan.rejudge[plan.urgent :]
+        assert {entry.program_id for entry in first} == at_once
+        assert {entry.program_id for entry in rest} == affected - at_once
+        assert all(self.table.is_urgent(program_id) for program_id in at_once)
 
     @rule(ids=st.sets(st.integers(0, CAPACITY + 1)))
     def remove(self, ids: set[int]) -> None:

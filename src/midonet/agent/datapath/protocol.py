@@ -9,7 +9,7 @@ Viewpoint: ingress is into the virtual network at a port of this host.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -246,8 +246,13 @@ class Datapath(Protocol):
         """Return the programs held, as far as a persistent datapath can read them back."""
         ...
 
-    def statistics(self) -> Mapping[int, ProgramStatistics]:
-        """Return the counters of programs that were used, by program id."""
+    def statistics(
+        self, program_ids: Collection[int] | None = None
+    ) -> Mapping[int, ProgramStatistics]:
+        """Return the counters of programs that were used, by program id.
+
+        program_ids: of these only.
+        """
         ...
 
     # Packets.

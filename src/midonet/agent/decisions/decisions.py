@@ -382,8 +382,9 @@ class Decisions:
         self.programs.forget_port(port_id)
         self.queue.drop_port(port_id)
         self.facts_changed(self.learning.forget_port(port_id))
-        urgent = frozenset({device_tag(port_id), location_tag(port_id)})
-        self.programs.change(frozenset(), urgent=urgent)
+        gone = frozenset({device_tag(port_id), location_tag(port_id)})
+        self.programs.change(frozenset(), urgent=gone)
+        self.programs.remove(self.programs.table.dependents(gone))
 
     def objects_in_use(self) -> set[ObjectId]:
         """Return the devices and chains that installed programs depend on."""
@@ -464,8 +465,10 @@ class Decisions:
         result = self._simulate(packet, ingress)
         match result:
             case Await(what):
-                # It runs on until its time is over; what is awaited may come before.
+                # It runs on until its time is over, unless it is urgent; what is awaited may come
+                # before.
                 self._obtain(what)
+                self.programs.give_up(installed)
             case Forward(program) | Drop(_, program) if (
                 program.slow_path is None and not self._would_teach(installed, result.effects)
             ):

@@ -37,11 +37,22 @@ _ADOPTED_DEADLINE_NS = 3600 * 10**9
 long because the store may be away; with the topology at hand it takes a moment."""
 
 
+_EXPIRED_AT_A_TIME = 32
+"""Programs that are removed between two turns of other work: half a millisecond."""
+
+_SHARE_OF_A_PORT = 8
+"""A port may have this fraction of all programs by default."""
+
+_LEAST_QUOTA = 1024
+
+
 class FlowPrograms:
     """What the datapath holds, and what has to be judged again."""
 
     def __init__(self, datapath: Datapath, clock: Clock, *, port_quota: int | None = None) -> None:
-        self.table = FlowTable(datapath.capabilities.max_programs, port_quota=port_quota)
+        capacity = datapath.capabilities.max_programs
+        quota = port_quota or max(_LEAST_QUOTA, capacity // _SHARE_OF_A_PORT)
+        self.table = FlowTable(capacity, port_quota=quota)
         self._datapath = datapath
         self._clock = clock
         self._throttle = Throttle(clock)
@@ -89,7 +100,7 @@ class FlowPrograms:
         regions: frozenset[RouteRegion] = frozenset(),
         urgent: frozenset[FlowTag] = frozenset(),
     ) -> None:
-        """Note changed facts: drop what is urgent, queue the rest to be judged again."""
+        """Note changed facts: queue what depends on them to be judged again, the urgent first."""
         if not tags and not regions and not urgent:
             return
         self._revision += 1
@@ -97,8 +108,9 @@ class FlowPrograms:
         plan = self.table.invalidate(delta, self._clock.boot_ns())
         if urgent:
             self._datapath.end_takeover()
-        self._remove(plan.removal)
-        self._queue(plan.rejudge)
+        self._waiting.extendleft(reversed(plan.rejudge[: plan.urgent]))
+        self._queue(plan.rejudge[plan.urgent :])
+        self._may_have_pending = self._may_have_pending or bool(plan.urgent)
 
     def adopt(self) -> int:
         """Take over the programs of a persistent datapath; return how many."""
@@ -129,9 +141,22 @@ class FlowPrograms:
         """Tell whether programs are queued to be judged again."""
         return bool(self._waiting)
 
-    def expire(self) -> None:
-        """Remove programs whose lifetime, or whose time to be judged again, is over."""
-        self._remove(self.table.expire(self._clock.boot_ns()))
+    def expire(self) -> bool:
+        """Remove some programs whose lifetime, or whose time to be judged again, is over.
+
+        Returns whether there may be more: other work comes in between.
+        """
+        now_ns = self._clock.boot_ns()
+        due_ns = self.table.next_due_ns
+        if due_ns is None or due_ns > now_ns:
+            return False
+        self._remove(self.table.expire(now_ns, limit=_EXPIRED_AT_A_TIME))
+        return True
+
+    def give_up(self, entry: InstalledProgram) -> None:
+        """An urgent program cannot be judged for lack of something: it does not run on."""
+        if self.table.is_urgent(entry.program_id):
+            self.remove((entry.program_id,))
 
     def forget_port(self, port_id: PortId) -> Collection[InstalledProgram]:
         """Forget a port's programs; the datapath does so itself when the port is detached."""

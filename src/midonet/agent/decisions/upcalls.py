@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 
-from midonet.agent.datapath.protocol import Datapath
+from midonet.agent.datapath.protocol import Datapath, ProgramStatistics
 from midonet.agent.decisions.decisions import Decisions
 from midonet.agent.decisions.questions import port_towards
 from midonet.agent.flows.tags import neighbour_tag
@@ -22,6 +23,12 @@ datapath's is taken over quickly; it is many times what is decided on in one tur
 
 _TICK_S = 0.1
 _SLOW_TICK_S = 2.0
+_PROGRAMS_AT_A_TIME = 2048
+"""Programs whose counters are looked at in one tick: a few milliseconds."""
+
+_LONGEST_ROUND_S = 10.0
+"""Use of a program counts in the round that follows it, unless it is older than this."""
+
 _IN_USE_S = 30.0
 """A neighbour used this recently is asked for again when its entry is stale."""
 
@@ -44,6 +51,16 @@ class PacketLoop:
         self._on_batch = on_batch
         self._wake = asyncio.Event()
         self._next_slow_s = 0.0
+        self._seen_upcalls = 0
+        self._next_program = sys.maxsize  # behind all: a round begins with the first tick
+        self._next_round_s = 0.0
+        self._round_since_ns = self._round_ns = 0
+
+    def is_idle(self) -> bool:
+        """Tell whether nothing came up since this was asked last, and nothing is left to do."""
+        upcalls, self._seen_upcalls = self._seen_upcalls, self._decisions.counters.upcalls
+        is_quiet = upcalls == self._seen_upcalls and not self._decisions.programs.has_waiting
+        return is_quiet and not len(self._decisions.queue)
 
     def wake(self) -> None:
         """There may be something to do."""
@@ -81,6 +98,7 @@ class PacketLoop:
             if not has_packet and not has_program:
                 break
             is_busy = True
+        is_busy |= decisions.programs.expire()
         if is_busy:
             self._on_batch()
         return is_busy
@@ -96,6 +114,7 @@ class PacketLoop:
         """Run what is due."""
         decisions = self._decisions
         decisions.programs.expire()
+        self._follow_use()
         decisions.expire_parked()
         for router_id, address in decisions.broker.tick():
             decisions.facts_changed(decisions.soft_state.fail_neighbour(router_id, address))
@@ -107,21 +126,35 @@ class PacketLoop:
         self._wake.set()
 
     def _slow_tick(self) -> None:
-        """Follow use: keep alive what traffic uses, let go of the rest."""
+        """Let go of what is not used any more."""
         decisions = self._decisions
-        table = decisions.programs.table
-        table.observe(self._datapath.statistics())
-        now_s = self._clock.now_s()
-        since_ns = self._clock.boot_ns() - int(_SLOW_TICK_S * 1e9)
-        for learned in table.learned_in_use(since_ns):
-            decisions.learning.keep_alive(learned, now_s)
         forgotten = decisions.learning.expire()
         decisions.programs.change(forgotten, urgent=forgotten)
-        self._refresh_neighbours()
         decisions.facts_changed(decisions.soft_state.expire())
 
-    def _refresh_neighbours(self) -> None:
-        """Ask again for stale neighbours that installed programs send to."""
+    def _follow_use(self) -> None:
+        """Look at the counters of some programs in turn: keep alive what traffic uses, and ask
+        again for stale neighbours that it is sent to."""
+        decisions = self._decisions
+        table = decisions.programs.table
+        now_s, now_ns = self._clock.now_s(), self._clock.boot_ns()
+        if self._next_program > table.highest_id:
+            if now_s < self._next_round_s:
+                return
+            self._next_program, self._next_round_s = 1, now_s + _SLOW_TICK_S
+            self._round_since_ns = max(self._round_ns, now_ns - int(_LONGEST_ROUND_S * 1e9))
+            self._round_ns = now_ns
+        ids = table.ids_from(self._next_program, _PROGRAMS_AT_A_TIME)
+        self._next_program += _PROGRAMS_AT_A_TIME
+        statistics = self._datapath.statistics(ids)
+        table.observe(statistics)
+        for learned in table.learned_in_use(self._round_since_ns, ids):
+            decisions.learning.keep_alive(learned, now_s)
+        self._refresh_neighbours(ids, statistics, now_ns - int(_IN_USE_S * 1e9))
+
+    def _refresh_neighbours(
+        self, ids: list[int], statistics: Mapping[int, ProgramStatistics], used_since_ns: int
+    ) -> None:
         decisions = self._decisions
         stale = {
             neighbour_tag(router_id, *address): (router_id, address)
@@ -129,11 +162,10 @@ class PacketLoop:
         }
         if not stale:
             return
-        used_since_ns = self._clock.boot_ns() - int(_IN_USE_S * 1e9)
-        statistics = self._datapath.statistics()
-        for installed in decisions.programs.table:
-            usage = statistics.get(installed.program_id)
-            if usage is None or usage.last_used_ns < used_since_ns:
+        for program_id in ids:
+            usage = statistics.get(program_id)
+            installed = decisions.programs.table.get(program_id)
+            if usage is None or installed is None or usage.last_used_ns < used_since_ns:
                 continue
             for tag in installed.program.tags & stale.keys():
                 router_id, address = stale.pop(tag)

@@ -79,10 +79,12 @@ class InstallPlan:
 class InvalidationPlan:
     """Remove some programs at once, judge others again.
 
-    rejudge: most recently used first. One that is neither installed again nor removed by
-        `deadline_ns` (boot-time clock) is removed by `FlowTable.expire`.
+    rejudge: the first `urgent` of them before all others, each part most recently used first.
+        One that is neither installed again nor removed by `deadline_ns` (boot-time clock; urgent
+        ones are due earlier) is removed by `FlowTable.expire`.
     """
 
     removal: RemovalPlan
     rejudge: tuple[InstalledProgram, ...] = ()
     deadline_ns: int = 0
+    urgent: int = 0

@@ -29,12 +29,16 @@ from midonet.agent.flows.plans import (
 )
 from midonet.agent.flows.program import FlowProgram, InstalledProgram, LearnedMac
 from midonet.agent.flows.tag_index import TagIndex
+from midonet.agent.flows.tags import FlowTag
 from midonet.errors import InternalError
 from midonet.model.ids import PortId
 from midonet.packets.flowkey import FlowKey
 
 REJUDGE_BUDGET_NS = 500_000_000
 """How long a program may run on after a fact it depends on changed."""
+
+URGENT_BUDGET_NS = 100_000_000
+"""How long one may run on that depends on an urgent change. It is judged before all others."""
 
 _NS_PER_S = 1_000_000_000
 _EVICTION_SHARE = 64
@@ -61,6 +65,7 @@ class _Entry:
     last_used_ns: int
     due_ns: int
     is_pending: bool = False
+    is_urgent: bool = False
 
 
 @dataclass(slots=True)
@@ -220,22 +225,39 @@ class FlowTable:
     def invalidate(self, change: FactsChanged, now_ns: int) -> InvalidationPlan:
         """Find the programs that depend on what changed, and remember the change.
 
-        Programs with an urgent tag are removed. The others run on until they are judged again,
-        for at most `REJUDGE_BUDGET_NS`; a further change does not extend that.
+        They run on until they are judged again, for at most `REJUDGE_BUDGET_NS`; a further change
+        does not extend that. Those with an urgent tag come first and have `URGENT_BUDGET_NS`.
         """
         self._log.record(change)
-        urgent = self._index.dependents(change.urgent, ())
-        urgent |= {i for i, facts in self._blind.items() if holds_any(facts, change.urgent)}
+        urgent = self.dependents(change.urgent)
         affected = self._index.dependents(change.tags, change.regions) - urgent
-        removal = self.plan_remove(urgent)
-        deadline_ns = now_ns + REJUDGE_BUDGET_NS
-        waiting = [self._entries[program_id] for program_id in affected]
+        for program_id in urgent:
+            self._entries[program_id].is_urgent = True
+        first = self._wait(urgent, now_ns + URGENT_BUDGET_NS)
+        rest = self._wait(affected, now_ns + REJUDGE_BUDGET_NS)
+        return InvalidationPlan(
+            RemovalPlan(), first + rest, now_ns + REJUDGE_BUDGET_NS, urgent=len(first)
+        )
+
+    def _wait(self, program_ids: set[int], deadline_ns: int) -> tuple[InstalledProgram, ...]:
+        """Have programs judged again; return them, most recently used first."""
+        waiting = [self._entries[program_id] for program_id in program_ids]
         for entry in waiting:
             entry.is_pending = True
             if deadline_ns < entry.due_ns:
                 self._set_due(entry, deadline_ns)
         waiting.sort(key=lambda entry: entry.last_used_ns, reverse=True)
-        return InvalidationPlan(removal, tuple(e.installed for e in waiting), deadline_ns)
+        return tuple(entry.installed for entry in waiting)
+
+    def dependents(self, tags: frozenset[FlowTag]) -> set[int]:
+        """Return the programs that depend on any of these facts, or seem to (`fact_filter`)."""
+        found = self._index.dependents(tags, ())
+        return found | {i for i, facts in self._blind.items() if holds_any(facts, tags)}
+
+    def is_urgent(self, program_id: int) -> bool:
+        """Tell whether a program waits to be judged again after an urgent change."""
+        entry = self._entries.get(program_id)
+        return entry is not None and entry.is_urgent
 
     def expire(self, now_ns: int, *, limit: int | None = None) -> RemovalPlan:
         """Remove the programs whose lifetime, or whose time to be judged again, is over.
@@ -270,17 +292,34 @@ class FlowTable:
             if entry is not None and usage.last_used_ns > entry.last_used_ns:
                 entry.last_used_ns = usage.last_used_ns
 
-    def learned_in_use(self, since_ns: int) -> frozenset[LearnedMac]:
+    def learned_in_use(
+        self, since_ns: int, program_ids: Iterable[int] | None = None
+    ) -> frozenset[LearnedMac]:
         """Return the MAC entries that programs used at or after `since_ns` keep alive.
 
-        Installation counts as use: a packet caused it.
+        Installation counts as use: a packet caused it. program_ids: of these only.
         """
+        entries = (
+            self._entries.values()
+            if program_ids is None
+            else (self._entries[i] for i in program_ids if i in self._entries)
+        )
         return frozenset(
             learned
-            for entry in self._entries.values()
+            for entry in entries
             if entry.last_used_ns >= since_ns
             for learned in entry.installed.program.learned
         )
+
+    def ids_from(self, start: int, span: int) -> list[int]:
+        """Return the ids in use among `span` numbers from `start` on."""
+        end = min(start + span, self._next_fresh_id)
+        return [i for i in range(start, end) if i in self._entries]
+
+    @property
+    def highest_id(self) -> int:
+        """No program has, or had, a higher id."""
+        return self._next_fresh_id - 1
 
     # Inside.
 
@@ -305,7 +344,7 @@ class FlowTable:
         before = entry.installed
         entry.installed = installed
         self._blind.pop(installed.program_id, None)
-        entry.is_pending = False
+        entry.is_pending = entry.is_urgent = False
         self._set_due(entry, now_ns + int(installed.program.lifetime_s * _NS_PER_S))
         if before == installed:
             return InstallOutcome.UNCHANGED

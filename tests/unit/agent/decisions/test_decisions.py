@@ -14,7 +14,7 @@ from midonet.agent.decisions.parking import AWAIT_LIMIT_S
 from midonet.agent.decisions.upcalls import PacketLoop
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import InstalledProgram
-from midonet.agent.flows.tags import device_tag
+from midonet.agent.flows.tags import device_tag, mac_tag
 from midonet.agent.soft_state.holdings import DEFAULT_LIMITS, HoldingLimits
 from midonet.agent.soft_state.lessons import LearnNeighbour
 from midonet.agent.soft_state.outbox import StateWrite
@@ -202,11 +202,56 @@ async def test_program_that_cannot_be_judged_in_time_is_removed(shell: Shell) ->
     assert list(shell.datapath.installed()) == []
 
 
-async def test_urgent_change_removes_at_once(shell: Shell) -> None:
+async def test_urgent_change_removes_what_cannot_be_judged(shell: Shell) -> None:
     shell.show_bridge()
     await shell.send(frame())
+    shell.decisions.view = replace(shell.decisions.view, bridges={})
     shell.decisions.programs.change(frozenset(), urgent=frozenset({device_tag(BRIDGE)}))
+    shell.work()
     assert list(shell.datapath.installed()) == []
+
+
+async def test_urgent_change_leaves_no_moment_without_a_program_whose_verdict_stays(
+    shell: Shell,
+) -> None:
+    shell.show_bridge()
+    await shell.send(frame())
+    urgent = frozenset({device_tag(BRIDGE)})
+    for _ in range(5):
+        shell.decisions.programs.change(frozenset(), urgent=urgent)
+        shell.datapath.receive(HERE, frame())
+        shell.loop.decide_batch()
+        shell.datapath.receive(HERE, frame())
+    assert len(shell.left) == 11
+    assert shell.decisions.counters.upcalls == 1
+
+
+async def test_urgent_change_is_judged_before_what_waits(shell: Shell) -> None:
+    shell.show_bridge()
+    await shell.send(*(frame(2 * number) for number in range(1, 40)))
+    bridge = replace(shell.decisions.view.bridges[BRIDGE], admin_state_up=False)
+    shell.decisions.programs.change(frozenset({device_tag(BRIDGE)}))
+    shell.decisions.view = replace(shell.decisions.view, bridges={BRIDGE: bridge})
+    shell.decisions.programs.change(frozenset(), urgent=frozenset({mac_tag(BRIDGE, 0, 78)}))
+    shell.loop.decide_batch()
+    allowed = {
+        entry.program.key.eth_dst
+        for entry in shell.datapath.installed()
+        if entry.program.drop_reason is None
+    }
+    assert 78 not in allowed
+    assert 76 in allowed, "nor was it all done at once"
+
+
+async def test_programs_expire_a_few_at_a_time(shell: Shell) -> None:
+    shell.show_bridge()
+    await shell.send(*(frame(2 * number) for number in range(1, 200)))
+    shell.clock.advance(61)
+    held = len(shell.decisions.programs.table)
+    shell.loop.tick()
+    assert 0 < len(shell.decisions.programs.table) < held
+    shell.work()
+    assert len(shell.decisions.programs.table) == 0
 
 
 async def test_traffic_in_the_datapath_keeps_a_mac_learnt(shell: Shell) -> None:

@@ -23,7 +23,7 @@ from midonet.agent.flows.program import (
     LearnedMac,
     SlowPathReason,
 )
-from midonet.agent.flows.table import REJUDGE_BUDGET_NS, FlowTable
+from midonet.agent.flows.table import REJUDGE_BUDGET_NS, URGENT_BUDGET_NS, FlowTable
 from midonet.agent.flows.tags import RouteRegion
 from midonet.errors import InternalError
 from midonet.model.ids import BridgeId
@@ -190,15 +190,17 @@ def test_a_changed_tag_asks_for_judgement_most_recently_used_first() -> None:
     assert list(table) == [other.entry]
 
 
-def test_an_urgent_tag_removes_at_once() -> None:
+def test_programs_with_an_urgent_tag_are_judged_first_and_soon() -> None:
     table = FlowTable(8)
     urgent = install(table, program(1, mask=l4_mask(1), tags=frozenset({tag(1), tag(2)})))
     slow = install(table, program(2, tags=frozenset({tag(2)})))
+    table.observe({slow.entry.program_id: Used(9)})
     change = Change(1, tags=frozenset({tag(2)}), urgent=frozenset({tag(1)}))
     plan = table.invalidate(change, 0)
-    assert plan.removal.remove == (urgent.entry,)
-    assert plan.removal.free_masks == (MaskSlot(PORT, urgent.entry.mask_id),)
-    assert plan.rejudge == (slow.entry,)
+    assert (plan.rejudge, plan.urgent) == ((urgent.entry, slow.entry), 1)
+    removal = table.expire(URGENT_BUDGET_NS)
+    assert removal.remove == (urgent.entry,)
+    assert removal.free_masks == (MaskSlot(PORT, urgent.entry.mask_id),)
 
 
 def test_a_second_change_does_not_extend_the_time_to_be_judged() -> None:
@@ -344,9 +346,10 @@ def test_an_urgent_change_reaches_adopted_programs() -> None:
     table = FlowTable(8)
     table.adopt(map(read_back, made), deadline_ns=SECOND)
     plan = table.invalidate(Change(1, urgent=frozenset({tag(2)})), 0)
-    assert [entry.program_id for entry in plan.removal.remove] == [made[1].program_id]
+    assert [entry.program_id for entry in plan.rejudge[: plan.urgent]] == [made[1].program_id]
+    assert len(table.expire(URGENT_BUDGET_NS).remove) == 1
     install(table, program(3, tags=frozenset({tag(7)})), revision=1)
-    assert table.invalidate(Change(2, urgent=frozenset({tag(3)})), 0).removal.remove == ()
+    assert table.invalidate(Change(2, urgent=frozenset({tag(3)})), 0).rejudge == ()
 
 
 def test_adopted_programs_in_use_are_judged_first() -> None:

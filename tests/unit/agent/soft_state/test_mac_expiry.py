@@ -26,6 +26,7 @@ async def test_traffic_after_the_expiry_of_a_mac_teaches_it_again() -> None:
 
     shell.clock.advance(MAC_AGEING_S + 5)
     shell.loop.tick()
+    shell.work()
     assert len(shell.decisions.learning) == 0
     assert list(shell.datapath.installed()) == []
 
@@ -43,9 +44,11 @@ async def test_bridge_and_cluster_say_how_long_a_mac_is_kept() -> None:
     await shell.send(frame())
     shell.clock.advance(19)
     shell.loop.tick()
+    shell.work()
     assert len(shell.decisions.learning) == 1
     shell.clock.advance(2)
     shell.loop.tick()
+    shell.work()
     assert len(shell.decisions.learning) == 0
 
     shell.show_bridge()
@@ -53,9 +56,11 @@ async def test_bridge_and_cluster_say_how_long_a_mac_is_kept() -> None:
     await shell.send(frame())
     shell.clock.advance(39)
     shell.loop.tick()
+    shell.work()
     assert len(shell.decisions.learning) == 1
     shell.clock.advance(2)
     shell.loop.tick()
+    shell.work()
     assert len(shell.decisions.learning) == 0
 
 

@@ -91,17 +91,16 @@ class Counters:
     def read(self, program_ids: Collection[int]) -> dict[int, ProgramStatistics]:
         """Return the counters of those programs that were used.
 
-        What a CPU counts is taken as a whole up to the highest identifier: identifiers are
-        dense, and many small slices cost more than one large one.
+        What a CPU counts is taken as a whole from the lowest to the highest identifier:
+        identifiers are dense, and many small slices cost more than one large one.
         """
-        size = (max(program_ids, default=-1) + 1) * _COUNTERS
-        stride = self._capacity * _COUNTERS
-        rows = [
-            self._words[cpu * stride : cpu * stride + size].tolist() for cpu in range(self._width)
-        ]
+        first = min(program_ids, default=0)
+        size = (max(program_ids, default=first - 1) + 1 - first) * _COUNTERS
+        starts = [(cpu * self._capacity + first) * _COUNTERS for cpu in range(self._width)]
+        rows = [self._words[start : start + size].tolist() for start in starts]
         found = {}
         for program_id in program_ids:
-            at = program_id * _COUNTERS
+            at = (program_id - first) * _COUNTERS
             packets = sum(row[at] for row in rows)
             if packets:
                 found[program_id] = ProgramStatistics(
@@ -227,9 +226,13 @@ class ProgramTable:
         """Return the programs held."""
         return [held.entry for held in self._held.values()]
 
-    def statistics(self) -> dict[int, ProgramStatistics]:
-        """Return the counters of programs that were used."""
-        return self._counters.read(self._held.keys())
+    def statistics(
+        self, program_ids: Collection[int] | None = None
+    ) -> dict[int, ProgramStatistics]:
+        """Return the counters of programs that were used; of these only, if given."""
+        if program_ids is None:
+            return self._counters.read(self._held.keys())
+        return self._counters.read([i for i in program_ids if i in self._held])
 
     def named_slots(self) -> set[int]:
         """Return the port slots that programs name: of ingress, and those they deliver to."""

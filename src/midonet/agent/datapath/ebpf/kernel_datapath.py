@@ -11,7 +11,7 @@ import asyncio
 import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -330,9 +330,11 @@ class EbpfDatapath:
         `facts` says what the tags were."""
         return self._kernel.programs.installed() if self._kernel else []
 
-    def statistics(self) -> Mapping[int, ProgramStatistics]:
+    def statistics(
+        self, program_ids: Collection[int] | None = None
+    ) -> Mapping[int, ProgramStatistics]:
         """See `Datapath.statistics`."""
-        return self._kernel.programs.statistics() if self._kernel else {}
+        return self._kernel.programs.statistics(program_ids) if self._kernel else {}
 
     # Packets.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -230,9 +230,13 @@ class MemoryDatapath:
         """See `Datapath.installed`."""
         return [slot.installed for slot in self._programs.values()]
 
-    def statistics(self) -> Mapping[int, ProgramStatistics]:
+    def statistics(
+        self, program_ids: Collection[int] | None = None
+    ) -> Mapping[int, ProgramStatistics]:
         """See `Datapath.statistics`."""
-        return {i: slot.statistics() for i, slot in self._programs.items() if slot.packets}
+        wanted = self._programs.keys() if program_ids is None else program_ids
+        found = {i: self._programs[i] for i in wanted if i in self._programs}
+        return {i: slot.statistics() for i, slot in found.items() if slot.packets}
 
     # Packets.
 
