@@ -40,6 +40,7 @@ from midonet.model.hosts import Host
 from midonet.nsdb.locations import KeySource
 from midonet.nsdb.store import Store
 from midonet.runtime.clock import Clock
+from midonet.runtime.garbage import GarbageCollection
 from midonet.runtime.supervisor import OnFailure, Supervisor
 
 _LOADERS = 4
@@ -176,6 +177,7 @@ class Agent:
         supervisor.start("upcalls", self.loop.read)
         supervisor.start("decisions", self.loop.decide)
         supervisor.start("timers", self.loop.keep_time)
+        supervisor.start("garbage", GarbageCollection(self._clock, self.loop.is_idle).run)
 
     async def stop(self) -> None:
         """Let go of the datapath. A persistent one keeps forwarding, and the session stays
