@@ -12,8 +12,10 @@ from midonet.errors import UserError
 
 _LISTEN = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<name>[^:\[\]]*)):(?P<port>[0-9]{1,5})")
 _MAX_PORT = 0xFFFF
-_LISTENING = "0A"
-"""State TCP_LISTEN in /proc/net/tcp (include/net/tcp_states.h of the kernel)."""
+_TCP = (("tcp", "tcp6"), "0A")
+_UDP = (("udp", "udp6"), "07")
+"""Tables of /proc/net, and the state of a socket that waits for strangers: TCP_LISTEN, TCP_CLOSE
+(include/net/tcp_states.h of the kernel)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +43,32 @@ def listeners(port: int) -> list[str]:
 
     Those of other users are found by root only.
     """
-    sockets = set(_listening_sockets(port))
+    return _holders(port, *_TCP)
+
+
+def udp_port_in_use(port: int) -> str:
+    """Return what to say when a UDP port is taken: the port, and who has it as `listeners` does.
+
+    A tunnel device of the kernel has no process.
+    """
+    holders = _holders(port, *_UDP)
+    return f"UDP port {port} is in use by {', '.join(holders) or 'the kernel or another user'}"
+
+
+def _holders(port: int, tables: tuple[str, ...], state: str) -> list[str]:
+    sockets = set(_sockets(port, tables, state))
     return sorted(_owners(sockets)) if sockets else []
 
 
-def _listening_sockets(port: int) -> Iterator[str]:
-    """Yield `socket:[INODE]` of those that listen (proc(5), /proc/net/tcp)."""
-    for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):
+def _sockets(port: int, tables: tuple[str, ...], wanted: str) -> Iterator[str]:
+    """Yield `socket:[INODE]` of those that wait at a port (proc(5), /proc/net/tcp)."""
+    for table in tables:
         with suppress(OSError):
-            for line in Path(table).read_text(encoding="ascii").splitlines()[1:]:
+            text = Path("/proc/self/net", table).read_text(encoding="ascii")
+            for line in text.splitlines()[1:]:
                 columns = line.split()
                 local, state, inode = columns[1], columns[3], columns[9]
-                if state == _LISTENING and int(local.rpartition(":")[2], 16) == port:
+                if state == wanted and int(local.rpartition(":")[2], 16) == port:
                     yield f"socket:[{inode}]"
 
 

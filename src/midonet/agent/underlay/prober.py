@@ -8,8 +8,10 @@ import socket
 from collections.abc import Callable, Mapping
 
 from midonet.agent.underlay.probe_engine import PeerState, ProbeEngine, ip_overhead
+from midonet.errors import UnavailableError
 from midonet.model.ids import HostId
 from midonet.packets.addresses import IpAddress, IpVersion, parse_ip
+from midonet.runtime.listen_address import udp_port_in_use
 
 PROBE_PORT = 6678
 
@@ -29,19 +31,18 @@ class Prober:
         self._wake = asyncio.Event()
 
     def open(self) -> None:
-        """Bind the sockets. Raises OSError when the port is taken."""
+        """Bind the sockets. Raises UnavailableError when the port is taken."""
         loop = asyncio.get_running_loop()
-        for version, family in ((IpVersion.V4, socket.AF_INET), (IpVersion.V6, socket.AF_INET6)):
-            bound = socket.socket(family, socket.SOCK_DGRAM)
-            bound.setblocking(False)
-            if family == socket.AF_INET:
-                bound.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
-                bound.bind(("0.0.0.0", PROBE_PORT))
-            else:
-                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                bound.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
-                bound.bind(("::", PROBE_PORT))
-            self._sockets[version] = bound
+        try:
+            for version in IpVersion:
+                self._sockets[version] = _bind(version)
+        except OSError as error:
+            self.close()
+            reason = error.strerror
+            if error.errno == errno.EADDRINUSE:
+                reason = udp_port_in_use(PROBE_PORT)
+            raise UnavailableError(f"paths to peers cannot be probed: {reason}") from None
+        for bound in self._sockets.values():
             loop.add_reader(bound, self._readable, bound)
 
     def close(self) -> None:
@@ -97,3 +98,21 @@ class Prober:
                     size = len(datagram.payload) + ip_overhead(datagram.remote)
                     self._engine.refused(datagram.remote, size)
         # Anything else (no route, no buffer) looks like silence to the engine, as it should.
+
+
+def _bind(version: IpVersion) -> socket.socket:
+    """Return a socket at the probes' port. Raises OSError."""
+    is_ipv4 = version is IpVersion.V4
+    bound = socket.socket(socket.AF_INET if is_ipv4 else socket.AF_INET6, socket.SOCK_DGRAM)
+    try:
+        bound.setblocking(False)
+        if is_ipv4:
+            bound.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
+        else:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
+        bound.bind(("0.0.0.0" if is_ipv4 else "::", PROBE_PORT))
+    except OSError:
+        bound.close()
+        raise
+    return bound

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from midonet.errors import InternalError, MidoNetError
+from midonet.errors import InternalError, MidoNetError, UnavailableError
 from midonet.nsdb.sqlite.options import StoreOptions
 from midonet.nsdb.sqlite.schema import connect, read_meta, translated_errors
 from midonet.nsdb.sqlite.tables import SqliteTables, row_of_mark
@@ -26,6 +26,9 @@ Work = Callable[[Transaction, SqliteTables], R]
 """One atomic unit. Raises a MidoNetError to have it undone."""
 
 _JOBS_PER_COMMIT = 64
+
+MAX_WAITING = 4096
+"""Writes that wait for their turn at most; with the store locked they would grow without end."""
 _PRUNE_INTERVAL = 1024
 
 
@@ -70,8 +73,10 @@ class Writer:
     async def run(self, work: Work[R]) -> tuple[R, int]:
         """Run a unit; return its result and the revision after it, once it is committed.
 
-        Raises what the unit raises, UnavailableError, DecodeError.
+        Raises what the unit raises, UnavailableError (also when too many wait), DecodeError.
         """
+        if len(self._jobs) >= MAX_WAITING:
+            raise UnavailableError(f"{MAX_WAITING} writes wait for {self._path} already")
         job = _Job(work)
         self._jobs.append(job)  # type: ignore[arg-type]
         await asyncio.get_running_loop().run_in_executor(self._executor, self._commit_waiting)

@@ -10,9 +10,10 @@ from uuid import uuid4
 
 import pytest
 
-from midonet.errors import ConflictError, InternalError
+from midonet.errors import ConflictError, InternalError, UnavailableError
 from midonet.model.devices import Bridge
 from midonet.model.ids import BridgeId
+from midonet.nsdb.sqlite import writer as writer_module
 from midonet.nsdb.sqlite.options import StoreOptions
 from midonet.nsdb.sqlite.schema import ensure_file
 from midonet.nsdb.sqlite.tables import SqliteTables
@@ -90,3 +91,27 @@ async def test_a_bug_acknowledges_nothing_that_was_not_committed(writer: Writer)
     assert isinstance(results[0], UnexpectedError | InternalError)
     assert isinstance(results[2], UnexpectedError | InternalError)
     assert await gathered(writer, blue) == [(None, 1)]
+
+
+async def test_more_writes_than_may_wait_are_refused_at_once(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "MAX_WAITING", 3)
+    gate, begun = threading.Event(), threading.Event()
+
+    def wait(transaction: Transaction, tables: SqliteTables) -> None:
+        begun.set()
+        gate.wait(60)
+
+    first = asyncio.ensure_future(writer.run(wait))
+    assert await asyncio.to_thread(begun.wait, 60)
+    later = [
+        asyncio.ensure_future(writer.run(creation(Bridge(id=BridgeId(uuid4()))))) for _ in range(5)
+    ]
+    await asyncio.sleep(0)
+    gate.set()
+    results = await asyncio.gather(*later, return_exceptions=True)
+    refused = [result for result in results if isinstance(result, UnavailableError)]
+    assert len(refused) == 2
+    assert "3 writes wait" in str(refused[0])
+    await first

@@ -18,6 +18,7 @@ from typing import Final
 from midonet.agent.datapath.ebpf.hooks import CLOSED_PROGRAM, Hooks
 from midonet.agent.datapath.ebpf.rtnetlink import Link, RouteNetlink
 from midonet.errors import DatapathError
+from midonet.runtime.listen_address import udp_port_in_use
 
 NAME: Final = "mn-vxlan"
 _SETTINGS: Final = {
@@ -79,8 +80,8 @@ class TunnelDevice:
             if error.errno != errno.EADDRINUSE:
                 raise
             raise DatapathError(
-                f"another program or interface has UDP port {self._port}, which is the overlay's"
-                " (vxlan_port); tunnels work, but their segments are not merged",
+                f"{udp_port_in_use(self._port)}; it is the overlay's (vxlan_port): tunnels work,"
+                " but their segments are not merged",
                 errno=errno.EADDRINUSE,
             ) from error
 

@@ -7,6 +7,7 @@ best effort, as on a wire: what cannot be delivered is counted and gone.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 from midonet.errors import DatapathError
 from midonet.packets.addresses import IpAddress, IpVersion
+from midonet.runtime.listen_address import udp_port_in_use
 
 UDP_UNDERLAY_PORT = 16677
 """Default UDP port of `UdpUnderlay`."""
@@ -198,8 +200,9 @@ class UdpUnderlay:
             bound.bind((host, port))
         except OSError as error:
             bound.close()
+            reason = udp_port_in_use(port) if error.errno == errno.EADDRINUSE else error.strerror
             raise DatapathError(
-                f"cannot receive for underlay address {address} at {host} port {port}: {error}",
+                f"cannot receive for underlay address {address} at {host} port {port}: {reason}",
                 errno=error.errno or 0,
             ) from error
         return bound
