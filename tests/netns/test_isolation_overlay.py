@@ -548,6 +548,7 @@ async def test_device_is_of_no_use_to_the_stack_either(stage: Stage) -> None:
     """Should the program that closes it be missing: no IPv6, no source is right, no ARP."""
     (link,) = json.loads(stage.host.run("ip", "-d", "-j", "link", "show", "mn-vxlan"))
     assert link["inet6_addr_gen_mode"] == "none"
+    assert link["master"] == "mn-ports", "ports' interfaces have its headroom"
     for name, value in (
         ("ipv6.conf.mn-vxlan.disable_ipv6", "1"),
         ("ipv6.conf.mn-vxlan.accept_ra", "0"),

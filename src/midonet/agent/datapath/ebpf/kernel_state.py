@@ -148,7 +148,7 @@ class KernelState:
             )
             self.hooks.attach(self.injection.far_ifindex, INJECT_PROGRAM)
             self.hooks.attach(self.injection.near_ifindex, SEGMENT_PROGRAM)
-            self.tunnel_device = TunnelDevice(self.netlink, self.hooks)
+            self.tunnel_device = TunnelDevice(self.netlink, self.hooks, self.enclosure)
             self.tunnel_device.close_what_is_there()
             self._open_tables(stack)
             self._check_ports()

@@ -6,6 +6,9 @@ to the host: packets on interfaces without our hook, to other addresses of the h
 fragments. So a program drops all that comes out of the device, by name; it is in place before the
 device is up, and stays when the agent ends. Should that program ever be missing, the host's stack
 has no address and no use for the device either.
+
+It is inside the bridge of the ports' interfaces (`enclosure.py`): a bridge passes on to all its
+slaves the headroom that one of them asks for, so what a workload sends has room for outer headers.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from midonet.agent.datapath.ebpf.enclosure import Enclosure
 from midonet.agent.datapath.ebpf.hooks import CLOSED_PROGRAM, Hooks
 from midonet.agent.datapath.ebpf.rtnetlink import Link, RouteNetlink
 from midonet.errors import DatapathError
@@ -33,8 +37,9 @@ _SETTINGS: Final = {
 class TunnelDevice:
     """The device in this network namespace, found by its name."""
 
-    def __init__(self, netlink: RouteNetlink, hooks: Hooks) -> None:
+    def __init__(self, netlink: RouteNetlink, hooks: Hooks, enclosure: Enclosure) -> None:
         self._netlink = netlink
+        self._enclosure = enclosure
         self._hooks = hooks
         self._port = 0
 
@@ -68,7 +73,9 @@ class TunnelDevice:
             self._netlink.create_vxlan(NAME, self._port)
             link = self._netlink.link(NAME)
         if link is not None and not (
-            link.is_up and self._hooks.is_attached(link.ifindex, CLOSED_PROGRAM)
+            link.is_up
+            and link.master == self._enclosure.ifindex
+            and self._hooks.is_attached(link.ifindex, CLOSED_PROGRAM)
         ):
             self._close(link)
             self._set_up()
@@ -87,6 +94,8 @@ class TunnelDevice:
 
     def _close(self, link: Link) -> None:
         self._hooks.attach(link.ifindex, CLOSED_PROGRAM)
+        with suppress(DatapathError):  # packets are copied then to make room
+            self._enclosure.enclose(link)
         for name, value in _SETTINGS.items():
             with suppress(OSError):  # no IPv6, or settings that may not be written here
                 (Path("/proc/sys/net") / name).write_text(value)
