@@ -93,6 +93,7 @@ def set_upcall_burst(loaded: LoadedObject, burst_ns: int) -> None:
             incarnation=1,
             upcall_interval_ns=1,
             upcall_burst_ns=burst_ns,
+            copy_burst_ns=1 << 62,
         ),
     )
 

@@ -96,6 +96,7 @@ enum midonet_drop_reason {
 	MIDONET_DROP_REWRITE_FAILED = 68,
 	MIDONET_DROP_UPCALL_TOO_OLD = 69,
 	MIDONET_DROP_NOT_UNDERSTOOD = 75,
+	MIDONET_DROP_COPY_RATE = 76,
 	MIDONET_DROP_UNSETTLED = 80,
 	MIDONET_DROP_PACKET_CUT = 81,
 	MIDONET_DROP_NOT_REINJECTED = 82,
@@ -317,14 +318,17 @@ struct midonet_port {
 	__u32 reserved0;
 	__u64 upcall_interval_ns; /* one over the upcall rate */
 	__u64 upcall_burst_ns;    /* burst times the interval */
+	__u64 copy_interval_ns;   /* the same for the copies of packets with several outputs */
+	__u64 copy_burst_ns;
 	__u8 interface_name[16];  /* zero-terminated */
 	__u8 mac[6];        /* of the last frame that entered here; written by the program */
 	__u16 reserved1;
 };
 
-/* State of a port that the kernel writes: theoretical arrival time of the upcall bucket (GCRA). */
+/* State of a port that the kernel writes: theoretical arrival times of its buckets (GCRA). */
 struct midonet_port_state {
 	__u64 upcall_tat_ns;
+	__u64 copy_tat_ns;
 };
 
 /* interfaces map: ifindex to port slot, for frames that enter from a port's interface. */

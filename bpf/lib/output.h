@@ -5,6 +5,7 @@
 #ifndef MIDONET_OUTPUT_H
 #define MIDONET_OUTPUT_H
 
+#include "budget.h"
 #include "overlay.h"
 #include "records.h"
 #include "rewrite.h"
@@ -282,6 +283,8 @@ static __always_inline int send_outputs(struct __sk_buff *skb, struct state *sta
 		.verdict = TC_ACT_SHOT,
 	};
 
+	if (!take_copy_tokens(slot, count))
+		return drop(slot, MIDONET_DROP_COPY_RATE);
 	bpf_loop(count < MIDONET_OUTPUTS_MAX ? count : MIDONET_OUTPUTS_MAX, walk_one, &walk, 0);
 	return walk.verdict;
 }

@@ -6,31 +6,9 @@
 #ifndef MIDONET_UPCALL_H
 #define MIDONET_UPCALL_H
 
+#include "budget.h"
 #include "hash.h"
 #include "packet.h"
-
-/*
- * Generic cell rate algorithm: conforming while the theoretical arrival time is at most a burst
- * ahead of now. One compare-and-swap; when other CPUs win it four times over, the packet
- * is refused, which errs on the side of the budget.
- */
-static __always_inline int take_upcall_token(const struct midonet_port *port, __u32 slot, __u64 now)
-{
-	struct midonet_port_state *state = bpf_map_lookup_elem(&port_states, &slot);
-
-	if (!state)
-		return 0;
-	for (int i = 0; i < 4; i++) {
-		__u64 seen = *(volatile __u64 *)&state->upcall_tat_ns;
-		__u64 next = (seen > now ? seen : now) + port->upcall_interval_ns;
-
-		if (next > now + port->upcall_burst_ns)
-			return 0;
-		if (__sync_val_compare_and_swap(&state->upcall_tat_ns, seen, next) == seen)
-			return 1;
-	}
-	return 0;
-}
 
 /* A packet does not go up. A copy is only a copy. */
 static __always_inline int refuse(__u32 slot, __u32 reason, __u32 drop_reason)

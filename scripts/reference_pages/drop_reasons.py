@@ -100,6 +100,8 @@ ADVICE: dict[DropReason, str] = {
     " longer; the sender sends again. Look at its log when it goes on.",
     DropReason.NOT_UNDERSTOOD: "The agent and the kernel program are of different builds: restart"
     " the agent, so that it loads its own.",
+    DropReason.COPY_RATE: "Something at the port floods: broadcasts, or unicast to MACs that nobody"
+    " has. Find it by `midonet flows`; the budget is 200,000 copies a second.",
     DropReason.UNSETTLED: "Passes by itself while the topology or learnt entries change quickly. If"
     " it goes on, look for a MAC or an address that two machines claim.",
     DropReason.PACKET_CUT: "A packet of more than 2048 bytes met a decision that holds for it alone"

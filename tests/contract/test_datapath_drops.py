@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from dataclasses import replace
 from random import Random
+from uuid import UUID
 
 from scapy.layers.inet import UDP
 from scapy.layers.l2 import ARP
 
 from midonet.agent.datapath.protocol import Upcall
 from midonet.agent.flows.drop_reason import DropReason
-from tests.contract.datapath_harness import DEADLINE_S, DatapathHarness, OpenHarness
+from midonet.agent.flows.program import LocalOutput
+from midonet.model.ids import PortId
+from tests.contract.datapath_harness import DEADLINE_S, DatapathHarness, OpenHarness, eventually
 from tests.contract.datapath_steps import (
     ETH,
     IN,
@@ -77,6 +81,39 @@ async def test_upcalls_over_the_budget_of_a_port_are_dropped(open_harness: OpenH
         assert [u.ingress for u in taken].count(OUT) == 1
         assert 3 <= len(taken) - 1 <= 3 + gained
         assert dropped() == 21 - len(taken)
+
+
+async def test_copies_over_the_budget_of_a_port_are_dropped(open_harness: OpenHarness) -> None:
+    """One port's floods cost others nothing, and a port's single outputs cost no budget."""
+    async with open_harness(max_programs=16) as harness:
+        ports = (IN, OUT, PortId(UUID(int=0xF1)))
+        for port_id in ports:
+            attachment = harness.add_port(port_id)
+            harness.datapath.detach(port_id)
+            harness.datapath.attach(replace(attachment, copies_per_second=1, copy_burst=6))
+        flood = tuple(LocalOutput(port_id) for port_id in ports[1:])
+        harness.datapath.install([program_for(harness, UDP_V4, flood)])
+        for _ in range(3):
+            harness.send(IN, UDP_V4)
+        await eventually(lambda: len(harness.delivered(OUT)) == 3)
+        before_s = time.monotonic()
+        for _ in range(10):
+            harness.send(IN, UDP_V4)
+        await eventually(
+            lambda: (
+                harness.datapath.drops().get((IN, DropReason.COPY_RATE), 0)
+                + len(harness.delivered(OUT))
+                == 13
+            )
+        )
+        gained = (2 + int(time.monotonic() - before_s)) // 2
+        assert harness.datapath.drops()[IN, DropReason.COPY_RATE] >= 10 - gained
+        assert len(harness.delivered(ports[2])) == len(harness.delivered(OUT))
+        harness.datapath.install([program_for(harness, UDP_V4, (LocalOutput(OUT),))])
+        arrived = len(harness.delivered(OUT))
+        for _ in range(10):
+            harness.send(IN, UDP_V4)
+        await eventually(lambda: len(harness.delivered(OUT)) == arrived + 10)
 
 
 async def test_no_frame_breaks_the_datapath(open_harness: OpenHarness) -> None:

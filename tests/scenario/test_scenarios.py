@@ -53,6 +53,7 @@ DATAPATH_ONLY = {
     DropReason.PORT_NOT_ATTACHED: "interfaces are the datapath's",
     DropReason.REWRITE_FAILED: "headers are written by the datapath",
     DropReason.UPCALL_TOO_OLD: "packets wait in the agent, not in simulation",
+    DropReason.COPY_RATE: "budgets are the datapath's",
     DropReason.NOT_UNDERSTOOD: "flags and fields are read by the datapath",
     DropReason.UNSETTLED: "the agent simulates again, simulation never does",
     DropReason.PACKET_CUT: "simulation sees headers only",

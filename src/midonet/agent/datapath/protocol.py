@@ -83,12 +83,16 @@ class PortAttachment:
 
     interface_name: in the agent's network namespace (kernel datapaths).
     upcalls_per_second, upcall_burst: the port's budget.
+    copies_per_second, copy_burst: the same for the outputs of packets that have several: a
+        broadcast on a bridge with 1,000 ports is 999. A packet over it is dropped (COPY_RATE).
     """
 
     port_id: PortId
     interface_name: str
     upcalls_per_second: int = 5000
     upcall_burst: int = 1000
+    copies_per_second: int = 200_000
+    copy_burst: int = 20_000
 
 
 @dataclass(frozen=True, slots=True)

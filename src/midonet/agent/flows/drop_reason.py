@@ -63,6 +63,7 @@ class DropReason(IntEnum):
     PORT_NOT_ATTACHED = 67  # the egress port is local but not attached to the datapath
     REWRITE_FAILED = 68  # the kernel refused a header rewrite
     NOT_UNDERSTOOD = 75  # a program asks for what this datapath does not know
+    COPY_RATE = 76  # the port's budget of copies for several outputs is used up
     UPCALL_TOO_OLD = 69  # it waited more than 5 s for an agent that was away or not ready
     # What the agent cannot finish.
     UNSETTLED = 80  # the facts it depends on changed at each attempt to decide on it

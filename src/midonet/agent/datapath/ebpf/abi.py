@@ -247,11 +247,13 @@ PORT = Layout(
     ("reserved0", "I"),
     ("upcall_interval_ns", "Q"),
     ("upcall_burst_ns", "Q"),
+    ("copy_interval_ns", "Q"),
+    ("copy_burst_ns", "Q"),
     ("interface_name", "16s"),
     ("mac", "6s"),
     ("reserved1", "H"),
 )
-PORT_STATE = Layout("midonet_port_state", ("upcall_tat_ns", "Q"))
+PORT_STATE = Layout("midonet_port_state", ("upcall_tat_ns", "Q"), ("copy_tat_ns", "Q"))
 INTERFACE = Layout("midonet_interface", ("slot", "I"), ("incarnation", "I"))
 UPCALL = Layout(
     "midonet_upcall",

@@ -138,6 +138,7 @@ class PortSlots:
         if known.ifindex not in (0, ifindex):
             self._interfaces.delete(slot_key(known.ifindex))
         interval = _NANOSECONDS // max(attachment.upcalls_per_second, 1)
+        copy_interval = _NANOSECONDS // max(attachment.copies_per_second, 1)
         flags |= PortFlag.IN_USE | PortFlag.ATTACHED
         slot = known._replace(
             flags=flags, ifindex=ifindex, interface_name=attachment.interface_name
@@ -151,6 +152,8 @@ class PortSlots:
                 incarnation=slot.incarnation,
                 upcall_interval_ns=interval,
                 upcall_burst_ns=interval * attachment.upcall_burst,
+                copy_interval_ns=copy_interval,
+                copy_burst_ns=copy_interval * attachment.copy_burst,
                 interface_name=attachment.interface_name.encode(),
             ),
         )

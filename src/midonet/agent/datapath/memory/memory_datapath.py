@@ -53,6 +53,7 @@ DeliverySink = Callable[[PortId, bytes], None]
 class _AttachedPort:
     attachment: PortAttachment
     bucket: TokenBucket
+    copies: TokenBucket
     classifier: Classifier = field(default_factory=Classifier)
 
 
@@ -149,7 +150,10 @@ class MemoryDatapath:
             attachment.upcalls_per_second, attachment.upcall_burst, self._clock.boot_ns()
         )
         classifier = known.classifier if known else Classifier()
-        self._ports[attachment.port_id] = _AttachedPort(attachment, bucket, classifier)
+        copies = TokenBucket(
+            attachment.copies_per_second, attachment.copy_burst, self._clock.boot_ns()
+        )
+        self._ports[attachment.port_id] = _AttachedPort(attachment, bucket, copies, classifier)
 
     async def connect(self, attachment: PortAttachment) -> None:
         """See `Datapath.connect`."""
@@ -324,6 +328,11 @@ class MemoryDatapath:
         slot.count(parsed.length, self._clock.boot_ns())
         if program.drop_reason is not None:
             self._drop(program.ingress, program.drop_reason)
+            return
+        copies = len(program.outputs)
+        port = self._ports.get(program.ingress)
+        if copies > 1 and port and not port.copies.take(self._clock.boot_ns(), copies):
+            self._drop(program.ingress, DropReason.COPY_RATE)
             return
         for output in program.outputs:
             self._output(program.ingress, parsed.frame, parsed.key, output)

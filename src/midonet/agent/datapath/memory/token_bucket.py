@@ -14,13 +14,13 @@ class TokenBucket:
         self._level_ns = self._burst_ns
         self._updated_ns = now_ns
 
-    def take(self, now_ns: int) -> bool:
-        """Take one token. Returns False when there is none."""
+    def take(self, now_ns: int, count: int = 1) -> bool:
+        """Take so many tokens. Returns False, and takes none, when there are fewer."""
         elapsed_ns = max(0, now_ns - self._updated_ns)
         self._updated_ns = now_ns
         # The level counts tokens times 10^9, so that no fraction of a token is ever lost.
         self._level_ns = min(self._burst_ns, self._level_ns + elapsed_ns * self._rate)
-        if self._level_ns < _NS_PER_S:
+        if self._level_ns < count * _NS_PER_S:
             return False
-        self._level_ns -= _NS_PER_S
+        self._level_ns -= count * _NS_PER_S
         return True
