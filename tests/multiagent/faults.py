@@ -25,7 +25,6 @@ from midonet.nsdb.store import (
     StateEntry,
     Store,
     Versioned,
-    Watcher,
 )
 from midonet.runtime.clock import Clock
 from tests.multiagent.unreliable_store import UnreliableStore
@@ -132,9 +131,6 @@ class FaultyStore(UnreliableStore):
             lambda: self.inner.open_session(owner, timeout_s=timeout_s, secret=secret)
         )
         return _Session(self, opened)
-
-    def watcher(self) -> Watcher:
-        return super().watcher()
 
 
 class _Session:
