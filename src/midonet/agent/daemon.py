@@ -159,6 +159,7 @@ class Agent:
         if adopted:
             _log.info("programs_adopted", count=adopted)
         supervisor.start("host", self.keeper.run)
+        supervisor.start("host_state", self.keeper.run_publishing)
         supervisor.start("outbox", self.outbox.run)
         # These two own a store watcher for good; without them the agent would go blind.
         supervisor.start("topology", self.topology.run, OnFailure.STOP_ALL)

@@ -27,6 +27,9 @@ from midonet.runtime.waiting import wait_at_most
 _log = structlog.get_logger("hosting")
 
 _RETRY_S = 1.0
+
+PUBLISH_EVERY_S = 0.2
+"""Least time between two publications of the host's state."""
 _END_WITHIN_S = 5.0
 
 _KEEP_RETRY_S = 0.2
@@ -102,6 +105,8 @@ class HostKeeper:
         self._timeout_s = session_timeout_s
         self._session: Session | None = None
         self._published: HostState | None = None
+        self._to_publish: tuple[Mapping[str, Interface], int] = ({}, 0)
+        self._has_news = asyncio.Event()
         self._throttle = Throttle(clock)
         self.registered = asyncio.Event()
         self.is_live = False
@@ -134,16 +139,30 @@ class HostKeeper:
             _log.info("session_left_to_expire", host_id=str(self._host.id), error=str(error))
 
     def publish(self, interfaces: Mapping[str, Interface], *, overlay_mtu_bytes: int = 0) -> None:
-        """Publish the host's state when it differs from what was published before."""
-        state = HostState(
-            id=self._host.id,
-            interfaces=tuple(interfaces[name] for name in sorted(interfaces)),
-            epoch=self._epoch,
-            overlay_mtu_bytes=overlay_mtu_bytes,
-        )
-        if state != self._published:
-            self._published = state
-            self._put_state(state)
+        """Publish the host's state soon, when it differs from what was published before."""
+        self._to_publish = (interfaces, overlay_mtu_bytes)
+        self._has_news.set()
+
+    async def run_publishing(self) -> None:
+        """Publish what there is to publish, until cancelled.
+
+        It costs with the number of interfaces, of which hundreds may change one by one, so what
+        comes within PUBLISH_EVERY_S is published together.
+        """
+        while True:
+            await self._has_news.wait()
+            self._has_news.clear()
+            interfaces, overlay_mtu_bytes = self._to_publish
+            state = HostState(
+                id=self._host.id,
+                interfaces=tuple(interfaces[name] for name in sorted(interfaces)),
+                epoch=self._epoch,
+                overlay_mtu_bytes=overlay_mtu_bytes,
+            )
+            if state != self._published:
+                self._published = state
+                self._put_state(state)
+            await self._clock.sleep(PUBLISH_EVERY_S)
 
     def _put_state(self, state: HostState) -> None:
         self._outbox.put(

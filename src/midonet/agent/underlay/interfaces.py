@@ -35,9 +35,15 @@ class _Link:
     mac: str | None
     kind: str | None
     addresses: dict[str, int] = field(default_factory=dict)  # text -> prefix length
+    picture: Interface | None = field(default=None, compare=False)
 
     def interface(self) -> Interface:
         """Return the model's picture of this link."""
+        if self.picture is None:
+            self.picture = self._draw()
+        return self.picture
+
+    def _draw(self) -> Interface:
         return Interface(
             name=self.name,
             mac=self.mac,
@@ -152,4 +158,5 @@ class KernelInterfaces:
             link.addresses[text] = message["prefixlen"]
         else:
             link.addresses.pop(text, None)
+        link.picture = None
         self._changed.set()

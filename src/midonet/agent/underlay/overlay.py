@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 import structlog
 
@@ -140,6 +141,7 @@ def _owners(
     )
 
 
+@lru_cache(maxsize=4096)
 def _address(text: str) -> IpAddress | None:
     try:
         return parse_ip(text.partition("/")[0])
