@@ -82,7 +82,7 @@ async def test_port_that_came_back_during_an_outage_is_claimed_again(
                 await asyncio.sleep(0.005)
         key = found.value.tunnel_key
         await eventually(lambda: h1.datapath.deliveries().get(key) == (port,))
-        assert port in h1.datapath.attached()
+        await eventually(lambda: port in h1.datapath.attached())
 
 
 async def test_location_that_cannot_be_understood_concerns_one_port_only(tmp_path: Path) -> None:
