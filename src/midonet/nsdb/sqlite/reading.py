@@ -181,4 +181,4 @@ def _object_rows(
         yield from connection.execute(
             f"SELECT id, version, revision, body FROM object WHERE kind = ? AND id IN ({places})",
             (kind, *(one.bytes for one in chunk)),
-        )
+        ).fetchall()  # a cursor that is left open outlives its connection
