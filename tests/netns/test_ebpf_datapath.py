@@ -162,6 +162,19 @@ async def test_upcalls_nobody_read_wait_for_the_next_process(harness: EbpfHarnes
     assert upcall.frame == FRAME
 
 
+async def test_upcalls_of_a_port_that_was_detached_meanwhile_are_counted(
+    harness: EbpfHarness,
+) -> None:
+    datapath, dropped = harness.datapath, (None, DropReason.UNKNOWN_INGRESS_PORT)
+    async with asyncio.timeout(60):
+        while dropped not in datapath.drops():
+            datapath.attach(PortAttachment(IN, harness.interface_name(IN)))
+            harness.send(IN, FRAME)
+            datapath.detach(IN)
+            harness.send(OUT, FRAME)
+            assert {upcall.ingress for upcall in await datapath.upcalls()} == {OUT}
+
+
 def other_build(directory: Path) -> Path:
     """Return an object that does the same and is not the same."""
     path = Path(shutil.copy(OBJECT_PATH, directory / "other.bpf.o"))

@@ -344,6 +344,8 @@ class EbpfDatapath:
         while True:
             parsed = [parse_upcall(record, kernel.slots) for record in kernel.ring.read(limit)]
             found = [upcall for upcall in parsed if upcall is not None]
+            for _ in range(len(parsed) - len(found)):
+                self.count_drop(None, DropReason.UNKNOWN_INGRESS_PORT)
             if found:
                 return found
             if not parsed:
