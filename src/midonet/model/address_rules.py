@@ -1,19 +1,20 @@
 """What an address can be used for: the meaning behind a well-formed text.
 
 Each function returns the rule that is broken, as a sentence about the property (`must not be
-...`), or None. Sources: RFC 6890 (special-purpose registries), RFC 1112 section 4 (class D and
-E), RFC 4291 section 2.5.5.2 (IPv4-mapped), RFC 3021 (/31 has no broadcast address).
+...`), or None. What is special is decided by `midonet.packets.address_kinds`, as in forwarding;
+of subnets, RFC 3021 (/31 has no broadcast address) and RFC 4291 section 2.6.1 are heeded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from midonet.packets.address_kinds import AddressKind, address_kind
 from midonet.packets.addresses import IpAddress, IpPrefix, IpVersion
 
 _V4_BROADCAST = 0xFFFF_FFFF
-_LOOPBACK_V4 = 127
-_LINK_LOCAL_V6 = 0xFE80 >> 6
+_V4_LOOPBACK = 127
+_V4_MAPPED = 0xFFFF
 
 
 def unusable_host(address: IpAddress, *, is_loopback_allowed: bool = False) -> str | None:
@@ -21,47 +22,34 @@ def unusable_host(address: IpAddress, *, is_loopback_allowed: bool = False) -> s
 
     is_loopback_allowed: hosts that share one machine may meet on its loopback.
     """
+    kind = address_kind(address.version, address.value)
+    if kind is AddressKind.MULTICAST:
+        return "must not be a multicast address"
+    if kind is not AddressKind.RESERVED:
+        return None
     if address.value == 0:
         return "must not be the unspecified address"
-    rule = (
-        _unusable_v4(address.value)
-        if address.version is IpVersion.V4
-        else _unusable_v6(address.value)
-    )
-    if rule is None and not is_loopback_allowed and _is_loopback(address):
-        return "must not be a loopback address"
-    return rule
+    if address.version is IpVersion.V4:
+        return _reserved_v4(address.value, is_loopback_allowed=is_loopback_allowed)
+    if address.value >> 32 == _V4_MAPPED:
+        return "must not be an IPv4-mapped address; write the IPv4 address itself"
+    return None if is_loopback_allowed else "must not be the loopback address"
 
 
-def _unusable_v4(value: int) -> str | None:
+def _reserved_v4(value: int, *, is_loopback_allowed: bool) -> str | None:
     if value == _V4_BROADCAST:
         return "must not be the broadcast address"
     if value >> 24 == 0:
         return "must not be in 0.0.0.0/8"
-    if value >> 28 == 0xE:
-        return "must not be a multicast address"
-    if value >> 28 == 0xF:
-        return "must not be in 240.0.0.0/4, which is reserved"
-    return None
-
-
-def _unusable_v6(value: int) -> str | None:
-    if value >> 120 == 0xFF:
-        return "must not be a multicast address"
-    if value >> 32 == 0xFFFF:
-        return "must not be an IPv4-mapped address; write the IPv4 address itself"
-    return None
-
-
-def _is_loopback(address: IpAddress) -> bool:
-    if address.version is IpVersion.V4:
-        return address.value >> 24 == _LOOPBACK_V4
-    return address.value == 1
+    if value >> 24 == _V4_LOOPBACK:
+        return None if is_loopback_allowed else "must not be a loopback address"
+    return "must not be in 240.0.0.0/4, which is reserved"
 
 
 def unusable_underlay(address: IpAddress) -> str | None:
     """Return why a host cannot be reached at this underlay address by the other hosts."""
-    if address.version is IpVersion.V6 and address.value >> 118 == _LINK_LOCAL_V6:
+    kind = address_kind(address.version, address.value)
+    if address.version is IpVersion.V6 and kind is AddressKind.LINK_LOCAL:
         return "must not be a link-local address, which names no link"
     return unusable_host(address, is_loopback_allowed=True)
 
