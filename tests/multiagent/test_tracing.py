@@ -13,7 +13,7 @@ import pytest
 from midonet.agent.operator.control_socket import Request
 from midonet.agent.soft_state.lessons import LearnNeighbour
 from midonet.errors import NotFoundError, UserError
-from midonet.model.chains import Chain
+from midonet.model.chains import Rule
 from midonet.model.devices import Bridge, Router
 from midonet.model.ids import PortId, RouterId
 from midonet.packets.addresses import parse_ip, parse_mac
@@ -94,12 +94,11 @@ async def test_the_rule_that_drops_is_named(site: Site) -> None:
     await site.deployment.change(Router, site.router, inbound_filter_id=chain_id)
     view = site.here.agent.decisions
     await eventually(lambda: view.view.routers[site.router].inbound_filter_id == chain_id)
-    found = await site.deployment.store.get(Chain, chain_id)
-    assert found is not None
+    [rule_id] = await site.deployment.store.referrers(Rule, "chain_id", chain_id)
     answer = await site.trace(to("10.0.2.5"))
     assert (answer["verdict"], answer["reason"]) == ("drop", "FILTERED")
     (dropped,) = events(answer, "wasDropped")
-    assert dropped["objectId"] == str(found.value.rule_ids[0])
+    assert dropped["objectId"] == str(rule_id)
     (begun,) = events(answer, "beganFilter")
     assert (begun["hook"], begun["chainId"]) == ("ROUTER_INBOUND", str(chain_id))
     assert "deny" in begun["text"]
