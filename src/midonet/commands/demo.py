@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 from midonet.demo.checks import Check
 from midonet.demo.lab import DEFAULT_PREFIX, Lab, LabOptions
@@ -81,8 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     def say(text: str) -> None:
         stream = sys.stderr if arguments.json else sys.stdout
-        stream.write(f"[{time.monotonic() - started:5.1f} s] {text}\n")
-        stream.flush()
+        tell(stream, f"[{time.monotonic() - started:5.1f} s] {text}")
 
     lab = Lab(_options(arguments), say)
     lab.clean()
@@ -112,6 +113,14 @@ def run(arguments: argparse.Namespace) -> int:
     held = sum(check.ok for check in results)
     say(f"{held} of {len(results)} checks held")
     return 0 if results and held == len(results) else 1
+
+
+def tell(stream: TextIO, text: str) -> None:
+    """Write a line of progress. Whether anybody reads it changes nothing of what is checked and
+    removed, nor of the exit status."""
+    with contextlib.suppress(OSError):
+        stream.write(text + "\n")
+        stream.flush()
 
 
 def line(check: Check) -> str:

@@ -45,9 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit code."""
     open_standard_streams()
     given = sys.argv[1:] if arguments is None else arguments
+    code: int = 0
     try:
         args = build_parser(given[0] if given else None).parse_args(given)
-        code: int = args.run(args)
+        code = int(args.run(args))
         sys.stdout.flush()
     except UserError as error:
         _complain(str(error))
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _forget_output()
         # Whoever read our output and went has seen enough.
         if error.errno == errno.EPIPE:
-            return 0
+            return code
         _complain(f"cannot write the output: {error.strerror}")
         return 1
     return code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from midonet.cli import mm_ctl
 from midonet.commands import privilege
+from midonet.commands.demo import tell
 from midonet.commands.main import main
 
 
@@ -126,3 +128,13 @@ def test_state_directory_that_is_no_path_is_no_traceback(
     assert main(["state", "--state-dir", "a" * 5000]) == 1
     assert mm_ctl.main(["--socket", "a" * 5000, "--unbind-port", "0" * 32]) == 4
     assert "no such socket" in capsys.readouterr().err
+
+
+def test_progress_that_nobody_reads_does_not_end_the_demo() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    stream = os.fdopen(writer, "w")
+    for text in ("removing everything", "still here"):
+        tell(stream, text)
+    with contextlib.suppress(BrokenPipeError):
+        stream.close()
