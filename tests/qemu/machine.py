@@ -20,7 +20,17 @@ ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "build" / "qemu"
 
 _BOOT_MODULES = ("virtio_pci", "9p", "9pnet_virtio")
-_MODULES = ("veth", "vxlan", "ip_gre", "sch_ingress", "cls_bpf", "act_bpf", "tun", "af_packet")
+_MODULES = (
+    "veth",
+    "bridge",
+    "vxlan",
+    "ip_gre",
+    "sch_ingress",
+    "cls_bpf",
+    "act_bpf",
+    "tun",
+    "af_packet",
+)
 
 _STAGE_1 = """#!/bin/busybox sh
 B=/bin/busybox

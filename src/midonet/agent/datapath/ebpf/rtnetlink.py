@@ -265,8 +265,11 @@ class RouteNetlink:
             self._set(name, _attribute(_IFLA_IFALIAS, alias.encode()))
             self._silence_ipv6(name)
         except OSError as error:
+            reason = (
+                "the kernel lacks the bridge module" if error.errno == errno.EOPNOTSUPP else error
+            )
             raise DatapathError(
-                f"cannot make interface {name}: {error}", errno=error.errno or 0
+                f"cannot make interface {name}: {reason}", errno=error.errno or 0
             ) from error
 
     def enslave(self, name: str, bridge: int) -> None:
