@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Protocol
 
@@ -174,6 +174,8 @@ class FlowTable:
             port = self._ports[program.ingress] = _Port(MaskList(self._masks_per_port))
         mask_id = port.masks.place(program.mask)
         mask = port.masks.mask(mask_id)
+        if program.mask is not mask and program.mask == mask:
+            program = replace(program, mask=mask)  # one object for all programs under it
         key = masked(program.key, mask)
         existing = port.classes.get((mask_id, key))
         if existing is not None:

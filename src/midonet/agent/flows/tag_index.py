@@ -87,7 +87,8 @@ class TagIndex:
     """Programs by tag, and by overlap with a route region. Programs are known by their id."""
 
     def __init__(self) -> None:
-        self._by_tag: dict[FlowTag, set[int]] = {}
+        # Most tags are of one program, and a set for each would be most of the index.
+        self._by_tag: dict[FlowTag, int | set[int]] = {}
         self._by_router: dict[tuple[ObjectId, IpVersion], _RegionSet] = {}
 
     def add(self, program_id: int, facts: Dependent) -> None:
@@ -95,9 +96,11 @@ class TagIndex:
         for tag in facts.tags:
             members = self._by_tag.get(tag)
             if members is None:
-                self._by_tag[tag] = {program_id}
-            else:
+                self._by_tag[tag] = program_id
+            elif isinstance(members, set):
                 members.add(program_id)
+            elif members != program_id:
+                self._by_tag[tag] = {members, program_id}
         for router_id, version, value, length in facts.regions:
             regions = self._by_router.get((router_id, version))
             if regions is None:
@@ -108,10 +111,9 @@ class TagIndex:
         """Forget `program_id`, which was added with the same `facts`."""
         for tag in facts.tags:
             members = self._by_tag.get(tag)
-            if members is None:
-                continue
-            members.discard(program_id)
-            if not members:
+            if isinstance(members, set):
+                members.discard(program_id)
+            if members in (program_id, set()):
                 del self._by_tag[tag]
         for router_id, version, value, length in facts.regions:
             regions = self._by_router.get((router_id, version))
@@ -125,7 +127,11 @@ class TagIndex:
         """Return the programs that depend on any of `tags` or overlap any of `regions`."""
         found: set[int] = set()
         for tag in tags:
-            found |= self._by_tag.get(tag, frozenset())
+            members = self._by_tag.get(tag)
+            if isinstance(members, set):
+                found |= members
+            elif members is not None:
+                found.add(members)
         for router_id, version, value, length in regions:
             known = self._by_router.get((router_id, version))
             if known is not None:

@@ -13,6 +13,7 @@ import msgspec
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.mask import FlowMask, quantise
 from midonet.agent.flows.program import FlowProgram, Guards, Output, SlowPathReason
+from midonet.agent.flows.tags import NO_REGIONS
 from midonet.agent.simulation.emission import grouped_outputs
 from midonet.agent.simulation.port import enter_port, leave_port
 from midonet.agent.simulation.result import (
@@ -227,7 +228,7 @@ def _program(walk: Walk, outputs: tuple[Output, ...], reason: DropReason | None)
         drop_reason=reason,
         guards=Guards(walk.findings.ttl_above, walk.findings.max_length),
         tags=frozenset(walk.findings.tags),
-        regions=frozenset(walk.findings.regions),
+        regions=frozenset(walk.findings.regions) or NO_REGIONS,
         learned=tuple(walk.findings.learned.values()),
         lifetime_s=ERROR_LIFETIME_S if reason in _SHORT_LIVED else LIFETIME_S,
         slow_path=walk.findings.slow_path,
