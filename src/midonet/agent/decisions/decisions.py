@@ -333,10 +333,13 @@ class Decisions:
         self._obtain(what)
 
     def _obtain(self, what: Awaited) -> None:
-        if isinstance(what, LoadDevices):
-            self._request_load(what.object_ids)
-        else:
-            self.broker.resolve(what)
+        match what:
+            case LoadDevices(object_ids):
+                self._request_load(object_ids)
+            case ResolveNeighbour():
+                self.broker.resolve(what)
+            case _:
+                assert_never(what)
 
     def release_parked(self) -> None:
         """Queue again the packets whose awaited thing has come."""
@@ -351,10 +354,14 @@ class Decisions:
             self._datapath.count_drop(parked.port_id, DropReason.AWAIT_TIMEOUT)
 
     def _has_come(self, what: Awaited) -> bool:
-        if isinstance(what, LoadDevices):
-            return all(self._is_known(object_id) for object_id in what.object_ids)
-        known = self.soft_state.neighbour(what.router_id, what.address)
-        return known is not NeighbourState.UNKNOWN
+        match what:
+            case LoadDevices(object_ids):
+                return all(self._is_known(object_id) for object_id in object_ids)
+            case ResolveNeighbour(router_id, _, address):
+                known = self.soft_state.neighbour(router_id, address)
+                return known is not NeighbourState.UNKNOWN
+            case _:
+                assert_never(what)
 
     def _is_resolved(self, what: ResolveNeighbour) -> bool:
         known = self.soft_state.neighbour(what.router_id, what.address)
@@ -418,6 +425,8 @@ class Decisions:
                     self.broker.refresh(
                         ResolveNeighbour(effect.router_id, effect.port_id, effect.address)
                     )
+                case _:
+                    assert_never(effect)
 
     def _mac_ageing_s(self, bridge_id: BridgeId) -> float:
         bridge = self.view.bridges.get(bridge_id)
@@ -473,8 +482,11 @@ class Decisions:
                 program.slow_path is None and not self._would_teach(installed, result.effects)
             ):
                 self.programs.install(program, revision, in_place_of=installed.program_id)
-            case _:
+            case Forward() | Drop() | Consume():
+                # What has become of its class holds for single packets only.
                 self.programs.remove((installed.program_id,))
+            case _:
+                assert_never(result)
 
     def _would_teach(self, installed: InstalledProgram, effects: Iterable[Effect]) -> bool:
         """Tell whether a packet would teach something that is not known.
