@@ -12,9 +12,11 @@ from midonet.agent.datapath.protocol import PortAttachment
 from midonet.agent.decisions.decisions import Decisions
 from midonet.agent.decisions.parking import AWAIT_LIMIT_S
 from midonet.agent.decisions.upcalls import PacketLoop
+from midonet.agent.flows.classification import EXACT_MASK
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import InstalledProgram
 from midonet.agent.flows.tags import device_tag, mac_tag
+from midonet.agent.simulation.simulate import LIFETIME_S
 from midonet.agent.soft_state.holdings import DEFAULT_LIMITS, HoldingLimits
 from midonet.agent.soft_state.lessons import LearnNeighbour
 from midonet.agent.soft_state.outbox import StateWrite
@@ -166,6 +168,18 @@ async def test_program_that_the_datapath_has_lost_is_put_back(shell: Shell) -> N
     assert shell.left == [(THERE, frame())] * 2
     assert len(list(shell.datapath.installed())) == 1
     assert dict(shell.datapath.drops()) == {}
+
+
+async def test_mask_goes_with_its_last_program(shell: Shell) -> None:
+    """Else the datapath tries it for every packet, and its list fills up."""
+    shell.show_bridge()
+    await shell.send(frame(), frame(ttl=63))
+    classifier = shell.datapath._ports[HERE].classifier
+    assert len(classifier.masks) == 2
+    shell.clock.advance(LIFETIME_S + 1)
+    shell.loop.tick()
+    assert list(shell.datapath.installed()) == []
+    assert list(classifier.masks.values()) == [EXACT_MASK]
 
 
 async def test_packet_whose_time_to_live_is_over_crosses_a_bridge(shell: Shell) -> None:

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
 from midonet.agent.decisions.fair_queue import FairQueue
-from midonet.agent.decisions.neighbours import GIVE_UP_S, REFRESH_INTERVAL_S, NeighbourBroker
+from midonet.agent.decisions.neighbours import (
+    GIVE_UP_S,
+    MAX_QUESTIONS,
+    REFRESH_INTERVAL_S,
+    NeighbourBroker,
+)
 from midonet.agent.decisions.parking import AWAIT_LIMIT_S, Parking
 from midonet.agent.simulation.result import LoadDevices, ResolveNeighbour
 from midonet.model.ids import PortId, RouterId
-from midonet.packets.addresses import parse_ip
+from midonet.packets.addresses import IpAddress, IpVersion, parse_ip
 from midonet.runtime.clock import ManualClock
 
 PORT_A, PORT_B = PortId(UUID(int=1)), PortId(UUID(int=2))
@@ -75,6 +81,19 @@ def test_unknown_address_is_asked_for_quickly_and_given_up() -> None:
     assert [round(at, 1) for at in asked] == [0.0, 0.3, 1.0, 2.0]
     assert round(clock.now_s() - 1000.0, 1) == GIVE_UP_S
     assert len(broker) == 0
+
+
+def test_questions_at_a_time_are_bounded() -> None:
+    clock = ManualClock()
+    asked: list[ResolveNeighbour] = []
+    broker = NeighbourBroker(clock, asked.append, unknown)
+    addresses = [IpAddress(IpVersion.V4, number) for number in range(MAX_QUESTIONS + 1)]
+    questions = [replace(WANT, address=address) for address in addresses]
+    assert [broker.resolve(what) for what in questions] == [True] * MAX_QUESTIONS + [False]
+    assert len(broker) == len(asked) == MAX_QUESTIONS
+    assert broker.resolve(questions[0]), "what is asked already is waited for"
+    broker.answered(WANT.router_id, addresses[0])
+    assert broker.resolve(questions[-1])
 
 
 def test_answer_ends_the_questions() -> None:
