@@ -20,7 +20,7 @@ from midonet.agent.simulation.simulate import LIFETIME_S
 from midonet.agent.soft_state.holdings import DEFAULT_LIMITS, HoldingLimits
 from midonet.agent.soft_state.lessons import LearnNeighbour
 from midonet.agent.soft_state.outbox import StateWrite
-from midonet.agent.soft_state.replica import SoftStateReplica
+from midonet.agent.soft_state.replica import NEIGHBOUR_STALE_S, SoftStateReplica
 from midonet.agent.topology.view import BridgeView, Location, PortView, TopologyView
 from midonet.errors import DatapathError
 from midonet.model.ids import BridgeId, HostId, ObjectId, PortId, RouterId
@@ -28,7 +28,7 @@ from midonet.packets.addresses import parse_ip
 from midonet.packets.build import Envelope, udp_frame
 from midonet.packets.frame import parse_frame
 from midonet.runtime.clock import ManualClock
-from tests.scenario.frames import R1, V4, A, B, mac, udp
+from tests.scenario.frames import R1, R2, V4, A, B, mac, udp
 from tests.scenario.routed_networks import edge
 
 ME = HostId(UUID(int=1))
@@ -357,3 +357,24 @@ async def test_drop_without_room_is_counted_by_its_reason() -> None:
     shell.show_bridge(admin_state_up=False)
     await shell.send(frame(), frame())
     assert dict(shell.datapath.drops()) == {(HERE, DropReason.DEVICE_DOWN): 2}
+
+
+@pytest.mark.parametrize("is_used", [True, False], ids=["used", "unused"])
+async def test_neighbour_that_programs_send_to_is_asked_for_again(is_used: bool) -> None:
+    """When its entry gets old, and while no packet for it comes up."""
+    shell = await Routed().open()
+    b = PortId(edge().id("b"))
+    shell.datapath.attach(PortAttachment(b, "tapb"))
+    packet = udp((V4.host(2, 5), V4.host(1, 5)), (B, R2))
+    shell.clock.advance(20)
+    await shell.send(packet, port_id=b)
+    assert [port_id for port_id, _ in shell.left] == [shell.a]
+    shell.left.clear()
+    while shell.clock.now_s() < 1000 + NEIGHBOUR_STALE_S + 4:
+        shell.clock.advance(2)
+        if is_used:
+            shell.datapath.receive(b, packet)
+        shell.loop.tick()
+        shell.work()
+    questions = [frame for _, frame in shell.left if parse_frame(frame).arp is not None]
+    assert bool(questions) is is_used

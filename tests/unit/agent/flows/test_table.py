@@ -295,6 +295,9 @@ def test_learned_macs_stay_alive_while_their_programs_are_used() -> None:
     assert table.learned_in_use(0) == {first, second}
     table.observe({used.program_id: Used(10 * SECOND)})
     assert table.learned_in_use(5 * SECOND) == {first}
+    # A time from before belongs to a former program of the same id.
+    table.observe({used.program_id: Used(SECOND)})
+    assert table.learned_in_use(5 * SECOND) == {first}
     assert table.learned_in_use(11 * SECOND) == frozenset()
 
 
