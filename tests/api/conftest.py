@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterator, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from uuid import UUID, uuid4
 import httpx
 import msgspec
 import pytest
+import structlog
 
 from midonet.api.app import build_app
 from midonet.model.hosts import Host, HostState, Interface
@@ -84,6 +87,18 @@ class Api:
         state = HostState(id=HostId(host_id), interfaces=(interface,))
         text = msgspec.json.encode(state).decode()
         await self.store.transact([PutState(StateTables.host_state(), str(host_id), text, host_id)])
+
+
+@contextmanager
+def log_lines() -> Iterator[list[MutableMapping[str, Any]]]:
+    """Collect what is logged at any level, however other tests have configured logging."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG))
+    try:
+        with structlog.testing.capture_logs() as lines:
+            yield lines
+    finally:
+        structlog.configure(**before)
 
 
 @pytest.fixture

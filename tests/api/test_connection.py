@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-import structlog
 
 from midonet.api.app import build_app
 from midonet.api.connection import ConnectionLimits
 from midonet.api.server import ApiServer, bind
 from midonet.model.devices import Bridge
 from midonet.nsdb.memory import MemoryStore
+from tests.api.conftest import log_lines
 
 LIMITS = ConnectionLimits(
     connections=8, head_timeout_s=30.0, body_timeout_s=30.0, send_timeout_s=30.0, linger_s=0.3
@@ -209,7 +209,7 @@ async def test_drip_of_bytes_does_not_extend_the_time() -> None:
 
 
 async def test_clients_that_only_begin_shut_nobody_out() -> None:
-    with structlog.testing.capture_logs() as lines:
+    with log_lines() as lines:
         async with serving() as served:
             begun = [GET[:-2], b"", HEAD + b"Content-Length: 9\r\n\r\n{"]
             held = [await served.connect(begun[number % 3]) for number in range(40)]
@@ -225,13 +225,13 @@ async def test_clients_that_only_begin_shut_nobody_out() -> None:
 async def test_request_in_progress_is_not_given_up_for_another() -> None:
     async with serving(connections=2) as served:
         gate = asyncio.Event()
-        list_all = served.store.list_all
+        list_ids = served.store.list_ids
 
         async def slow(kind: Any) -> Any:
             await gate.wait()
-            return await list_all(kind)
+            return await list_ids(kind)
 
-        served.store.list_all = slow  # type: ignore[method-assign, assignment]
+        served.store.list_ids = slow  # type: ignore[method-assign]
         listing = GET.replace(b"system_state", b"bridges")
         waiting = [(await served.connect(listing))[0] for _ in range(2)]
         await until(lambda: len(served.server.server_state.tasks) == 2)
@@ -257,7 +257,7 @@ async def test_reply_that_is_not_read_ends_in_time() -> None:
 
 
 async def test_aborted_upload_is_a_line_and_no_error() -> None:
-    with structlog.testing.capture_logs() as lines:
+    with log_lines() as lines:
         async with serving() as served:
             _, writer = await served.connect(HEAD + b"Content-Length: 1000\r\n\r\n{")
             await until(lambda: len(served.server.server_state.tasks) == 1)

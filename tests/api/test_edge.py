@@ -8,13 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
-import structlog
 
 from midonet.api.app import build_app
 from midonet.api.auth import Identity, MockAuthProvider
 from midonet.api.edge import EdgePolicy
 from midonet.nsdb.memory import MemoryStore
-from tests.api.conftest import ROOT, Api
+from tests.api.conftest import ROOT, Api, log_lines
 
 pytestmark = pytest.mark.parametrize("store", ["memory"], indirect=True)
 BASE = "http://127.0.0.1:8181/midonet-api"
@@ -204,7 +203,7 @@ class Named(MockAuthProvider):
 async def test_each_write_leaves_one_line(store: MemoryStore) -> None:
     transport = httpx.ASGITransport(app=build_app(store, Named()))  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=transport, base_url=ROOT) as http:
-        with structlog.testing.capture_logs() as lines:
+        with log_lines() as lines:
             root = {b"X-Auth-Token": b"root", b"X-Forwarded-For": b"192.0.2.7\x85"}
             created = await http.post("/bridges", json={"name": "b"}, headers=root)
             await http.put(created.headers["location"], json={"vlan": 1}, headers=root)
