@@ -13,7 +13,18 @@ from bench.network import measure
 from bench.rows import Row, machine, table, write
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("simulation", "flows", "topology", "world", "loading", "binding", "nsdb", "rest", "bpf")
+PARTS = (
+    "simulation",
+    "flows",
+    "invalidation",
+    "topology",
+    "world",
+    "loading",
+    "binding",
+    "nsdb",
+    "rest",
+    "bpf",
+)
 
 
 def part_rows(name: str) -> list[Row]:
