@@ -116,7 +116,8 @@ async def test_streams_cross_one_host_whole(
     for address in ("10.0.0.3", "fd00::3"):
         size, _ = transfer(one.container, third, address)
         assert size == TOTAL_BYTES
-    assert retransmissions(one.container) < 100
+    # A way that loses super-packets sends every segment again; a slow machine sends a few again.
+    assert retransmissions(one.container) < TOTAL_BYTES // 1400 // 4
 
 
 # Super-packets whose offload is not that of plain TCP.
