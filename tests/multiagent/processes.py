@@ -68,12 +68,14 @@ class Processes:
         self, name: str, *, datapath: str = "memory", inside: Sequence[str] = ()
     ) -> None:
         """Start an agent and wait until it answers."""
-        arguments = (
+        self.start(name, *self.agent_arguments(name, datapath), inside=inside)
+        wait_for(lambda: self.state(name), f"agent {name} answers")
+
+    def agent_arguments(self, name: str, datapath: str = "memory") -> tuple[str, ...]:
+        return (
             "agent", "--nsdb", self.nsdb, "--host-name", name, "--datapath", datapath,
             "--state-dir", str(self.directory / name), "--underlay-port", str(self.underlay_port),
         )  # fmt: skip
-        self.start(name, *arguments, inside=inside)
-        wait_for(lambda: self.state(name), f"agent {name} answers")
 
     def state(self, name: str) -> Any:
         status, text = self.command("state", "--json", "--state-dir", str(self.directory / name))

@@ -54,10 +54,14 @@ def test_daemons_end_when_their_database_is_taken_away(
         assert f"nsdb.db was {said}" in log
         assert "Traceback" not in log
 
-    # What is there now is opened by the next start.
+    # What is there now is opened by the next start: a new database, of which the host must not
+    # believe that no port is bound to it.
     for suffix in ("", "-wal", "-shm"):
         (processes.directory / f"nsdb.db{suffix}").unlink(missing_ok=True)
     processes.start_cluster()
+    status, _ = processes.command(*processes.agent_arguments("alpha"))
+    assert status == 2
+    (processes.directory / "alpha" / "hash_seed").unlink()
     processes.start_agent("alpha")
     wait_for(lambda: processes.state("alpha")["store"] == "connected", "alpha is connected again")
     assert processes.stop("alpha") == 0

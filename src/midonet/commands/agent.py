@@ -26,7 +26,7 @@ from midonet.agent.soft_state.holdings import HoldingLimits
 from midonet.commands.datapaths import datapath_of, uninstall_datapath
 from midonet.commands.privilege import require_privilege
 from midonet.commands.store_loss import end_with
-from midonet.errors import StoreLostError, UnavailableError
+from midonet.errors import StoreLostError, UnavailableError, UserError
 from midonet.nsdb.settings import cluster_settings
 from midonet.nsdb.store import Store
 from midonet.nsdb.url import open_store
@@ -212,12 +212,23 @@ async def _run(agent: Agent, control: ControlSocket, supervisor: Supervisor, sto
 
 
 async def _hash_seed(store: Store, state_directory: StateDirectory) -> int:
+    """Return the deployment's flow-hash key, as remembered while the store is away.
+
+    Raises UserError when the database is another deployment's, or a new one where ours was: it
+    binds no port here, and following it would take the ports of this host from the network.
+    """
+    remembered = state_directory.hash_seed()
     try:
         seed = (await cluster_settings(store)).hash_seed
     except UnavailableError:
-        remembered = state_directory.hash_seed()
         if remembered is None:
             raise
         return remembered
+    if remembered not in (None, seed):
+        belonging = state_directory.path / "hash_seed"
+        raise UserError(
+            "this state database is not the one that this host belongs to. Restore that one, or,"
+            f" if the host is to join another, remove {belonging} and start again"
+        )
     state_directory.save_hash_seed(seed)
     return seed
