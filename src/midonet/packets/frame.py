@@ -85,10 +85,11 @@ _PRIORITY_TAGS_MAX = 4
 _SNAP_ORGANISATIONS = frozenset((0, 0xF8))
 _MAPPED_PREFIX = 0xFFFF
 _NONE, _FIRST, _LATER = (int(kind) for kind in FragmentKind)
-_ICMP, _ICMPV6, _TCP, _UDP = 1, 58, 6, 17
-_PORT_PROTOCOLS = frozenset((6, 17, 132))
-_L4_SIZE_V4 = {_TCP: 20, _UDP: 8, 132: 12, _ICMP: 8}
-_L4_SIZE_V6 = {_TCP: 20, _UDP: 8, 132: 12, _ICMPV6: 8}
+_ICMP, _ICMPV6 = int(IpProtocol.ICMP), int(IpProtocol.ICMPV6)
+_TCP, _UDP, _SCTP = int(IpProtocol.TCP), int(IpProtocol.UDP), int(IpProtocol.SCTP)
+_PORT_PROTOCOLS = frozenset((_TCP, _UDP, _SCTP))
+_L4_SIZE_V4 = {_TCP: 20, _UDP: 8, _SCTP: 12, _ICMP: 8}
+_L4_SIZE_V6 = {_TCP: 20, _UDP: 8, _SCTP: 12, _ICMPV6: 8}
 
 _ETHERNET = Struct("!HIHIH")
 _TAG = Struct("!HH")
