@@ -225,7 +225,7 @@ async def ebpf_harness(
             Path(state_dir),
             hash_seed=HASH_SEED,
             max_programs=max_programs,
-            max_ports=64,
+            max_ports=16,
             attach_mode=attach_mode,
             filters=filters,
         )
