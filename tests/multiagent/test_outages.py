@@ -10,6 +10,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -46,8 +47,10 @@ class VirtualStore:
             busy_timeout_s=busy_timeout_s, now=lambda: BootTime("here", clock.now_s())
         )
 
-    def client(self) -> SqliteStore:
-        store = SqliteStore(self.path, self._options)
+    def client(self, *, is_patient: bool = False) -> SqliteStore:
+        """Return a client. is_patient: it waits for the other writers, as an operator does."""
+        options = replace(self._options, busy_timeout_s=20.0) if is_patient else self._options
+        store = SqliteStore(self.path, options)
         self._clients.append(store)
         return store
 
@@ -170,7 +173,7 @@ async def test_routed_traffic_survives_a_store_that_cannot_be_written(
 ) -> None:
     clock = ManualClock()
     virtual = VirtualStore(tmp_path / "nsdb.db", clock, busy_timeout_s)
-    deployment = Deployment(tmp_path, virtual.client())
+    deployment = Deployment(tmp_path, virtual.client(is_patient=True))
     await deployment.open()
     async with (
         deployment.agent("h1", "10.9.0.1", store=virtual.client(), clock=clock) as h1,

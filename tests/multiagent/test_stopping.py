@@ -219,13 +219,18 @@ def test_daemon_ends_while_the_store_is_full(
     processes.running[command] = process
     wait_for(lambda: b"event=ready" in log.read_bytes(), "ready")
     inside = Path(f"/proc/{process.pid}/root{disk}")
-    with (inside / "filler").open("wb", buffering=0) as filler, suppress(OSError):
-        while True:
-            filler.write(b"x" * 4096)
+    with (inside / "filler").open("ab", buffering=0) as filler:
+
+        def is_noticed() -> bool:
+            # What the daemon gives back, when a write of its own has failed, is filled again.
+            with suppress(OSError):
+                while True:
+                    filler.write(b"x" * 4096)
+            return command == "cluster" or b"event=store_away" in log.read_bytes()
+
+        wait_for(is_noticed, "the agent notices")
     if command == "cluster":
         assert refuses_writes(processes)
-    else:
-        wait_for(lambda: b"event=store_away" in log.read_bytes(), "the agent notices")
     process.send_signal(signal.SIGTERM)
     assert process.wait(DEADLINE_S) == 0, log.read_text()
 
