@@ -181,7 +181,7 @@ class PortBinder:
         await self._read_places()
         await self._withdraw(bound, present)
         await self._place_all(bound, present, interfaces)
-        deliveries = self._datapath.deliveries()
+        deliveries = dict(self._datapath.deliveries())
         refused = set(self._refused)
         attached = await self._attach(present, deliveries)
         if self._refused != refused:
@@ -328,7 +328,7 @@ class PortBinder:
     # What the datapath holds.
 
     async def _attach(
-        self, present: Mapping[PortId, Port], deliveries: Mapping[int, tuple[PortId, ...]]
+        self, present: Mapping[PortId, Port], deliveries: dict[int, tuple[PortId, ...]]
     ) -> dict[PortId, Port]:
         attached = self._datapath.attached()
         done: dict[PortId, Port] = {}
@@ -342,10 +342,25 @@ class PortBinder:
             place = self._places.get(port_id)
             if place is not None and deliveries.get(place.tunnel_key) != (port_id,):
                 self._deliver(place.tunnel_key, (port_id,))
+            self._join_group(port, {*attached, *done}, deliveries)
         for port_id in self._attach_by_s.keys() - present.keys():
             del self._attach_by_s[port_id]
         self._refused &= present.keys()
         return done
+
+    def _join_group(
+        self, port: Port, attached: set[PortId], deliveries: dict[int, tuple[PortId, ...]]
+    ) -> None:
+        """Let a port have what is flooded to this host from its first packet on.
+
+        Whoever gets that packet asks for its sender by a broadcast, and again only after a second.
+        """
+        key = self._groups.get(port.bridge_id) if port.bridge_id is not None else None
+        if key is None or port.id in deliveries.get(key, ()):
+            return
+        present = (one for one in deliveries.get(key, ()) if one in attached)
+        deliveries[key] = tuple(sorted((*present, port.id)))
+        self._deliver(key, deliveries[key])
 
     async def _connect(self, port_id: PortId, name: str) -> bool:
         retry = ("attach", port_id, name)
