@@ -1,0 +1,1 @@
+"""What is remembered of connections: values, tables, pools. Pure (docs/design/connections.md)."""
