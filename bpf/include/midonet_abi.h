@@ -23,13 +23,14 @@
 #include <linux/types.h>
 
 enum midonet_limits {
-	MIDONET_ABI_VERSION = 3,
+	MIDONET_ABI_VERSION = 4,
 	MIDONET_MASKS_PER_PORT = 32,   /* length of a port's mask list, slot 0 is the exact mask */
 	MIDONET_OUTPUTS_MAX = 1024,    /* outputs of one program or flood group */
 	MIDONET_UPCALL_BYTES = 2048,   /* longest copy of a frame in an upcall record */
 	MIDONET_DROP_REASONS = 128,    /* counters a port has, indexed by drop reason */
 	MIDONET_OVERLAY_SLOT = 0,      /* port slot that stands for the overlay in counters */
 	MIDONET_TUNNELS_MAX = 4096,    /* tunnel records, a power of two */
+	MIDONET_STATE_KEY = 0xffffff,  /* tunnel key of what agents tell each other of connections */
 };
 
 /* Marks of frames on the injection interface. A frame for classification carries the port slot
@@ -113,6 +114,7 @@ enum midonet_upcall_reason {
 	MIDONET_UPCALL_GUARD = 2,
 	MIDONET_UPCALL_PROGRAM = 3,
 	MIDONET_UPCALL_EARLIER = 4,
+	MIDONET_UPCALL_STATE = 5, /* a state frame of another host; its port is the overlay's */
 };
 
 enum midonet_family {

@@ -15,6 +15,7 @@
 #include "overlay.h"
 #include "packet.h"
 #include "parse.h"
+#include "upcall.h"
 
 /* Newer than some UAPI headers; used only when the two IP versions differ (Linux 6.3). */
 #define ADJUST_DECAP_L3_IPV4 (1ULL << 7)
@@ -394,6 +395,8 @@ static __always_inline int receive_overlay(struct __sk_buff *skb, int is_segment
 	}
 	if (verdict != OVERLAY_YES)
 		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_OVERLAY_MALFORMED);
+	if (overlay->key == MIDONET_STATE_KEY)
+		return upcall_state(skb, ETHERNET_SIZE + overlay->outer);
 	if (!take_delivery(&state->delivery, overlay->key)) {
 		bpf_tail_call(skb, &earlier, EARLIER_UNDERLAY);
 		return drop(MIDONET_OVERLAY_SLOT, MIDONET_DROP_UNKNOWN_TUNNEL_KEY);

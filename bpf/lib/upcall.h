@@ -65,4 +65,47 @@ __noinline int upcall(struct __sk_buff *skb, struct packet *packet, __u32 reason
 	return TC_ACT_SHOT;
 }
 
+/* State frames that all hosts together may send up, and how many at once. A host sends a few for each
+ * connection that begins or ends. */
+#define STATE_INTERVAL_NS 20000ULL
+#define STATE_BURST_NS (10000 * STATE_INTERVAL_NS)
+
+/* Hand the inner frame at `offset` to the agent: another host's agent made it. Only the agent can
+ * tell whether that is so. */
+__noinline int upcall_state(struct __sk_buff *skb, __u32 offset)
+{
+	struct midonet_port_state *budget;
+	struct upcall_scratch *room;
+	struct midonet_upcall *record;
+	__u32 size, zero = 0, slot = MIDONET_OVERLAY_SLOT;
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	budget = bpf_map_lookup_elem(&port_states, &slot);
+	room = bpf_map_lookup_elem(&scratch, &zero);
+	if (!budget || !room)
+		return drop(slot, MIDONET_DROP_INTERNAL);
+	if (!take_tokens(&budget->upcall_tat_ns, STATE_INTERVAL_NS, STATE_BURST_NS, now))
+		return drop(slot, MIDONET_DROP_UPCALL_RATE);
+	size = skb->len;
+	asm volatile("" : "+r"(size));
+	if (skb->gso_size || offset > 256 || size < offset + ETHERNET_SIZE ||
+	    size > offset + MIDONET_UPCALL_BYTES)
+		return drop(slot, MIDONET_DROP_OVERLAY_MALFORMED);
+	size -= offset;
+	asm volatile("" : "+r"(size));
+	if (size < ETHERNET_SIZE || size > MIDONET_UPCALL_BYTES)
+		return drop(slot, MIDONET_DROP_OVERLAY_MALFORMED);
+	record = &room->record;
+	__builtin_memset(record, 0, sizeof(*record));
+	record->received_ns = now;
+	record->length = size;
+	record->captured = size;
+	record->reason = MIDONET_UPCALL_STATE;
+	if (bpf_skb_load_bytes(skb, offset, room->frame, size))
+		return drop(slot, MIDONET_DROP_OVERLAY_MALFORMED);
+	if (bpf_ringbuf_output(&upcalls, room, sizeof(*record) + size, 0))
+		return drop(slot, MIDONET_DROP_UPCALL_RING_FULL);
+	return TC_ACT_SHOT;
+}
+
 #endif /* MIDONET_UPCALL_H */

@@ -10,7 +10,12 @@ import pytest
 
 from midonet.agent.datapath.ebpf import abi
 from midonet.agent.datapath.ebpf.loader import OBJECT_PATH
-from midonet.agent.datapath.protocol import MASKS_PER_PORT, UpcallReason
+from midonet.agent.datapath.protocol import (
+    MASKS_PER_PORT,
+    STATE_FRAME_BYTES,
+    STATE_KEY,
+    UpcallReason,
+)
 from midonet.agent.flows.drop_reason import DropReason
 from tests.bpf.btf import Btf
 
@@ -71,7 +76,8 @@ def test_limits_equal_those_of_the_header() -> None:
     assert limits["ABI_VERSION"] == abi.ABI_VERSION
     assert limits["MASKS_PER_PORT"] == MASKS_PER_PORT
     assert limits["OUTPUTS_MAX"] == abi.OUTPUTS_MAX
-    assert limits["UPCALL_BYTES"] == abi.UPCALL_BYTES
+    assert limits["UPCALL_BYTES"] == abi.UPCALL_BYTES == STATE_FRAME_BYTES
+    assert limits["STATE_KEY"] == STATE_KEY
     assert limits["DROP_REASONS"] == abi.DROP_REASONS > max(DropReason)
     assert limits["OVERLAY_SLOT"] == abi.OVERLAY_SLOT
     assert limits["TUNNELS_MAX"] == abi.TUNNELS_MAX

@@ -22,6 +22,8 @@ from midonet.packets.addresses import IpAddress
 
 __all__ = [
     "MASKS_PER_PORT",
+    "STATE_FRAME_BYTES",
+    "STATE_KEY",
     "Capabilities",
     "Datapath",
     "FrameAccess",
@@ -32,6 +34,12 @@ __all__ = [
     "Upcall",
     "UpcallReason",
 ]
+
+STATE_KEY = 0xFFFFFF
+"""Tunnel key of state frames: what agents tell each other of connections."""
+
+STATE_FRAME_BYTES = 2048
+"""Longest state frame, from the destination MAC on; longer ones are OVERLAY_MALFORMED."""
 
 MASKS_PER_PORT = 32
 """Length of a port's mask list. Slot 0 is always the exact mask."""
@@ -44,6 +52,7 @@ class UpcallReason(IntEnum):
     GUARD = 2  # a program exists, but its TTL or length guard failed
     PROGRAM = 3  # the program says so
     EARLIER = 4  # a copy: another version's program decided, if it had one of its class
+    STATE = 5  # not a packet of a port: a state frame (`Datapath.receive_state`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +269,15 @@ class Datapath(Protocol):
         ...
 
     # Packets.
+
+    def receive_state(self, sink: Callable[[bytes], None]) -> None:
+        """Hand state frames of other hosts to `sink`, one sink at a time, from `open` on.
+
+        A state frame is an overlay packet of a peer with `STATE_KEY`; `sink` gets its inner frame
+        while `upcalls` runs, before that returns any packet that arrived later. Nobody has
+        looked into the frame. Without a sink they are dropped (UNKNOWN_TUNNEL_KEY).
+        """
+        ...
 
     async def upcalls(self, limit: int = 64) -> list[Upcall]:
         """Wait for packets that need a decision and return up to `limit` of them."""

@@ -13,7 +13,7 @@ import struct
 from enum import IntEnum, IntFlag
 from typing import Final, Literal
 
-ABI_VERSION: Final = 3
+ABI_VERSION: Final = 4
 OUTPUTS_MAX: Final = 1024
 UPCALL_BYTES: Final = 2048
 DROP_REASONS: Final = 128

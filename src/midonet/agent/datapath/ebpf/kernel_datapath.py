@@ -31,7 +31,7 @@ from midonet.agent.datapath.ebpf.offload import NO_OFFLOAD, prepare_super_packet
 from midonet.agent.datapath.ebpf.pins import PinDirectory, TableSizes
 from midonet.agent.datapath.ebpf.rtnetlink import Link
 from midonet.agent.datapath.ebpf.slots import PortSlot
-from midonet.agent.datapath.ebpf.upcall_record import parse_upcall
+from midonet.agent.datapath.ebpf.upcall_record import parse_upcall, state_frame
 from midonet.agent.datapath.protocol import (
     Capabilities,
     OverlayConfig,
@@ -98,6 +98,7 @@ class EbpfDatapath:
         self._counted: Counter[tuple[PortId | None, DropReason]] = Counter()
         self._overlay = OverlayConfig()
         self._waiting: asyncio.Event | None = None
+        self._state_sink: Callable[[bytes], None] | None = None
         self._settle_timer: asyncio.TimerHandle | None = None
         self._takeover_timer: asyncio.TimerHandle | None = None
 
@@ -338,11 +339,16 @@ class EbpfDatapath:
 
     # Packets.
 
+    def receive_state(self, sink: Callable[[bytes], None]) -> None:
+        """See `Datapath.receive_state`."""
+        self._state_sink = sink
+
     async def upcalls(self, limit: int = 64) -> list[Upcall]:
         """See `Datapath.upcalls`. Raises DatapathError when the datapath is not open."""
         kernel = self._opened()
         while True:
-            parsed = [parse_upcall(record, kernel.slots) for record in kernel.ring.read(limit)]
+            records = self._take_state(kernel.ring.read(limit))
+            parsed = [parse_upcall(record, kernel.slots) for record in records]
             found = [upcall for upcall in parsed if upcall is not None]
             for _ in range(len(parsed) - len(found)):
                 self.count_drop(None, DropReason.UNKNOWN_INGRESS_PORT)
@@ -352,6 +358,19 @@ class EbpfDatapath:
                 await self._wait_for_upcalls(kernel)
             if self._kernel is not kernel:
                 return []
+
+    def _take_state(self, records: list[bytes]) -> list[bytes]:
+        """Hand state frames over, in order; return the other records."""
+        others = []
+        for record in records:
+            frame = state_frame(record)
+            if frame is None:
+                others.append(record)
+            elif self._state_sink is None:
+                self.count_drop(None, DropReason.UNKNOWN_TUNNEL_KEY)
+            else:
+                self._state_sink(frame)
+        return others
 
     async def _wait_for_upcalls(self, kernel: KernelState) -> None:
         """Wait until the ring is readable. It is watched only meanwhile: it stays readable for

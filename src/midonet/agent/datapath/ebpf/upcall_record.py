@@ -10,6 +10,14 @@ from midonet.agent.datapath.protocol import Upcall, UpcallReason
 _TAG_SIZE = 4
 
 
+def state_frame(record: bytes) -> bytes | None:
+    """Return the frame of a record that is no packet of a port but a state frame; else None."""
+    if abi.UPCALL.integer(record, "reason") != UpcallReason.STATE:
+        return None
+    captured = abi.UPCALL.integer(record, "captured")
+    return record[abi.UPCALL.size : abi.UPCALL.size + captured]
+
+
 def parse_upcall(record: bytes, slots: PortSlots) -> Upcall | None:
     """Return the upcall; None when its port has gone since.
 

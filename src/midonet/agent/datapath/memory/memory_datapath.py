@@ -16,6 +16,8 @@ from midonet.agent.datapath.memory.carriers import Listener, Underlay, outer_add
 from midonet.agent.datapath.memory.classifier import Classifier, Slot
 from midonet.agent.datapath.memory.token_bucket import TokenBucket
 from midonet.agent.datapath.protocol import (
+    STATE_FRAME_BYTES,
+    STATE_KEY,
     Capabilities,
     FrameAccess,
     OverlayConfig,
@@ -87,6 +89,8 @@ class MemoryDatapath:
         self._deliveries: dict[int, tuple[PortId, ...]] = {}
         self._upcalls: deque[Upcall] = deque()
         self._has_upcalls = asyncio.Event()
+        self._state_frames: deque[bytes] = deque()
+        self._state_sink: Callable[[bytes], None] | None = None
         self._is_open = False
         self._drops: Counter[tuple[PortId | None, DropReason]] = Counter()
         self._sinks: dict[int, DeliverySink] = {}
@@ -120,6 +124,7 @@ class MemoryDatapath:
         self._programs.clear()
         self._deliveries.clear()
         self._upcalls.clear()
+        self._state_frames.clear()
         self._overlay = OverlayConfig()
 
     def begin_deciding(self) -> None:
@@ -262,13 +267,19 @@ class MemoryDatapath:
 
         return unsubscribe
 
+    def receive_state(self, sink: Callable[[bytes], None]) -> None:
+        """See `Datapath.receive_state`."""
+        self._state_sink = sink
+
     async def upcalls(self, limit: int = 64) -> list[Upcall]:
         """See `Datapath.upcalls`. Raises DatapathError when the datapath is not open."""
         if not self._is_open:
             raise DatapathError("the datapath is closed")
+        self._hand_over_state()
         while not self._upcalls and self._is_open:
             self._has_upcalls.clear()
             await self._has_upcalls.wait()
+            self._hand_over_state()
         return [self._upcalls.popleft() for _ in range(min(limit, len(self._upcalls)))]
 
     def reinject(self, upcall: Upcall) -> None:
@@ -414,12 +425,33 @@ class MemoryDatapath:
         except DecodeError:
             self._drop(None, DropReason.OVERLAY_MALFORMED)
             return
+        if opened.tunnel_key == STATE_KEY:
+            self._take_state(opened.inner)
+            return
         port_ids = self._deliveries.get(opened.tunnel_key)
         if port_ids is None:
             self._drop(None, DropReason.UNKNOWN_TUNNEL_KEY)
             return
         for port_id in port_ids:
             self._deliver(None, port_id, opened.inner)
+
+    def _take_state(self, frame: bytes) -> None:
+        """Keep a state frame until upcalls are asked for: a sink is not called by a sender."""
+        if len(frame) > STATE_FRAME_BYTES:
+            self._drop(None, DropReason.OVERLAY_MALFORMED)
+        elif len(self._state_frames) >= self._upcall_queue_length:
+            self._drop(None, DropReason.UPCALL_RING_FULL)
+        else:
+            self._state_frames.append(frame)
+            self._has_upcalls.set()
+
+    def _hand_over_state(self) -> None:
+        while self._state_frames:
+            frame = self._state_frames.popleft()
+            if self._state_sink is None:
+                self._drop(None, DropReason.UNKNOWN_TUNNEL_KEY)
+            else:
+                self._state_sink(frame)
 
     def _listen(self) -> None:
         if self._is_open and self._listener is None and self._overlay.local_addresses:
