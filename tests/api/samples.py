@@ -26,7 +26,8 @@ class World:
     def path(self, endpoint: Endpoint) -> str:
         """Return the endpoint's path with its parent filled in; other parameters stay."""
         parent = endpoint.path.split("/")[1]
-        return endpoint.path.replace("{id}", self.ids.get(parent, "{id}"), 1)
+        path = endpoint.path.replace("{id}", self.ids.get(parent, "{id}"), 1)
+        return path.replace("{pool_id}", self.ids["pools"])
 
 
 async def build_world(api: Api) -> World:
@@ -37,6 +38,13 @@ async def build_world(api: Api) -> World:
     target = await api.create("/chains", name="target")
     bridge_port = await api.create(bridge["ports"], type="Bridge")
     free_port = await api.create(bridge["ports"], type="Bridge")
+    balancer = await api.create("/load_balancers")
+    monitor = await api.create("/health_monitors", type="TCP")
+    pool = await api.create(
+        balancer["pools"], lbMethod="ROUND_ROBIN", healthMonitorId=monitor["id"]
+    )
+    member = await api.create(pool["poolMembers"], address="2001:db8::11")
+    vip = await api.create(pool["vips"], address="2001:db8::80")
     router_port = await api.create(router["ports"], type="Router", portSubnet=["10.0.0.1/24"])
     return World(
         {
@@ -44,6 +52,11 @@ async def build_world(api: Api) -> World:
             "routers": router["id"],
             "chains": chain["id"],
             "target_chain": target["id"],
+            "load_balancers": balancer["id"],
+            "health_monitors": monitor["id"],
+            "pools": pool["id"],
+            "pool_members": member["id"],
+            "vips": vip["id"],
             "ports": bridge_port["id"],
             "free_port": free_port["id"],
             "router_port": router_port["id"],
@@ -84,6 +97,29 @@ BODIES: dict[str, Callable[[World], Body]] = {
         "tpDst": {"start": 80, "end": 81},
         "invTpDst": True,
     },
+    "LoadBalancer": lambda world: {"adminStateUp": False},
+    "Pool": lambda world: {
+        "loadBalancerId": world.ids["load_balancers"],
+        "healthMonitorId": world.ids["health_monitors"],
+        "lbMethod": "ROUND_ROBIN",
+        "protocol": "UDP",
+        "sessionPersistence": "SOURCE_IP",
+        "adminStateUp": False,
+    },
+    "PoolMember": lambda world: {
+        "poolId": world.ids["pools"],
+        "address": "2001:db8::12",
+        "protocolPort": 8080,
+        "weight": 30,
+    },
+    "VIP": lambda world: {
+        "poolId": world.ids["pools"],
+        "address": "2001:db8::81",
+        "protocolPort": 80,
+        "sessionPersistence": "SOURCE_IP",
+        "adminStateUp": False,
+    },
+    "HealthMonitor": lambda world: {"type": "TCP", "delay": 5, "timeout": 3, "maxRetries": 2},
     "PortLink": lambda world: {"peerId": world.ids["router_port"]},
     "Host": lambda world: {
         "floodingProxyWeight": 2,

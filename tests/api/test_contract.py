@@ -131,7 +131,7 @@ async def test_what_is_not_supported_is_refused_and_its_default_is_not(api: Api)
     chain = await api.create("/chains")
     cases = (
         ("/bridges", {}, "inboundMirrorIds", [str(uuid4())], []),
-        ("/routers", {}, "loadBalancerId", str(uuid4()), None),
+        ("/routers", {}, "localRedirectChainId", str(uuid4()), None),
         (chain["uri"] + "/rules", {"type": "drop"}, "matchForwardFlow", True, False),
         (chain["uri"] + "/rules", {"type": "drop"}, "ipAddrGroupSrc", str(uuid4()), None),
     )

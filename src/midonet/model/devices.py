@@ -10,7 +10,15 @@ from enum import StrEnum
 
 import msgspec
 
-from midonet.model.ids import BridgeId, ChainId, HostId, PortId, RouteId, RouterId
+from midonet.model.ids import (
+    BridgeId,
+    ChainId,
+    HostId,
+    LoadBalancerId,
+    PortId,
+    RouteId,
+    RouterId,
+)
 
 
 class Bridge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -29,7 +37,10 @@ class Bridge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Router(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A virtual L3 device."""
+    """A virtual L3 device.
+
+    load_balancer_id: answers for its VIPs; a load balancer is at one router at most.
+    """
 
     id: RouterId
     project_id: str | None = None
@@ -38,6 +49,7 @@ class Router(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     inbound_filter_id: ChainId | None = None
     outbound_filter_id: ChainId | None = None
     as_number: int = 0
+    load_balancer_id: LoadBalancerId | None = None
 
 
 class Port(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

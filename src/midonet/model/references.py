@@ -15,6 +15,7 @@ from midonet.model.chains import Chain, Rule
 from midonet.model.coordination import ClusterSettings, Leadership, Lease, TunnelKeyUse
 from midonet.model.devices import Bridge, Port, Route, Router
 from midonet.model.hosts import FloodGroup, Host, PortLocation, TunnelZone, TunnelZoneHost
+from midonet.model.load_balancer import HealthMonitor, LoadBalancer, Pool, PoolMember, Vip
 
 
 class OnTargetDelete(Enum):
@@ -50,6 +51,7 @@ REFERENCES: tuple[Reference, ...] = (
     Reference(Bridge, "outbound_filter_id", Chain, _CLEAR),
     Reference(Router, "inbound_filter_id", Chain, _CLEAR),
     Reference(Router, "outbound_filter_id", Chain, _CLEAR),
+    Reference(Router, "load_balancer_id", LoadBalancer, _CLEAR, is_exclusive=True),
     Reference(Port, "bridge_id", Bridge, _CASCADE),
     Reference(Port, "router_id", Router, _CASCADE),
     Reference(Port, "inbound_filter_id", Chain, _CLEAR),
@@ -60,6 +62,10 @@ REFERENCES: tuple[Reference, ...] = (
     Reference(Route, "next_hop_port_id", Port, _CASCADE),
     Reference(Rule, "chain_id", Chain, _CASCADE),
     Reference(Rule, "jump_chain_id", Chain, _CASCADE),
+    Reference(Pool, "load_balancer_id", LoadBalancer, _CASCADE),
+    Reference(Pool, "health_monitor_id", HealthMonitor, _CLEAR),
+    Reference(PoolMember, "pool_id", Pool, _CASCADE),
+    Reference(Vip, "pool_id", Pool, _CASCADE),
     Reference(TunnelZoneHost, "tunnel_zone_id", TunnelZone, _CASCADE),
     Reference(TunnelZoneHost, "host_id", Host, _CASCADE),
     Reference(PortLocation, "id", Port, _CASCADE),
@@ -78,6 +84,11 @@ KINDS: tuple[type[msgspec.Struct], ...] = (
     Route,
     Chain,
     Rule,
+    LoadBalancer,
+    HealthMonitor,
+    Pool,
+    PoolMember,
+    Vip,
     Host,
     TunnelZone,
     TunnelZoneHost,

@@ -97,6 +97,8 @@ class RouterResource(Struct, frozen=True, kw_only=True, rename="camel"):
     inbound_filter_id: chain run before routing.
     outbound_filter_id: chain run after routing.
     as_number: BGP autonomous system of the router; 0 when it has none.
+    load_balancer_id: for whose VIPs the router answers; of one router at most. A router that has
+        one is not deleted.
     """
 
     id: Annotated[UUID | None, CREATE_ONLY] = None
@@ -107,7 +109,7 @@ class RouterResource(Struct, frozen=True, kw_only=True, rename="camel"):
     inbound_filter_id: UUID | None = None
     outbound_filter_id: UUID | None = None
     as_number: Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)] = 0
-    load_balancer_id: Annotated[UUID | None, UNSUPPORTED] = None
+    load_balancer_id: UUID | None = None
     inbound_mirror_ids: Annotated[tuple[UUID, ...], UNSUPPORTED] = ()
     outbound_mirror_ids: Annotated[tuple[UUID, ...], UNSUPPORTED] = ()
     local_redirect_chain_id: Annotated[UUID | None, UNSUPPORTED] = None

@@ -18,6 +18,13 @@ from midonet.model.schema_hosts import (
     TUNNEL_ZONE,
     TUNNEL_ZONE_HOST,
 )
+from midonet.model.schema_load_balancers import (
+    HEALTH_MONITOR,
+    LOAD_BALANCER,
+    POOL,
+    POOL_MEMBER,
+    VIP,
+)
 from midonet.model.schema_ports import PORT, PORT_LINK
 from midonet.model.schema_system import SYSTEM_STATE, TENANT, TOKEN
 
@@ -33,6 +40,11 @@ RESOURCES: tuple[ResourceSchema[Any], ...] = (
     ARP_ENTRY,
     CHAIN,
     RULE,
+    LOAD_BALANCER,
+    POOL,
+    POOL_MEMBER,
+    VIP,
+    HEALTH_MONITOR,
     HOST,
     INTERFACE,
     BINDING,

@@ -16,7 +16,7 @@ from midonet.model.references import KINDS, references_from
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Schema of the objects that this process writes. Grows when a kind gains a field or value."""
 
 _KIND_BY_NAME: dict[str, type[msgspec.Struct]] = {kind.__name__: kind for kind in KINDS}

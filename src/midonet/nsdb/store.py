@@ -22,6 +22,7 @@ import msgspec
 
 from midonet.model.devices import Bridge, Router
 from midonet.model.ids import ObjectId
+from midonet.model.load_balancer import Pool
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -330,14 +331,18 @@ class Store(Protocol):
 class StateTables:
     """Names of state tables. A name is `kind/owner[/argument]`.
 
-    The tables of a bridge or router go with it, entries of all owners included.
+    The tables of a bridge, router or pool go with it, entries of all owners included.
     """
 
     @staticmethod
     def of_object(kind: type[msgspec.Struct], object_id: ObjectId) -> tuple[str, ...]:
         """Return the names, each the table itself or what its arguments follow after `/`, of
         the tables that go when an object is deleted."""
-        prefixes = {Bridge: ("mac", "bridge_arp"), Router: ("router_arp",)}
+        prefixes = {
+            Bridge: ("mac", "bridge_arp"),
+            Router: ("router_arp",),
+            Pool: ("member_health",),
+        }
         return tuple(f"{prefix}/{object_id}" for prefix in prefixes.get(kind, ()))
 
     @staticmethod
@@ -359,6 +364,12 @@ class StateTables:
     def router_arp(router_id: ObjectId) -> str:
         """IP text to neighbour record (JSON), of one router."""
         return f"router_arp/{router_id}"
+
+    @staticmethod
+    def member_health(pool_id: ObjectId) -> str:
+        """Member id to `midonet.model.load_balancer.MemberHealth`, of one pool. A member that
+        has no entry is active."""
+        return f"member_health/{pool_id}"
 
     @staticmethod
     def sessions() -> str:

@@ -8,9 +8,9 @@ from typing import Any
 from midonet.api.call import Call, Endpoint
 from midonet.api.crud import StoredResource, endpoints_of, nested_endpoints, require
 from midonet.api.resources.tables import forget_tables
-from midonet.errors import NotFoundError, ValidationError
+from midonet.errors import ConflictError, NotFoundError, ValidationError
 from midonet.model.address_rules import unusable_gateway
-from midonet.model.devices import Bridge, Port, Route
+from midonet.model.devices import Bridge, Port, Route, Router
 from midonet.model.ids import ObjectId
 from midonet.model.schema_devices import BRIDGE, ROUTE, ROUTER, RouteResource
 from midonet.model.validation import broken, invalid
@@ -51,6 +51,20 @@ def _require_neighbour(gateway: str, port: Port) -> None:
         raise ValidationError([broken("nextHopGateway", rule, gateway)])
 
 
+async def _delete_router(
+    call: Call, router_id: ObjectId, check: Callable[[Versioned[Any]], None]
+) -> bool:
+    def check_balancer(found: Versioned[Any]) -> None:
+        check(found)
+        if found.value.load_balancer_id is not None:
+            raise ConflictError(
+                f"Router {router_id} is in use: it answers for the VIPs of load balancer"
+                f" {found.value.load_balancer_id}."
+            )
+
+    return await deletion.delete(call.store, Router, router_id, check_balancer)
+
+
 BRIDGES = StoredResource(
     schema=BRIDGE,
     verbs=_ALL,
@@ -58,7 +72,9 @@ BRIDGES = StoredResource(
     filters={"tenant_id": "project_id"},
     delete=_delete_bridge,
 )
-ROUTERS = StoredResource(schema=ROUTER, verbs=_ALL, filters={"tenant_id": "project_id"})
+ROUTERS = StoredResource(
+    schema=ROUTER, verbs=_ALL, filters={"tenant_id": "project_id"}, delete=_delete_router
+)
 ROUTES = StoredResource(schema=ROUTE, verbs=frozenset(("GET", "DELETE")), plan_create=_plan_route)
 
 
