@@ -11,11 +11,13 @@ from midonet.errors import InternalError
 from midonet.packets.checksum import updated_checksum, updated_udp_checksum
 from midonet.packets.flowkey import FragmentKind
 from midonet.packets.frame import ParsedFrame
+from midonet.packets.icmp_quote import Quote, find_quote
 from midonet.packets.protocols import EtherType, IpProtocol
 from midonet.packets.sctp import crc32c_change
 
 _TCP, _UDP = int(IpProtocol.TCP), int(IpProtocol.UDP)
 _SCTP, _ICMPV6 = int(IpProtocol.SCTP), int(IpProtocol.ICMPV6)
+_ICMP = int(IpProtocol.ICMP)
 _IPV4, _IPV6 = int(EtherType.IPV4), int(EtherType.IPV6)
 
 _PSEUDO_HEADER_CHECKSUMS = {
@@ -37,6 +39,8 @@ class FrameEditor:
 
     def __init__(self, parsed: ParsedFrame) -> None:
         key = parsed.key
+        self._parsed = parsed
+        self._shifted = 0
         self._buffer = bytearray(parsed.frame)
         self._is_tagged = bool(key.vlan_tci)
         self._eth_type = key.eth_type
@@ -121,7 +125,91 @@ class FrameEditor:
         """Write the destination port of TCP, UDP or SCTP."""
         self._set_port(2, port)
 
+    def set_icmp_id(self, identifier: int) -> None:
+        """Write the identifier of an ICMP or ICMPv6 echo."""
+        if self._l4 and self._protocol in (_ICMP, _ICMPV6):
+            offset, checksum_at = self._l4 + 4, self._l4 + 2
+            updated = updated_checksum(self._word(checksum_at), self._word(offset), identifier)
+            self._put(checksum_at, 2, updated)
+            self._put(offset, 2, identifier)
+
+    # The packet quoted in an ICMP error. Each change is carried into the checksums of the quote, as
+    # far as they are quoted, and into that of the error. A quoted SCTP checksum stays: it covers
+    # a packet that is not at hand, and who gets the quote does not verify it.
+
+    def set_quoted_src(self, address: int) -> None:
+        """Write the source address of the quoted packet."""
+        self._set_quoted_address(12, 8, address)
+
+    def set_quoted_dst(self, address: int) -> None:
+        """Write the destination address of the quoted packet."""
+        self._set_quoted_address(16, 24, address)
+
+    def set_quoted_l4_src(self, port: int) -> None:
+        """Write the quoted source port of TCP, UDP or SCTP; of an echo its identifier."""
+        self._set_quoted_port(0, port)
+
+    def set_quoted_l4_dst(self, port: int) -> None:
+        """Write the quoted destination port of TCP, UDP or SCTP; of an echo its identifier."""
+        self._set_quoted_port(2, port)
+
+    def _quote(self) -> Quote | None:
+        """Return the quote where it is by now."""
+        quote = find_quote(self._parsed)
+        if quote is None or not self._shifted:
+            return quote
+        l4_offset = quote.l4_offset + self._shifted if quote.l4_offset else 0
+        return quote._replace(
+            l3_offset=quote.l3_offset + self._shifted,
+            l4_offset=l4_offset,
+            end=quote.end + self._shifted,
+        )
+
+    def _set_quoted_address(self, ipv4_field: int, ipv6_field: int, address: int) -> None:
+        quote = self._quote()
+        if quote is None:
+            return
+        is_ipv4 = self._eth_type == _IPV4
+        size = 4 if is_ipv4 else 16
+        offset = quote.l3_offset + (ipv4_field if is_ipv4 else ipv6_field)
+        old = int.from_bytes(self._buffer[offset : offset + size], "big")
+        if is_ipv4:
+            checksum_at = quote.l3_offset + 10
+            updated = updated_checksum(self._word(checksum_at), old, address, 32)
+            self._put_quoted(checksum_at, 2, updated)
+        self._put_quoted(offset, size, address)
+        relative = _PSEUDO_HEADER_CHECKSUMS.get((self._eth_type, quote.protocol))
+        if relative is not None:
+            self._update_quoted_checksum(quote, relative, old, address, size * 8)
+
+    def _set_quoted_port(self, field: int, port: int) -> None:
+        quote = self._quote()
+        if quote is None or quote.ports is None:
+            return
+        offset = quote.l4_offset + (4 if quote.is_echo else field)
+        old = self._word(offset)
+        self._put_quoted(offset, 2, port)
+        relative = {_TCP: 16, _UDP: 6, _ICMP: 2, _ICMPV6: 2}.get(quote.protocol)
+        if relative is not None:
+            self._update_quoted_checksum(quote, relative, old, port, 16)
+
+    def _update_quoted_checksum(
+        self, quote: Quote, relative: int, old: int, new: int, bits: int
+    ) -> None:
+        checksum_at = quote.l4_offset + relative
+        if quote.l4_offset and checksum_at + 2 <= quote.end:
+            update = updated_udp_checksum if quote.protocol == _UDP else updated_checksum
+            self._put_quoted(checksum_at, 2, update(self._word(checksum_at), old, new, bits))
+
+    def _put_quoted(self, offset: int, size: int, value: int) -> None:
+        """Write a field of the quote, at an even offset, and keep the error's checksum right."""
+        old = int.from_bytes(self._buffer[offset : offset + size], "big")
+        self._put(offset, size, value)
+        checksum_at = self._l4 + 2
+        self._put(checksum_at, 2, updated_checksum(self._word(checksum_at), old, value, size * 8))
+
     def _shift(self, amount: int) -> None:
+        self._shifted += amount
         self._l3 += amount
         self._packet_end += amount
         if self._l4:
