@@ -24,6 +24,7 @@ from midonet.agent.decisions.neighbours import NeighbourBroker
 from midonet.agent.decisions.parking import AWAIT_LIMIT_S, Awaited, Parking
 from midonet.agent.decisions.questions import question_packet
 from midonet.agent.decisions.synthesis import synthesise_frame
+from midonet.agent.flows.apply import prepared
 from midonet.agent.flows.classification import meets_guards
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.plans import InstallOutcome, Refusal
@@ -274,7 +275,8 @@ class Decisions:
         if packet.is_cut:
             self._datapath.count_drop(upcall.ingress, DropReason.PACKET_CUT)
             return
-        self._datapath.emit(upcall.frame, program.outputs, gso_size=upcall.gso_size)
+        for frame, outputs in prepared(upcall.frame, program.outputs):
+            self._datapath.emit(frame, outputs, gso_size=upcall.gso_size)
 
     # Generated packets.
 
@@ -311,7 +313,8 @@ class Decisions:
                 self._park(egress, work, what)
                 return
             case Forward():
-                self._datapath.emit(frame, result.program.outputs)
+                for edited, outputs in prepared(frame, result.program.outputs):
+                    self._datapath.emit(edited, outputs)
             case Drop():
                 self._datapath.count_drop(egress, result.reason)
             case Consume():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from midonet.agent.flows.program import NO_REWRITE, Rewrite
+from collections.abc import Iterable
+from dataclasses import replace
+
+from midonet.agent.flows.program import NO_REWRITE, DeepRewrite, Output, Rewrite
 from midonet.packets.edit import FrameEditor
 from midonet.packets.frame import parse_frame
 
@@ -29,7 +32,41 @@ def apply_rewrite(frame: bytes, rewrite: Rewrite) -> bytes:
     if rewrite.eth_src is not None:
         editor.set_eth_src(rewrite.eth_src)
     _rewrite_packet(editor, rewrite)
+    if rewrite.deep is not None:
+        _rewrite_deep(editor, rewrite.deep)
     return editor.frame()
+
+
+def prepared(frame: bytes, outputs: Iterable[Output]) -> list[tuple[bytes, list[Output]]]:
+    """Return what to give a datapath for these outputs: frames, each with outputs for it.
+
+    What no program can do is done to the frame here, and the rest of the rewrite left to the
+    datapath, so that all datapaths send out the same bytes.
+    """
+    parts: list[tuple[bytes, list[Output]]] = []
+    made: dict[DeepRewrite | None, list[Output]] = {}
+    for output in outputs:
+        deep = output.rewrite.deep
+        if deep not in made:
+            made[deep] = []
+            edited = frame if deep is None else apply_rewrite(frame, Rewrite(deep=deep))
+            parts.append((edited, made[deep]))
+        rest = output.rewrite if deep is None else replace(output.rewrite, deep=None)
+        made[deep].append(replace(output, rewrite=rest))
+    return parts
+
+
+def _rewrite_deep(editor: FrameEditor, deep: DeepRewrite) -> None:
+    if deep.icmp_id is not None:
+        editor.set_icmp_id(deep.icmp_id)
+    if deep.quoted_src is not None:
+        editor.set_quoted_src(deep.quoted_src)
+    if deep.quoted_dst is not None:
+        editor.set_quoted_dst(deep.quoted_dst)
+    if deep.quoted_l4_src is not None:
+        editor.set_quoted_l4_src(deep.quoted_l4_src)
+    if deep.quoted_l4_dst is not None:
+        editor.set_quoted_l4_dst(deep.quoted_l4_dst)
 
 
 def _rewrite_packet(editor: FrameEditor, rewrite: Rewrite) -> None:

@@ -18,6 +18,21 @@ from midonet.packets.flowkey import FlowKey
 
 
 @dataclass(frozen=True, slots=True)
+class DeepRewrite:
+    """Changes behind the fields of a flow key. None leaves a field alone; checksums follow.
+
+    icmp_id: identifier of an ICMP echo. quoted_*: of the packet quoted in an ICMP error; a quoted
+        echo has its identifier in both ports.
+    """
+
+    icmp_id: int | None = None
+    quoted_src: int | None = None
+    quoted_dst: int | None = None
+    quoted_l4_src: int | None = None
+    quoted_l4_dst: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Rewrite:
     """One rewrite template. None leaves a field alone; checksums follow (RFC 1624).
 
@@ -25,6 +40,8 @@ class Rewrite:
     push_vlan: then push a tag with this 16-bit TCI (PCP and VID).
     ttl_decrement: subtract from TTL or hop limit; the guard makes sure it stays above zero.
     ip_src, ip_dst: same version as the packet.
+    deep: what no program can do. The agent does it itself, packet by packet, so that a rewrite with
+        it stands in no installed program and comes to no datapath.
     """
 
     eth_dst: int | None = None
@@ -37,6 +54,7 @@ class Rewrite:
     l4_src: int | None = None
     l4_dst: int | None = None
     ttl_decrement: int = 0
+    deep: DeepRewrite | None = None
 
 
 NO_REWRITE = Rewrite()
@@ -100,6 +118,8 @@ class SlowPathReason(StrEnum):
     FRAGMENT_NEEDED = "fragment_needed"  # the packet must be fragmented in software
     GUARD = "guard"  # the outcome depends on a TTL or a length that a guard cannot express
     ANSWERED = "answered"  # the sender is told each time
+    ICMP_IDENTIFIER = "icmp_identifier"  # the outcome depends on, or changes, an echo's identifier
+    ICMP_QUOTE = "icmp_quote"  # the outcome depends on, or changes, the packet an error quotes
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ Copies (one for each branch of a flood) share the mask: what mattered to any bra
 from __future__ import annotations
 
 from midonet.agent.flows.mask import MAC_BITS
-from midonet.agent.flows.program import NO_REWRITE, Rewrite
+from midonet.agent.flows.program import NO_REWRITE, DeepRewrite, Rewrite
 from midonet.errors import InternalError
 from midonet.packets.address_kinds import AddressKind, classified
 from midonet.packets.addresses import IpVersion
@@ -73,18 +73,20 @@ class Header:
     was there beneath it, so that popping it gives back the very field, recorded or not.
     """
 
-    __slots__ = ("_beneath", "is_popped", "live", "mask", "ttl_decrement", "values")
+    __slots__ = ("_beneath", "deep", "is_popped", "live", "mask", "ttl_decrement", "values")
 
     def __init__(self, values: list[int], live: list[int], mask: list[int]) -> None:
         """Make a header of 12 `values` in the order of the key.
 
         live: the bits of each field that still are those of the packet as it entered.
+        deep: what was changed behind these fields; it makes the outcome one for this packet only.
         """
         self.values = values
         self.live = live
         self.mask = mask
         self.ttl_decrement = 0
         self.is_popped = False
+        self.deep: DeepRewrite | None = None
         self._beneath: tuple[tuple[int, int], ...] = ()
 
     @classmethod
@@ -98,6 +100,7 @@ class Header:
         other = Header(self.values[:], self.live[:], self.mask)
         other.ttl_decrement = self.ttl_decrement
         other.is_popped = self.is_popped
+        other.deep = self.deep
         other._beneath = self._beneath
         return other
 
@@ -197,7 +200,7 @@ class Header:
         Raises InternalError when two tags were pushed.
         """
         values, live = self.values, self.live
-        if all(live) and not self.ttl_decrement:
+        if all(live) and not self.ttl_decrement and self.deep is None:
             return NO_REWRITE
         stack = (*self._beneath, (values[VLAN_TCI], live[VLAN_TCI]))
         pushed = [tci & ~VLAN_PRESENT for tci, kept in stack if tci & VLAN_PRESENT and not kept]
@@ -215,4 +218,5 @@ class Header:
             l4_src=None if live[L4_SRC] else values[L4_SRC],
             l4_dst=None if live[L4_DST] else values[L4_DST],
             ttl_decrement=self.ttl_decrement,
+            deep=self.deep,
         )

@@ -12,6 +12,7 @@ from midonet.agent.datapath.ebpf import abi
 from midonet.agent.datapath.ebpf.abi import RewriteField
 from midonet.agent.flows.mask import FlowMask
 from midonet.agent.flows.program import NO_REWRITE, Guards, Rewrite
+from midonet.errors import InternalError
 from midonet.packets.addresses import IpAddress, IpVersion
 from midonet.packets.flowkey import FlowKey
 from midonet.packets.protocols import EtherType
@@ -108,9 +109,12 @@ def pack_rewrite(rewrite: Rewrite, *, is_ipv6: bool) -> bytes:
     """Return a rewrite template. is_ipv6: version of the packets it is for.
 
     Many programs share a few templates (one a next hop), so they are kept.
+    Raises InternalError for what no program can do (`Rewrite.deep`).
     """
     if rewrite == NO_REWRITE:
         return NO_REWRITE_BYTES
+    if rewrite.deep is not None:
+        raise InternalError("a rewrite that the agent has to do itself")
     fields = RewriteField(0)
     for present, field in (
         (rewrite.eth_dst is not None, RewriteField.ETH_DST),
