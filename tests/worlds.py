@@ -22,6 +22,7 @@ from midonet.agent.simulation.result import Await, Effect, Forward, SimulationRe
 from midonet.agent.simulation.simulate import simulate, simulate_generated
 from midonet.agent.soft_state.lessons import LearnMac, LearnNeighbour, MoveBridgeNeighbour
 from midonet.agent.soft_state.reading import Neighbour, NeighbourState
+from midonet.agent.topology.assembly import nat_pool
 from midonet.agent.topology.fib import RoutingTable
 from midonet.agent.topology.underlay_addresses import UnderlayAddresses
 from midonet.agent.topology.view import (
@@ -36,7 +37,7 @@ from midonet.agent.topology.view import (
     TopologyView,
     TunnelRoute,
 )
-from midonet.model.chains import Condition, RuleAction
+from midonet.model.chains import Condition, FlowAction, NatTarget, RuleAction
 from midonet.model.devices import NextHopKind
 from midonet.model.hosts import TunnelKind
 from midonet.model.ids import (
@@ -99,11 +100,27 @@ def rule(action: str, *, jump: str | None = None, **condition: object) -> _RuleS
     return _RuleSpec(action, jump, condition)
 
 
+def nat(
+    action: str, *targets: str, then: FlowAction = FlowAction.ACCEPT, **condition: object
+) -> _RuleSpec:
+    """Return a rule of NAT. Each target is `ADDRESS[-ADDRESS][ PORT[-PORT]]`."""
+    return _RuleSpec(action, None, condition, tuple(map(_target, targets)), then)
+
+
+def _target(text: str) -> NatTarget:
+    addresses, _, ports = text.partition(" ")
+    first, _, last = addresses.partition("-")
+    low, _, high = ports.partition("-")
+    return NatTarget(first, last or first, int(low or 0), int(high or low or 0))
+
+
 @dataclass(frozen=True, slots=True)
 class _RuleSpec:
     action: str
     jump: str | None
     condition: dict[str, object]
+    targets: tuple[NatTarget, ...] = ()
+    then: FlowAction | None = None
 
 
 class World:
@@ -290,6 +307,8 @@ class World:
                     RuleAction(spec.action),
                     self._condition(spec.condition),
                     self._chain_id(spec.jump),
+                    nat_pool(spec.targets) if spec.targets else None,
+                    spec.then,
                 )
                 for index, spec in enumerate(rules)
             ),
@@ -483,4 +502,4 @@ class Delivery:
         return parse_frame(self.frame)
 
 
-__all__ = ["NOW", "Delivery", "DictSoftState", "World", "rule"]
+__all__ = ["NOW", "Delivery", "DictSoftState", "World", "nat", "rule"]

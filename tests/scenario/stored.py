@@ -9,6 +9,7 @@ from uuid import uuid5
 
 import msgspec
 
+from midonet.agent.flow_state.pool import NatPool
 from midonet.agent.topology.view import (
     BridgeView,
     PortView,
@@ -18,7 +19,7 @@ from midonet.agent.topology.view import (
     ViewDelta,
 )
 from midonet.agent.topology.watching import TopologyWatcher, WatchSettings
-from midonet.model.chains import Chain, Rule
+from midonet.model.chains import Chain, NatTarget, Rule
 from midonet.model.devices import Bridge, Port, Route, Router
 from midonet.model.hosts import (
     FloodGroup,
@@ -34,7 +35,7 @@ from midonet.model.ids import ChainId, HostId, ObjectId, TunnelZoneId
 from midonet.model.ranks import spread
 from midonet.nsdb.memory import MemoryStore
 from midonet.nsdb.store import Create, Delete, Operation, PutState, StateTables, Store, Update
-from midonet.packets.addresses import format_mac
+from midonet.packets.addresses import IpAddress, format_mac
 from tests.worlds import World
 
 DEADLINE_S = 60.0
@@ -65,6 +66,8 @@ def model_objects(world: World) -> Objects:
                 action=rule.action,
                 condition=rule.condition,
                 jump_chain_id=rule.jump_chain_id,
+                nat_targets=_targets(rule.pool) if rule.pool else (),
+                flow_action=rule.flow_action,
             )
             for rank, rule in zip(spread(len(chain.rules)), chain.rules, strict=True)
         ]
@@ -137,6 +140,18 @@ def _port(port: PortView) -> Port:
         vlan_id=port.vlan_id,
         addresses=tuple(str(prefix) for prefix in port.addresses),
         mac=format_mac(port.mac) if port.router_id else None,
+    )
+
+
+def _targets(pool: NatPool) -> tuple[NatTarget, ...]:
+    return tuple(
+        NatTarget(
+            str(IpAddress(one.version, one.first)),
+            str(IpAddress(one.version, one.last)),
+            one.port_first,
+            one.port_last,
+        )
+        for one in pool.ranges
     )
 
 

@@ -32,13 +32,46 @@ class Chain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RuleAction(StrEnum):
-    """What a matching literal or jump rule does. The words are those of the REST `type` field."""
+    """What a matching rule does. The words are those of the REST `type` field."""
 
     ACCEPT = "accept"
     DROP = "drop"
     REJECT = "reject"
     RETURN = "return"
     JUMP = "jump"
+    DNAT = "dnat"
+    SNAT = "snat"
+    REV_DNAT = "rev_dnat"
+    REV_SNAT = "rev_snat"
+
+
+FORWARD_NAT: Final = frozenset((RuleAction.DNAT, RuleAction.SNAT))
+"""Rules that choose a translation from their targets."""
+
+REVERSE_NAT: Final = frozenset((RuleAction.REV_DNAT, RuleAction.REV_SNAT))
+"""Rules that undo on the way back what their device has chosen."""
+
+NAT: Final = FORWARD_NAT | REVERSE_NAT
+
+
+class FlowAction(StrEnum):
+    """What comes after a NAT rule that has acted. One that could not act is passed over."""
+
+    ACCEPT = "accept"
+    CONTINUE = "continue"
+    RETURN = "return"
+
+
+class NatTarget(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An inclusive range of addresses, of one version, with an inclusive range of ports.
+
+    port_from, port_to: both 0 keep the port that the packet has.
+    """
+
+    address_from: str
+    address_to: str
+    port_from: int = 0
+    port_to: int = 0
 
 
 class FragmentPolicy(StrEnum):
@@ -109,6 +142,9 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     rank: its place among the rules of the chain (`midonet.model.ranks`); it never changes.
     jump_chain_id: set exactly when `action` is JUMP.
+    nat_targets: at least one exactly when `action` is DNAT or SNAT, in the order in which they are
+        tried. One single address without ports is static translation, which keeps no state.
+    flow_action: set exactly when `action` is one of NAT.
     """
 
     id: RuleId
@@ -117,6 +153,16 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     action: RuleAction
     condition: Condition = Condition()
     jump_chain_id: ChainId | None = None
+    nat_targets: tuple[NatTarget, ...] = ()
+    flow_action: FlowAction | None = None
+
+
+def is_static(targets: tuple[NatTarget, ...]) -> bool:
+    """Tell whether targets name one single address and leave ports alone: 1:1 translation."""
+    if len(targets) != 1:
+        return False
+    (only,) = targets
+    return only.address_from == only.address_to and not only.port_from and not only.port_to
 
 
 def evaluation_order(rule: Rule) -> tuple[str, RuleId]:

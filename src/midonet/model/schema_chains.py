@@ -8,9 +8,21 @@ from uuid import UUID
 from msgspec import Meta, Struct, field
 
 from midonet.errors import ValidationError, Violation
-from midonet.model.chains import Chain, Condition, FragmentPolicy, PortRange, Rule, RuleAction
+from midonet.model.chains import (
+    FORWARD_NAT,
+    Chain,
+    Condition,
+    FlowAction,
+    FragmentPolicy,
+    NatTarget,
+    PortRange,
+    Rule,
+    RuleAction,
+    is_static,
+)
 from midonet.model.condition_rules import contradictions
 from midonet.model.ids import ChainId, RuleId
+from midonet.model.nat_rules import nat_violations
 from midonet.model.schema import (
     CREATE_ONLY,
     READ_ONLY,
@@ -28,6 +40,7 @@ from midonet.model.validation import (
     MAC,
     MAC_MASK,
     broken,
+    canonical_ip,
     format_mac_mask,
     invalid,
     parse_mac_mask,
@@ -57,12 +70,27 @@ class PortRangeResource(Struct, frozen=True, kw_only=True):
     end: L4Port
 
 
+class NatTargetResource(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Addresses and ports that a rule of type dnat or snat translates to, both ends included."""
+
+    address_from: str
+    address_to: str
+    port_from: L4Port = 0
+    port_to: L4Port = 0
+
+
 class RuleResource(Struct, frozen=True, kw_only=True, rename="camel"):
     """One rule of a chain. An absent condition matches everything.
 
-    kind: accept, drop, reject, return or jump.
+    kind: accept, drop, reject, return, jump, dnat, snat, rev_dnat or rev_snat.
     position: place in the chain, from 1; the rules behind it move by one.
     jump_chain_id: required for jump, and only for it; another chain than the rule's own.
+    flow_action: required for dnat, snat, rev_dnat and rev_snat, and only for them: accept, continue
+        or return once the rule has translated; a rule that cannot translate is passed over.
+    nat_targets: required for dnat and snat, and only for them; of one IP version, in the order in
+        which they are tried. A single address without ports is 1:1 translation, which keeps no
+        state; other targets of snat need portFrom and portTo, those of dnat without ports
+        keep the port.
     in_ports_inverted: like every inversion, needs the property that it inverts.
     traversed_device_id: bridge, router or port that the packet has passed.
     vlan: 0 matches any; another value excludes `noVlan`.
@@ -77,7 +105,8 @@ class RuleResource(Struct, frozen=True, kw_only=True, rename="camel"):
     l4_src: port of TCP, UDP or SCTP, or ICMP type (up to 255), so of no other nwProto.
     l4_dst: port of TCP, UDP or SCTP, or ICMP code (up to 255), so of no other nwProto.
     fragment_policy: any, nonheader, header or unfragmented; null means header when the rule
-        matches on transport ports, else any.
+        matches on transport ports, or is dnat or snat other than 1:1, else any. Later fragments
+        follow the first through a translation.
     """
 
     id: Annotated[UUID | None, CREATE_ONLY] = None
@@ -88,6 +117,8 @@ class RuleResource(Struct, frozen=True, kw_only=True, rename="camel"):
     meter_name: Annotated[str | None, UNSUPPORTED] = None
     jump_chain_id: UUID | None = None
     jump_chain_name: Annotated[str | None, READ_ONLY] = None
+    flow_action: FlowAction | None = None
+    nat_targets: tuple[NatTargetResource, ...] | None = None
     inverted: bool = field(default=False, name="condInvert")
     match_forward_flow: Annotated[bool, UNSUPPORTED] = False
     match_return_flow: Annotated[bool, UNSUPPORTED] = False
@@ -194,14 +225,33 @@ def rule_to_model(resource: RuleResource, current: Rule | None) -> Rule:
             "type", f"{resource.kind!r} is not supported; supported types are {supported}"
         ) from None
     _check_jump(action, resource)
+    targets = _nat_targets(action, resource)
     assert resource.id is not None
     assert resource.chain_id is not None
     return Rule(
         id=RuleId(resource.id),
         chain_id=ChainId(resource.chain_id),
         action=action,
-        condition=condition_to_model(resource),
+        condition=condition_to_model(resource, targets),
         jump_chain_id=None if resource.jump_chain_id is None else ChainId(resource.jump_chain_id),
+        nat_targets=targets,
+        flow_action=resource.flow_action,
+    )
+
+
+def _nat_targets(action: RuleAction, resource: RuleResource) -> tuple[NatTarget, ...]:
+    """Return the targets in canonical form. Raises ValidationError."""
+    violations = list(nat_violations(action, resource))
+    if violations:
+        raise ValidationError(violations)
+    return tuple(
+        NatTarget(
+            canonical_ip(one.address_from),
+            canonical_ip(one.address_to),
+            one.port_from,
+            one.port_to,
+        )
+        for one in resource.nat_targets or ()
     )
 
 
@@ -215,8 +265,8 @@ def _check_jump(action: RuleAction, resource: RuleResource) -> None:
         raise ValidationError([broken("jumpChainId", "must not be the rule's own chain", target)])
 
 
-def condition_to_model(resource: RuleResource) -> Condition:
-    """Return the condition of a rule. Raises ValidationError."""
+def condition_to_model(resource: RuleResource, targets: tuple[NatTarget, ...] = ()) -> Condition:
+    """Return the condition of a rule with these NAT targets. Raises ValidationError."""
     violations = list(contradictions(resource))
     condition = Condition(
         **{name: getattr(resource, name) for name in _ALIKE},
@@ -226,7 +276,7 @@ def condition_to_model(resource: RuleResource) -> Condition:
         ip_dst=_prefix(resource.ip_dst_address, resource.ip_dst_length, "nwDst", violations),
         l4_src=_range(resource.l4_src, "tpSrc", violations),
         l4_dst=_range(resource.l4_dst, "tpDst", violations),
-        fragment_policy=_fragment_policy(resource, violations),
+        fragment_policy=_fragment_policy(resource, targets, violations),
     )
     if condition.ip_src is not None and condition.ip_dst is not None:
         source, destination = parse_prefix(condition.ip_src), parse_prefix(condition.ip_dst)
@@ -264,17 +314,20 @@ def _range(
     return PortRange(given.start, given.end)
 
 
-def _fragment_policy(resource: RuleResource, violations: list[Violation]) -> FragmentPolicy:
-    """Later fragments carry no ports, so a match on ports excludes policies that take them."""
+def _fragment_policy(
+    resource: RuleResource, targets: tuple[NatTarget, ...], violations: list[Violation]
+) -> FragmentPolicy:
+    """Later fragments carry no ports, so a match on ports excludes policies that take them, and so
+    does a translation of ports: they follow their first."""
     matches_l4 = resource.l4_src is not None or resource.l4_dst is not None
+    needs_l4 = matches_l4 or bool(targets and not is_static(targets))
     if resource.fragment_policy is None:
-        return FragmentPolicy.HEADER if matches_l4 else FragmentPolicy.ANY
+        return FragmentPolicy.HEADER if needs_l4 else FragmentPolicy.ANY
     allowed = (FragmentPolicy.HEADER, FragmentPolicy.UNFRAGMENTED)
-    if matches_l4 and resource.fragment_policy not in allowed:
+    if needs_l4 and resource.fragment_policy not in allowed:
+        reason = "tpSrc or tpDst is given" if matches_l4 else "natTargets are not a single address"
         violations.append(
-            Violation(
-                "fragmentPolicy", "must be header or unfragmented when tpSrc or tpDst is given"
-            )
+            Violation("fragmentPolicy", f"must be header or unfragmented when {reason}")
         )
     return resource.fragment_policy
 
@@ -289,6 +342,8 @@ def rule_from_model(rule: Rule) -> RuleResource:
         chain_id=rule.chain_id,
         kind=rule.action,
         jump_chain_id=rule.jump_chain_id,
+        flow_action=rule.flow_action,
+        nat_targets=_target_resources(rule),
         **{name: getattr(condition, name) for name in _ALIKE},
         eth_src_mask=None if condition.eth_src is None else format_mac_mask(condition.eth_src_mask),
         eth_dst_mask=None if condition.eth_dst is None else format_mac_mask(condition.eth_dst_mask),
@@ -299,6 +354,20 @@ def rule_from_model(rule: Rule) -> RuleResource:
         l4_src=_range_resource(condition.l4_src),
         l4_dst=_range_resource(condition.l4_dst),
         fragment_policy=condition.fragment_policy,
+    )
+
+
+def _target_resources(rule: Rule) -> tuple[NatTargetResource, ...] | None:
+    if rule.action not in FORWARD_NAT:
+        return None
+    return tuple(
+        NatTargetResource(
+            address_from=one.address_from,
+            address_to=one.address_to,
+            port_from=one.port_from,
+            port_to=one.port_to,
+        )
+        for one in rule.nat_targets
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from midonet.agent.flow_state.pool import EndpointRange, NatPool
 from midonet.agent.topology.view import (
     ChainView,
     Location,
@@ -17,7 +18,8 @@ from midonet.agent.topology.view import (
     RuleView,
     TunnelRoute,
 )
-from midonet.model.chains import Rule, RuleAction, evaluation_order
+from midonet.errors import DecodeError
+from midonet.model.chains import NatTarget, Rule, RuleAction, evaluation_order
 from midonet.model.devices import Port, Route
 from midonet.model.hosts import PortLocation, TunnelKind, TunnelZone, TunnelZoneHost
 from midonet.model.ids import ChainId
@@ -86,9 +88,36 @@ def chain_view(
     for rule in sorted(rules, key=evaluation_order):
         view = known.get(id(rule.id))
         if view is None or not _is_of(view, rule):
-            view = RuleView(rule.id, rule.action, rule.condition, rule.jump_chain_id)
+            view = rule_view(rule)
         views.append(view)
     return ChainView(chain_id, tuple(views))
+
+
+def rule_view(rule: Rule) -> RuleView:
+    """Return a rule as the view holds it. Raises DecodeError."""
+    return RuleView(
+        rule.id,
+        rule.action,
+        rule.condition,
+        rule.jump_chain_id,
+        nat_pool(rule.nat_targets) if rule.nat_targets else None,
+        rule.flow_action,
+    )
+
+
+def nat_pool(targets: Iterable[NatTarget]) -> NatPool:
+    """Return the targets of a NAT rule, of one IP version. Raises DecodeError."""
+    ranges = []
+    for target in targets:
+        first, last = parse_ip(target.address_from), parse_ip(target.address_to)
+        if first.version is not last.version or first.value > last.value:
+            raise DecodeError(f"no range of addresses: {first} to {last}")
+        ranges.append(
+            EndpointRange(first.version, first.value, last.value, target.port_from, target.port_to)
+        )
+    if len({one.version for one in ranges}) != 1:
+        raise DecodeError("NAT targets of several IP versions")
+    return NatPool(tuple(ranges))
 
 
 def _is_of(view: RuleView, rule: Rule) -> bool:
@@ -97,6 +126,9 @@ def _is_of(view: RuleView, rule: Rule) -> bool:
         and view.condition is rule.condition
         and view.action is rule.action
         and view.jump_chain_id == rule.jump_chain_id
+        and view.flow_action is rule.flow_action
+        and (view.pool is None) is (not rule.nat_targets)
+        and (view.pool is None or view.pool == nat_pool(rule.nat_targets))
     )
 
 

@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from midonet.agent.flow_state.pool import NatPool
 from midonet.agent.flows.tags import FlowTag, RouteRegion
 from midonet.agent.topology.underlay_addresses import NO_UNDERLAY, UnderlayAddresses
-from midonet.model.chains import Condition, RuleAction
+from midonet.model.chains import Condition, FlowAction, RuleAction
 from midonet.model.coordination import MAC_AGEING_S
 from midonet.model.devices import NextHopKind
 from midonet.model.hosts import TunnelKind
@@ -154,12 +155,17 @@ class Compiled:
 
 @dataclass(frozen=True, slots=True)
 class RuleView:
-    """One rule in evaluation order."""
+    """One rule in evaluation order.
+
+    pool: what a DNAT or SNAT rule translates to. flow_action: of a rule of NAT, once it has acted.
+    """
 
     id: RuleId
     action: RuleAction
     condition: Condition
     jump_chain_id: ChainId | None = None
+    pool: NatPool | None = None
+    flow_action: FlowAction | None = None
     compiled: Compiled = field(default_factory=Compiled, compare=False, repr=False)
 
 
