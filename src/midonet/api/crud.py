@@ -371,9 +371,9 @@ def dangling(
     """Return the error for a body that refers to what does not exist."""
     external = {each.name: each.external for each in schema.fields}
     for reference in references_from(type(value)):
-        held = getattr(value, reference.field)
+        held = reference.held_by(value)
         is_held = held == error.object_id or (isinstance(held, tuple) and error.object_id in held)
         if is_held and reference.target.__name__ == error.kind:
-            name = external.get(reference.field, reference.field)
+            name = external.get(reference.attribute, reference.attribute)
             return ValidationError((Violation(name, error.message),))
     return ValidationError((Violation("body", error.message),))

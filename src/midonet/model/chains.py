@@ -165,6 +165,26 @@ def is_static(targets: tuple[NatTarget, ...]) -> bool:
     return only.address_from == only.address_to and not only.port_from and not only.port_to
 
 
+def port_groups_of(condition: Condition) -> tuple[PortGroupId, ...]:
+    """Return the port groups that a condition names."""
+    legacy, ingress, egress = (
+        condition.port_group_id,
+        condition.in_port_group_id,
+        condition.out_port_group_id,
+    )
+    if legacy is None and ingress is None and egress is None:
+        return ()  # as nearly all are; chains of thousands of rules are gone through here
+    return tuple(one for one in (legacy, ingress, egress) if one is not None)
+
+
+def address_groups_of(condition: Condition) -> tuple[IpAddressGroupId, ...]:
+    """Return the IP address groups that a condition names."""
+    source, destination = condition.ip_address_group_src_id, condition.ip_address_group_dst_id
+    if source is None and destination is None:
+        return ()
+    return tuple(one for one in (source, destination) if one is not None)
+
+
 def evaluation_order(rule: Rule) -> tuple[str, RuleId]:
     """Return the key by which the rules of a chain are ordered."""
     return (rule.rank, rule.id)

@@ -15,6 +15,7 @@ from midonet.model.ids import (
     ChainId,
     HostId,
     LoadBalancerId,
+    PortGroupId,
     PortId,
     RouteId,
     RouterId,
@@ -61,6 +62,7 @@ class Port(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     vlan_id: bridge ports; 0 means untagged.
     addresses: router ports; `address/length` strings, IPv4 and IPv6, at most one network each.
     mac: router ports; always set once stored.
+    port_group_ids: groups that the port is in; at most one of them is stateful.
     tunnel_key: 24-bit key assigned by the server; what a receiving host delivers by is the
         key of the port's location (`midonet.model.hosts.PortLocation`).
     """
@@ -82,6 +84,7 @@ class Port(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     mac: str | None = None
     vni: int = 0
     off_ramp_vxlan: bool = False
+    port_group_ids: tuple[PortGroupId, ...] = ()
 
 
 class NextHopKind(StrEnum):

@@ -14,6 +14,7 @@ import msgspec
 from midonet.model.chains import Chain, Rule
 from midonet.model.coordination import ClusterSettings, Leadership, Lease, TunnelKeyUse
 from midonet.model.devices import Bridge, Port, Route, Router
+from midonet.model.groups import IpAddressGroup, PortGroup
 from midonet.model.hosts import FloodGroup, Host, PortLocation, TunnelZone, TunnelZoneHost
 from midonet.model.load_balancer import HealthMonitor, LoadBalancer, Pool, PoolMember, Vip
 
@@ -30,6 +31,8 @@ class OnTargetDelete(Enum):
 class Reference:
     """`source.field` holds the id of a `target` (or None; or, for a tuple field, ids).
 
+    field: a path of attributes where the reference is in a part of the object; such a reference
+        cannot be cleared.
     is_exclusive: at most one referrer may hold a given target through this field.
     cleared_with: fields reset to their defaults together with `field` under CLEAR.
     """
@@ -40,6 +43,18 @@ class Reference:
     on_target_delete: OnTargetDelete
     is_exclusive: bool = False
     cleared_with: tuple[str, ...] = ()
+
+    @property
+    def attribute(self) -> str:
+        """Return the last name of the path."""
+        return self.field.rpartition(".")[2]
+
+    def held_by(self, source: msgspec.Struct) -> object:
+        """Return what an object of the source type holds in the field."""
+        held: object = source
+        for name in self.field.split("."):
+            held = getattr(held, name)
+        return held
 
 
 _CASCADE = OnTargetDelete.CASCADE
@@ -58,6 +73,7 @@ REFERENCES: tuple[Reference, ...] = (
     Reference(Port, "outbound_filter_id", Chain, _CLEAR),
     Reference(Port, "peer_port_id", Port, _CLEAR, is_exclusive=True),
     Reference(Port, "host_id", Host, _REFUSE, cleared_with=("interface_name",)),
+    Reference(Port, "port_group_ids", PortGroup, _CLEAR),
     Reference(Route, "router_id", Router, _CASCADE),
     Reference(Route, "next_hop_port_id", Port, _CASCADE),
     Reference(Rule, "chain_id", Chain, _CASCADE),
@@ -66,6 +82,11 @@ REFERENCES: tuple[Reference, ...] = (
     Reference(Pool, "health_monitor_id", HealthMonitor, _CLEAR),
     Reference(PoolMember, "pool_id", Pool, _CASCADE),
     Reference(Vip, "pool_id", Pool, _CASCADE),
+    Reference(Rule, "condition.port_group_id", PortGroup, _REFUSE),
+    Reference(Rule, "condition.in_port_group_id", PortGroup, _REFUSE),
+    Reference(Rule, "condition.out_port_group_id", PortGroup, _REFUSE),
+    Reference(Rule, "condition.ip_address_group_src_id", IpAddressGroup, _REFUSE),
+    Reference(Rule, "condition.ip_address_group_dst_id", IpAddressGroup, _REFUSE),
     Reference(TunnelZoneHost, "tunnel_zone_id", TunnelZone, _CASCADE),
     Reference(TunnelZoneHost, "host_id", Host, _CASCADE),
     Reference(PortLocation, "id", Port, _CASCADE),
@@ -94,6 +115,8 @@ KINDS: tuple[type[msgspec.Struct], ...] = (
     TunnelZoneHost,
     PortLocation,
     FloodGroup,
+    PortGroup,
+    IpAddressGroup,
     TunnelKeyUse,
     Lease,
     Leadership,

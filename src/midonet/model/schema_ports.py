@@ -165,6 +165,7 @@ def port_to_model(resource: PortResource, current: Port | None) -> Port:
         mac=_mac(resource, current),
         vni=resource.vni,
         off_ramp_vxlan=resource.off_ramp_vxlan,
+        port_group_ids=current.port_group_ids if current else (),
     )
 
 

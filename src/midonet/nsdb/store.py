@@ -21,6 +21,7 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from midonet.model.devices import Bridge, Router
+from midonet.model.groups import IpAddressGroup
 from midonet.model.ids import ObjectId
 from midonet.model.load_balancer import Pool
 
@@ -331,7 +332,7 @@ class Store(Protocol):
 class StateTables:
     """Names of state tables. A name is `kind/owner[/argument]`.
 
-    The tables of a bridge, router or pool go with it, entries of all owners included.
+    The tables of a bridge, router, pool or group go with it, entries of all owners included.
     """
 
     @staticmethod
@@ -342,6 +343,7 @@ class StateTables:
             Bridge: ("mac", "bridge_arp"),
             Router: ("router_arp",),
             Pool: ("member_health",),
+            IpAddressGroup: ("ip_address_group",),
         }
         return tuple(f"{prefix}/{object_id}" for prefix in prefixes.get(kind, ()))
 
@@ -370,6 +372,11 @@ class StateTables:
         """Member id to `midonet.model.load_balancer.MemberHealth`, of one pool. A member that
         has no entry is active."""
         return f"member_health/{pool_id}"
+
+    @staticmethod
+    def ip_address_group(group_id: ObjectId) -> str:
+        """Prefix text, network and length, to nothing: the members of one group."""
+        return f"ip_address_group/{group_id}"
 
     @staticmethod
     def sessions() -> str:

@@ -203,7 +203,7 @@ def object_id_of(value: msgspec.Struct) -> ObjectId:
 
 def targets_of(value: msgspec.Struct, reference: Reference) -> tuple[ObjectId, ...]:
     """Return the identifiers that `value` holds in the field of `reference`."""
-    held: object = getattr(value, reference.field)
+    held = reference.held_by(value)
     if held is None:
         return ()
     if isinstance(held, tuple):

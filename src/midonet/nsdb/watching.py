@@ -236,6 +236,8 @@ class _Ahead:
                     self.state.objects[key] = state.objects[key]
             elif isinstance(key, Referrers | AllOf):
                 self.state.ids[key] = state.ids[key]
+            elif isinstance(key, Table):
+                self.state.tables[key] = state.tables[key]
 
     def claim(self, key: WatchKey) -> bool:
         """Tell whether a key that is added now is marked by the index already."""
@@ -263,6 +265,8 @@ class _Ahead:
             self.state.objects.pop(key, None)
         elif isinstance(key, Referrers | AllOf):
             self.state.ids.pop(key, None)
+        elif isinstance(key, Table):
+            self.state.tables.pop(key, None)
         return self._claimed.pop(key)
 
 

@@ -16,6 +16,7 @@ from midonet.agent.flows.tags import (
     device_tag,
     flood_group_tag,
     flood_set_tag,
+    group_member_tag,
     location_tag,
     mac_tag,
     tunnel_tag,
@@ -59,11 +60,34 @@ def links(bridge: BridgeView) -> tuple[object, ...]:
     )
 
 
+def group_tags(old: TopologyView, new: TopologyView) -> set[FlowTag]:
+    """Return the tags of ports, of their memberships and of groups that differ."""
+    tags = {device_tag(one) for one in old.port_groups.keys() ^ new.port_groups.keys()}
+    tags |= {device_tag(one) for one in old.address_groups.keys() ^ new.address_groups.keys()}
+    for port_id in differing(old.ports, new.ports):
+        one, two = old.ports.get(port_id), new.ports.get(port_id)
+        groups = [set(port.port_group_ids) if port else set() for port in (one, two)]
+        tags |= {group_member_tag(group_id, port_id) for group_id in groups[0] ^ groups[1]}
+        if not one or not two or replace(one, port_group_ids=two.port_group_ids) != two:
+            tags.add(device_tag(port_id))
+    return tags
+
+
+def member_regions(old: TopologyView, new: TopologyView) -> set[RouteRegion]:
+    """Return the regions of addresses that came into groups or left them."""
+    return {
+        RouteRegion(group_id, member.version, member.network, member.length)
+        for group_id in old.address_groups.keys() & new.address_groups.keys()
+        for member in set(old.address_groups[group_id]) ^ set(new.address_groups[group_id])
+    }
+
+
 def expected_tags(old: TopologyView, new: TopologyView) -> tuple[set[FlowTag], set[RouteRegion]]:
     """Return what a delta must say, found by comparing two views fact by fact."""
     tags: set[FlowTag] = set()
     regions: set[RouteRegion] = set()
-    tags |= {device_tag(one) for one in differing(old.ports, new.ports)}
+    tags |= group_tags(old, new)
+    regions |= member_regions(old, new)
     tags |= {chain_tag(one) for one in differing(old.chains, new.chains)}
     tags |= {location_tag(one) for one in differing(old.locations, new.locations)}
     tags |= {tunnel_tag(one) for one in differing(old.tunnels, new.tunnels)}
@@ -128,6 +152,14 @@ def check_consistent(view: TopologyView) -> None:
     assert not set(view.absent) & set(view.ports)
 
 
+def check_groups(view: TopologyView) -> None:
+    """Check that ports and groups say the same, when nothing waits to become visible."""
+    for port in view.ports.values():
+        assert set(port.port_group_ids) <= view.port_groups.keys()
+        stateful = [one for one in port.port_group_ids if view.port_groups[one]]
+        assert port.stateful_group_id == min(stateful, default=None)
+
+
 @given(seed=st.integers(0, 2**32), edits=st.integers(1, 60))
 @settings(max_examples=100)
 def test_any_history_leads_to_the_view_built_from_scratch(seed: int, edits: int) -> None:
@@ -159,6 +191,7 @@ def test_any_history_leads_to_the_view_built_from_scratch(seed: int, edits: int)
     watched.collect(keep)
     watched.drain()
     watched.collect(keep)
+    check_groups(watched.assembler.view)
     assert comparable(watched.assembler.view) == comparable(rebuilt(world, keep))
 
 

@@ -9,8 +9,9 @@ from uuid import UUID
 import msgspec
 
 from midonet.agent.topology.assembler import Step, TopologyAssembler
-from midonet.model.chains import Chain, Rule, RuleAction
+from midonet.model.chains import Chain, Condition, Rule, RuleAction
 from midonet.model.devices import Bridge, NextHopKind, Port, Route, Router
+from midonet.model.groups import IpAddressGroup, PortGroup
 from midonet.model.hosts import (
     FloodGroup,
     HostState,
@@ -25,7 +26,9 @@ from midonet.model.ids import (
     BridgeId,
     ChainId,
     HostId,
+    IpAddressGroupId,
     ObjectId,
+    PortGroupId,
     PortId,
     RouteId,
     RouterId,
@@ -41,6 +44,7 @@ from midonet.nsdb.store import (
     ObjectKey,
     Referrers,
     StateEntry,
+    StateTables,
     Table,
     TableChange,
     Versioned,
@@ -49,6 +53,7 @@ from midonet.nsdb.store import (
 
 HERE = HostId(UUID(int=0xA1))
 HOSTS = [HERE, HERE, HostId(UUID(int=0xA2)), HostId(UUID(int=0xA3))]
+MEMBERS = ("10.0.0.0/8", "10.0.1.0/24", "10.0.1.5/32", "10.0.2.5/32", "2001:db8::/64", "rubbish")
 MTU = 1500
 SEED = 7
 
@@ -61,9 +66,10 @@ class World:
             kind: {}
             for kind in (
                 Bridge, Router, Port, Route, Chain, Rule,
-                TunnelZone, TunnelZoneHost, PortLocation, FloodGroup,
+                TunnelZone, TunnelZoneHost, PortLocation, FloodGroup, PortGroup, IpAddressGroup,
             )
         }  # fmt: skip
+        self.members: dict[str, set[str]] = {}
         self.live: dict[HostId, HostState] = {}
 
     def answer(self, key: WatchKey) -> Change:
@@ -83,6 +89,17 @@ class World:
                 )
             case AllOf(kind):
                 return IdsChange(key, frozenset(self.objects[kind]))
+            case Table(table) if table in self.members:
+                present = self.members[table]
+                return TableChange(
+                    key,
+                    tuple(
+                        (text, StateEntry(table, text, "", HERE, 0, 1, True))
+                        if text in present
+                        else (text, None)
+                        for text in MEMBERS
+                    ),
+                )
             case Table():
                 return TableChange(
                     key,
@@ -101,18 +118,30 @@ class World:
 
     def delete(self, kind: type[msgspec.Struct], object_id: ObjectId) -> None:
         """Delete an object and do to its referrers what the model says."""
+        for reference in REFERENCES:
+            if reference.target is kind and reference.on_target_delete is OnTargetDelete.REFUSE:
+                sources = self.objects.get(reference.source, {}).values()
+                if any(reference.held_by(source) == object_id for source in sources):
+                    return
         if self.objects[kind].pop(object_id, None) is None:
             return
         for reference in REFERENCES:
             if reference.target is not kind or reference.source not in self.objects:
                 continue
             for value in list(self.objects[reference.source].values()):
-                if getattr(value, reference.field) != object_id:
+                held = reference.held_by(value)
+                if isinstance(held, tuple) and object_id in held:
+                    kept = tuple(one for one in held if one != object_id)
+                    self.put(msgspec.structs.replace(value, **{reference.field: kept}))
+                if held != object_id:
                     continue
                 if reference.on_target_delete is OnTargetDelete.CASCADE:
                     self.delete(reference.source, value.id)  # type: ignore[attr-defined]
                 else:
                     self.put(msgspec.structs.replace(value, **{reference.field: None}))
+
+        if kind is IpAddressGroup:
+            self.members[StateTables.ip_address_group(object_id)].clear()
 
     def every(self, kind: type[msgspec.Struct]) -> list:  # type: ignore[type-arg]
         return list(self.objects[kind].values())
@@ -180,14 +209,17 @@ class Editor:
             self.set_filter, self.add_bridge, self.add_router, self.add_route, self.add_route,
             self.replace_route, self.delete, self.delete, self.toggle,
             self.host_liveness, self.zone, self.zone_member,
-            self.flood_group, self.set_address, self.spoil,
+            self.flood_group, self.set_address, self.spoil, self.add_group, self.join_group,
+            self.join_group, self.member, self.member, self.member,
         ]  # fmt: skip
 
     def populate(self) -> None:
         """Make a world in which most edits touch what this host sees."""
         for edit, times in (
             (self.add_bridge, 2), (self.add_router, 2), (self.add_chain, 3), (self.add_rule, 6),
-            (self.add_port, 14), (self.link, 12), (self.bind, 10), (self.set_filter, 6),
+            (self.add_group, 4), (self.member, 8), (self.add_rule, 4),
+            (self.add_port, 14), (self.join_group, 6), (self.link, 12), (self.bind, 10),
+            (self.set_filter, 6),
             (self.host_liveness, 3), (self.zone, 2), (self.zone_member, 8), (self.add_route, 10),
             (self.flood_group, 2),
         ):  # fmt: skip
@@ -283,10 +315,42 @@ class Editor:
         action = self.random.choice(list(RuleAction))
         rule = Rule(
             id=RuleId(self.new_id()), chain_id=chain.id, rank=self.random.choice("abcd"),
-            action=action,
+            action=action, condition=self._condition(),
             jump_chain_id=target.id if action is RuleAction.JUMP else None,
         )  # fmt: skip
         self.world.put(rule)
+
+    def _condition(self) -> Condition:
+        port_group, addresses = self.pick(PortGroup), self.pick(IpAddressGroup)
+        if self.random.random() < 0.5:
+            return Condition()
+        return Condition(
+            in_port_group_id=port_group and port_group.id,
+            ip_address_group_src_id=addresses and addresses.id,
+        )
+
+    def add_group(self) -> None:
+        if self.random.random() < 0.5:
+            is_stateful = self.random.random() < 0.5
+            self.world.put(PortGroup(id=PortGroupId(self.new_id()), stateful=is_stateful))
+        else:
+            group = IpAddressGroup(id=IpAddressGroupId(self.new_id()), name="group")
+            self.world.members[StateTables.ip_address_group(group.id)] = set()
+            self.world.put(group)
+
+    def join_group(self) -> None:
+        port, group = self.pick(Port), self.pick(PortGroup)
+        if port is not None and group is not None:
+            self.change(port, port_group_ids=tuple({*port.port_group_ids} ^ {group.id}))
+        if group is not None and self.random.random() < 0.2:
+            self.change(group, stateful=not group.stateful)
+
+    def member(self) -> None:
+        group = self.pick(IpAddressGroup)
+        if group is not None:
+            weights = (1, 2, 2, 2, 2, 0.1)
+            changed = self.random.choices(MEMBERS, weights)[0]
+            self.world.members[StateTables.ip_address_group(group.id)] ^= {changed}
 
     def set_filter(self) -> None:
         device = self.pick(self.random.choice([Bridge, Router, Port]))
@@ -321,9 +385,9 @@ class Editor:
             self.change(route, id=RouteId(self.new_id()), weight=route.weight + 1)
 
     def delete(self) -> None:
-        kind = self.random.choice([Port, Chain, Rule, Route, PortLocation])
+        kind = self.random.choice([Port, Chain, Rule, Route, PortLocation, PortGroup])
         if self.random.random() < 0.1:
-            kind = self.random.choice([Bridge, Router])
+            kind = self.random.choice([Bridge, Router, IpAddressGroup])
         value = self.pick(kind)
         if value is not None:
             self.world.delete(kind, value.id)

@@ -2,7 +2,8 @@
 
 A Bloom filter: what a program depends on is always in it, and now and then something else is, which
 only costs a decision. It is kept in the kernel's tables beside the program, so it is there after
-`kill -9` too. A region of routes is in it as the configuration of its router.
+`kill -9` too. A region of addresses is in it as the configuration of its router or
+group.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def filter_of(facts: Dependent) -> FactFilter:
     for tag in facts.tags:
         bits |= tag_bits(tag)
     for region in facts.regions:
-        bits |= tag_bits(device_tag(region.router_id))
+        bits |= tag_bits(device_tag(region.owner_id))
     return bits
 
 

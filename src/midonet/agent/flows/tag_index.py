@@ -22,18 +22,18 @@ class Dependent(Protocol):
 
 
 def regions_overlap(first: RouteRegion, second: RouteRegion) -> bool:
-    """Tell whether two regions of one router and version share an address.
+    """Tell whether two regions of one owner and version share an address.
 
     Two prefixes do exactly when one contains the other.
     """
-    if first.router_id != second.router_id or first.version != second.version:
+    if first.owner_id != second.owner_id or first.version != second.version:
         return False
     shared = prefix_mask(first.version, min(first.length, second.length))
     return (first.value ^ second.value) & shared == 0
 
 
 class _RegionSet:
-    """The regions of one router and IP version, as (network, length) with their programs."""
+    """The regions of one owner and IP version, as (network, length) with their programs."""
 
     def __init__(self, version: IpVersion) -> None:
         self._version = version
@@ -84,12 +84,12 @@ class _RegionSet:
 
 
 class TagIndex:
-    """Programs by tag, and by overlap with a route region. Programs are known by their id."""
+    """Programs by tag, and by overlap with a region. Programs are known by their id."""
 
     def __init__(self) -> None:
         # Most tags are of one program, and a set for each would be most of the index.
         self._by_tag: dict[FlowTag, int | set[int]] = {}
-        self._by_router: dict[tuple[ObjectId, IpVersion], _RegionSet] = {}
+        self._by_owner: dict[tuple[ObjectId, IpVersion], _RegionSet] = {}
 
     def add(self, program_id: int, facts: Dependent) -> None:
         """Remember what `program_id` depends on."""
@@ -101,10 +101,10 @@ class TagIndex:
                 members.add(program_id)
             elif members != program_id:
                 self._by_tag[tag] = {members, program_id}
-        for router_id, version, value, length in facts.regions:
-            regions = self._by_router.get((router_id, version))
+        for owner_id, version, value, length in facts.regions:
+            regions = self._by_owner.get((owner_id, version))
             if regions is None:
-                regions = self._by_router[router_id, version] = _RegionSet(version)
+                regions = self._by_owner[owner_id, version] = _RegionSet(version)
             regions.add(value, length, program_id)
 
     def discard(self, program_id: int, facts: Dependent) -> None:
@@ -115,13 +115,13 @@ class TagIndex:
                 members.discard(program_id)
             if members in (program_id, set()):
                 del self._by_tag[tag]
-        for router_id, version, value, length in facts.regions:
-            regions = self._by_router.get((router_id, version))
+        for owner_id, version, value, length in facts.regions:
+            regions = self._by_owner.get((owner_id, version))
             if regions is None:
                 continue
             regions.discard(value, length, program_id)
             if not regions:
-                del self._by_router[router_id, version]
+                del self._by_owner[owner_id, version]
 
     def dependents(self, tags: Iterable[FlowTag], regions: Iterable[RouteRegion]) -> set[int]:
         """Return the programs that depend on any of `tags` or overlap any of `regions`."""
@@ -132,12 +132,12 @@ class TagIndex:
                 found |= members
             elif members is not None:
                 found.add(members)
-        for router_id, version, value, length in regions:
-            known = self._by_router.get((router_id, version))
+        for owner_id, version, value, length in regions:
+            known = self._by_owner.get((owner_id, version))
             if known is not None:
                 found.update(*known.overlapping(value, length))
         return found
 
     def __len__(self) -> int:
         """Return the number of distinct facts that some program depends on."""
-        return len(self._by_tag) + len(self._by_router)
+        return len(self._by_tag) + len(self._by_owner)

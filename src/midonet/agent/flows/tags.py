@@ -5,9 +5,10 @@ topology view (or of a soft-state table) carries the tag, and every program that
 judged again. Absence is a fact too: a MAC that was looked up and not found yields the same tag
 as one that was found.
 
-Routes need containment rather than equality: a program depends on a *region* of destinations
+Prefixes need containment rather than equality: a program depends on a *region* of addresses
 (`RouteRegion`: the shortest prefix of the destination inside which every address has the same
-outcome at that router), and a changed route touches all programs whose region overlaps it.
+outcome at that router, or of an address that was looked up in an address group), and a changed
+route or member touches all programs whose region overlaps it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from midonet.packets.addresses import IpVersion
 class TagKind(IntEnum):
     """What kind of fact a tag names."""
 
-    DEVICE = 1  # configuration of a bridge, router or port
+    DEVICE = 1  # configuration of a bridge, router or port; existence of a group
     CHAIN = 2  # the rules of a chain
     FLOOD_SET = 3  # the set of ports a bridge floods to
     MAC = 4  # where a (VLAN, MAC) is on a bridge, absence included
@@ -31,7 +32,7 @@ class TagKind(IntEnum):
     NEIGHBOUR = 6  # IP to MAC of a router's neighbour table
     LOCATION = 7  # host, key and activity of a port
     TUNNEL = 8  # underlay route and MTU towards a host
-    GROUP_ELEMENT = 9  # membership of one element in a group
+    GROUP_ELEMENT = 9  # membership of one port in a group; of addresses there are regions
     FLOOD_GROUP = 10  # key of a bridge's flood group at a host
     UNDERLAY = 11  # the set of underlay addresses of all hosts
 
@@ -45,9 +46,10 @@ class FlowTag(NamedTuple):
 
 
 class RouteRegion(NamedTuple):
-    """Destinations `value/length` at `router_id` that share one routing outcome."""
+    """Addresses `value/length` that share one outcome at `owner_id`: destinations that a router
+    routes alike, or addresses all of which are members of an address group, or none."""
 
-    router_id: ObjectId
+    owner_id: ObjectId
     version: IpVersion
     value: int
     length: int
@@ -60,6 +62,11 @@ NO_REGIONS: frozenset[RouteRegion] = frozenset()
 def device_tag(device_id: ObjectId) -> FlowTag:
     """Return the tag of the configuration of a bridge, router or port."""
     return FlowTag(TagKind.DEVICE, device_id)
+
+
+def group_member_tag(group_id: ObjectId, port_id: ObjectId) -> FlowTag:
+    """Return the tag of a port being in a port group or not."""
+    return FlowTag(TagKind.GROUP_ELEMENT, group_id, port_id)
 
 
 def chain_tag(chain_id: ObjectId) -> FlowTag:

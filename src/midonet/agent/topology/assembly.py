@@ -21,6 +21,7 @@ from midonet.agent.topology.view import (
 from midonet.errors import DecodeError
 from midonet.model.chains import NatTarget, Rule, RuleAction, evaluation_order
 from midonet.model.devices import Port, Route
+from midonet.model.groups import PortGroup
 from midonet.model.hosts import PortLocation, TunnelKind, TunnelZone, TunnelZoneHost
 from midonet.model.ids import ChainId
 from midonet.packets.addresses import IpVersion, parse_ip, parse_mac, parse_prefix
@@ -35,8 +36,12 @@ _EXTRA_OVERHEAD_V6 = 20
 _DENYING = frozenset({RuleAction.DROP, RuleAction.REJECT})
 
 
-def port_view(port: Port) -> PortView:
-    """Return a port as the view holds it. Raises DecodeError."""
+def port_view(port: Port, groups: Sequence[PortGroup] = ()) -> PortView:
+    """Return a port as the view holds it. groups: those of its groups that exist.
+
+    Raises DecodeError.
+    """
+    stateful = [group.id for group in groups if group.stateful]
     return PortView(
         id=port.id,
         bridge_id=port.bridge_id,
@@ -49,6 +54,8 @@ def port_view(port: Port) -> PortView:
         vlan_id=port.vlan_id,
         mac=parse_mac(port.mac) if port.mac else 0,
         addresses=tuple(parse_prefix(text) for text in port.addresses),
+        port_group_ids=tuple(sorted(group.id for group in groups)),
+        stateful_group_id=min(stateful, default=None),
     )
 
 

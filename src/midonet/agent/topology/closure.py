@@ -2,11 +2,13 @@
 
     root     -> ports bound here, requested objects, tunnel zones with their hosts, the
                 cluster's settings
-    port     -> its device, filter chains, location; at a bridge also the peer port's record
+    port     -> its device, filter chains, groups, location; at a bridge also the peer port's
+                record
     bridge   -> its ports, filter chains, flood groups; when a port of it is bound here,
                 also the routers attached to it
     router   -> its ports, routes, filter chains
-    chain    -> its rules, the chains they jump to
+    chain    -> its rules, the chains they jump to, the groups they name with the members of
+                those of addresses
 
 A router's port does not lead to its peer: beyond the first router devices are stubs until a
 packet crosses to them.
@@ -24,14 +26,16 @@ from midonet.agent.topology.facts import (
     ALL_ZONES,
     Facts,
     flood_groups_of,
+    members_of,
     ports_of_host,
     rules_of,
 )
-from midonet.model.chains import Chain, Rule
+from midonet.model.chains import Chain, Rule, address_groups_of, port_groups_of
 from midonet.model.coordination import CLUSTER_SETTINGS_ID, ClusterSettings
 from midonet.model.devices import Bridge, Port, Route, Router
+from midonet.model.groups import IpAddressGroup, PortGroup
 from midonet.model.hosts import PortLocation, TunnelZone, TunnelZoneHost
-from midonet.model.ids import BridgeId, HostId, ObjectId, PortId, RouterId
+from midonet.model.ids import BridgeId, HostId, ObjectId, PortGroupId, PortId, RouterId
 from midonet.nsdb.store import (
     AllOf,
     Change,
@@ -39,6 +43,7 @@ from midonet.nsdb.store import (
     ObjectChange,
     ObjectKey,
     Referrers,
+    Table,
     WatchKey,
 )
 
@@ -59,10 +64,13 @@ class PortIndex:
         self.peered_by: dict[PortId, set[PortId]] = {}
         self.linked: dict[BridgeId, dict[PortId, PortId]] = {}
         self.local: dict[BridgeId, set[PortId]] = {}
+        self.grouped: dict[PortGroupId, set[PortId]] = {}
 
     def replace(self, host_id: HostId, old: Port | None, new: Port | None) -> None:
         """Take a port's record out and its new one in."""
         if old is not None:
+            for group_id in old.port_group_ids:
+                _discard(self.grouped, group_id, old.id)
             if old.peer_port_id is not None:
                 _discard(self.peered_by, old.peer_port_id, old.id)
             if old.bridge_id is not None:
@@ -72,6 +80,8 @@ class PortIndex:
                 if not linked:
                     self.linked.pop(old.bridge_id, None)
         if new is not None:
+            for group_id in new.port_group_ids:
+                self.grouped.setdefault(group_id, set()).add(new.id)
             if new.peer_port_id is not None:
                 self.peered_by.setdefault(new.peer_port_id, set()).add(new.id)
             if new.bridge_id is not None:
@@ -97,6 +107,10 @@ class Sink(Protocol):
 
     def want_list(self, key: Referrers | AllOf) -> None:
         """Take a set of ids to watch."""
+        ...
+
+    def want_table(self, key: Table) -> None:
+        """Take a state table to watch."""
         ...
 
     def track(self, kind: type[msgspec.Struct], object_id: ObjectId) -> None:
@@ -157,8 +171,15 @@ def expand_member(key: Referrers, object_id: ObjectId, sink: Sink) -> None:
 
 def expand_rule(rule: Rule | None, sink: Sink) -> None:
     """Find what a rule needs."""
-    if rule is not None and rule.jump_chain_id is not None:
+    if rule is None:
+        return
+    if rule.jump_chain_id is not None:
         sink.track(Chain, rule.jump_chain_id)
+    for group_id in port_groups_of(rule.condition):
+        sink.want(PortGroup, group_id)
+    for address_group_id in address_groups_of(rule.condition):
+        sink.want(IpAddressGroup, address_group_id)
+        sink.want_table(members_of(address_group_id))
 
 
 def expand_attached_routers(
@@ -208,6 +229,9 @@ class _Following:
     def want_list(self, key: Referrers | AllOf) -> None:
         self._keys[key] = None
 
+    def want_table(self, key: Table) -> None:
+        self._keys[key] = None
+
     def track(self, kind: type[msgspec.Struct], object_id: ObjectId) -> None:
         self.want(kind, object_id)
         if kind is Chain:
@@ -218,6 +242,8 @@ def _expand_port(port: Port | None, sink: Sink) -> None:
     if port is None:
         return
     _expand_filters(port, sink)
+    for group_id in port.port_group_ids:
+        sink.want(PortGroup, group_id)
     if port.host_id is not None:
         sink.want(PortLocation, port.id)
     if port.router_id is not None:

@@ -7,6 +7,7 @@ change costs one shallow copy of the maps it touches and a published view never 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 from midonet.agent.flows.tags import (
@@ -17,11 +18,13 @@ from midonet.agent.flows.tags import (
     device_tag,
     flood_group_tag,
     flood_set_tag,
+    group_member_tag,
     location_tag,
     mac_tag,
     tunnel_tag,
     underlay_tag,
 )
+from midonet.agent.topology.address_set import AddressSet
 from midonet.agent.topology.assembly import adds_denial, may_deny
 from midonet.agent.topology.fib import RoutingTable
 from midonet.agent.topology.underlay_addresses import NO_UNDERLAY
@@ -40,7 +43,9 @@ from midonet.model.ids import (
     BridgeId,
     ChainId,
     HostId,
+    IpAddressGroupId,
     ObjectId,
+    PortGroupId,
     PortId,
     RouterId,
 )
@@ -107,6 +112,8 @@ class ViewDraft:
         self.locations: Layer[PortId, Location] = Layer()
         self.tunnels: Layer[HostId, TunnelRoute] = Layer()
         self.flood_groups: Layer[tuple[HostId, BridgeId], int] = Layer()
+        self.port_groups: Layer[PortGroupId, bool] = Layer()
+        self.address_groups: Layer[IpAddressGroupId, AddressSet] = Layer()
         self.absent: Layer[ObjectId, bool] = Layer()
         self.underlay_addresses = NO_UNDERLAY
         self.mac_ageing_s = MAC_AGEING_S
@@ -134,6 +141,8 @@ class ViewDraft:
             locations=self.locations.publish(),
             tunnels=self.tunnels.publish(),
             flood_groups=self.flood_groups.publish(),
+            port_groups=self.port_groups.publish(),
+            address_groups=self.address_groups.publish(),
             absent=absent,
             underlay_addresses=self.underlay_addresses,
             hash_seed=self._hash_seed,
@@ -158,12 +167,13 @@ class _DeltaBuilder:
         self.urgent: set[FlowTag] = set()
         self.is_silent = False
         self._devices(draft)
+        self._groups(draft)
         self._places(draft)
 
     def _devices(self, draft: ViewDraft) -> None:
         for port_id, old_port, port in draft.ports.changes():
             if old_port != port:
-                self._add(device_tag(port_id), self._is_port_urgent(old_port, port))
+                self._port(port_id, old_port, port)
                 self._vlan_port(old_port, port)
         for bridge_id, old_bridge, bridge in draft.bridges.changes():
             self._bridge(bridge_id, old_bridge, bridge)
@@ -172,6 +182,31 @@ class _DeltaBuilder:
         for chain_id, old_chain, chain in draft.chains.changes():
             if old_chain != chain:
                 self._add(chain_tag(chain_id), self._is_chain_urgent(old_chain, chain))
+
+    def _groups(self, draft: ViewDraft) -> None:
+        for port_group_id, was_stateful, is_stateful in draft.port_groups.changes():
+            if (was_stateful is None) is not (is_stateful is None):
+                self._add(device_tag(port_group_id), is_stateful is None)
+            self.is_silent = self.is_silent or was_stateful is not is_stateful
+        for group_id, old, new in draft.address_groups.changes():
+            if old is None or new is None:
+                if old is not new:
+                    self._add(device_tag(group_id), new is None)
+            elif old is not new:
+                self.regions.update(
+                    RouteRegion(group_id, prefix.version, prefix.network, prefix.length)
+                    for prefix in old.changed_members(new)
+                )
+
+    def _port(self, port_id: PortId, old: PortView | None, new: PortView | None) -> None:
+        """Note what differs of a port: its memberships, and the rest of it."""
+        groups = [set(port.port_group_ids) if port else set() for port in (old, new)]
+        for group_id in groups[0] ^ groups[1]:
+            self._add(group_member_tag(group_id, port_id), True)
+        if old is not None and new is not None:
+            old = replace(old, port_group_ids=new.port_group_ids)
+        if old != new:
+            self._add(device_tag(port_id), self._is_port_urgent(old, new))
 
     def _places(self, draft: ViewDraft) -> None:
         for port_id, old_location, location in draft.locations.changes():

@@ -35,6 +35,11 @@ def flood_groups_of(bridge_id: ObjectId) -> Referrers:
     return Referrers(FloodGroup, "bridge_id", bridge_id)
 
 
+def members_of(group_id: ObjectId) -> Table:
+    """Return the key of the table of members of an IP address group."""
+    return Table(StateTables.ip_address_group(group_id))
+
+
 def rules_of(chain_id: ObjectId) -> Referrers:
     """Return the key of the list of rules of a chain."""
     return Referrers(Rule, "chain_id", chain_id)
@@ -59,6 +64,8 @@ class Facts:
         self._objects: dict[type[msgspec.Struct], dict[ObjectId, msgspec.Struct | None]] = {}
         self._watched_lists: set[Referrers | AllOf] = set()
         self._lists: dict[Referrers | AllOf, frozenset[ObjectId]] = {}
+        self._watched_tables: set[Table] = set()
+        self._tables: dict[Table, set[str]] = {}
         self.host_states: dict[HostId, int] = {}
         self._unanswered = 1
         self._is_host_state_known = False
@@ -80,10 +87,19 @@ class Facts:
             self._unanswered += 1
             self._to_add.append(key)
 
-    def is_watched(self, key: ObjectKey | Referrers | AllOf) -> bool:
+    def want_table(self, key: Table) -> None:
+        """Watch the keys of a state table."""
+        if key not in self._watched_tables:
+            self._watched_tables.add(key)
+            self._unanswered += 1
+            self._to_add.append(key)
+
+    def is_watched(self, key: WatchKey) -> bool:
         """Tell whether an answer for the key is still of interest."""
         if isinstance(key, ObjectKey):
             return key.object_id in self._watched.get(key.kind, ())
+        if isinstance(key, Table):
+            return key in self._watched_tables
         return key in self._watched_lists
 
     def is_answered(self, kind: type[msgspec.Struct], object_id: ObjectId) -> bool:
@@ -139,6 +155,17 @@ class Facts:
         self._unanswered -= key not in self._lists
         self._lists[key] = ids
 
+    def keys(self, key: Table) -> set[str] | None:
+        """Return the present keys of a watched table, None when they are not answered."""
+        return self._tables.get(key)
+
+    def put_keys(self, key: Table, changed: Iterable[tuple[str, bool]]) -> None:
+        """Note which keys of a table are there now (True) and which are gone."""
+        self._unanswered -= key not in self._tables
+        present = self._tables.setdefault(key, set())
+        for text, is_present in changed:
+            (present.add if is_present else present.discard)(text)
+
     def note_host_states(self) -> None:
         """Note that the table of host states is answered."""
         self._unanswered -= not self._is_host_state_known
@@ -149,7 +176,12 @@ class Facts:
         """Tell whether every watched fact is answered."""
         return not self._unanswered
 
-    def retain(self, objects: Iterable[ObjectKey], lists: Iterable[Referrers | AllOf]) -> None:
+    def retain(
+        self,
+        objects: Iterable[ObjectKey],
+        lists: Iterable[Referrers | AllOf],
+        tables: Iterable[Table],
+    ) -> None:
         """Forget every fact that is not among the given ones."""
         kept: dict[type[msgspec.Struct], set[ObjectId]] = {}
         for key in objects:
@@ -164,6 +196,10 @@ class Facts:
             self._watched_lists.discard(list_key)
             self._unanswered -= self._lists.pop(list_key, None) is None
             self._to_remove.append(list_key)
+        for table in self._watched_tables - set(tables):
+            self._watched_tables.discard(table)
+            self._unanswered -= self._tables.pop(table, None) is None
+            self._to_remove.append(table)
 
     def take_watch_changes(self) -> tuple[tuple[WatchKey, ...], tuple[WatchKey, ...]]:
         """Return the keys to add and the keys to remove since the last call."""

@@ -18,12 +18,23 @@ from midonet.agent.topology.closure import (
     expand_root,
     expand_rule,
 )
-from midonet.agent.topology.facts import ALL_ZONE_HOSTS, ALL_ZONES, Facts
+from midonet.agent.topology.facts import ALL_ZONE_HOSTS, ALL_ZONES, HOST_STATE, Facts
 from midonet.model.chains import Chain, Rule
 from midonet.model.coordination import ClusterSettings
 from midonet.model.devices import Bridge, Port, Route, Router
+from midonet.model.groups import IpAddressGroup, PortGroup
 from midonet.model.hosts import FloodGroup, PortLocation, TunnelZone, TunnelZoneHost
-from midonet.model.ids import BridgeId, ChainId, HostId, ObjectId, PortId, RouteId, RouterId
+from midonet.model.ids import (
+    BridgeId,
+    ChainId,
+    HostId,
+    IpAddressGroupId,
+    ObjectId,
+    PortGroupId,
+    PortId,
+    RouteId,
+    RouterId,
+)
 from midonet.nsdb.store import (
     AllOf,
     Change,
@@ -32,6 +43,7 @@ from midonet.nsdb.store import (
     ObjectKey,
     Referrers,
     StateEntry,
+    Table,
     TableChange,
 )
 
@@ -48,13 +60,18 @@ class _Presence(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Dirty:
-    """What has to be assembled again. routes: by router. hosts: whose state changed."""
+    """What has to be assembled again. routes: by router. hosts: whose state changed.
+
+    members: by address group, what was told of its members: whether each is there.
+    """
 
     objects: dict[_Kind, set[ObjectId]] = field(
         default_factory=lambda: {kind: set() for kind in TRACKED_KINDS}
     )
     routes: dict[RouterId, set[RouteId]] = field(default_factory=dict)
     groups: set[ObjectId] = field(default_factory=set)
+    port_groups: set[PortGroupId] = field(default_factory=set)
+    members: dict[IpAddressGroupId, dict[str, bool]] = field(default_factory=dict)
     hosts: set[HostId] = field(default_factory=set)
     tunnels: bool = False
     settings: bool = False
@@ -90,6 +107,10 @@ class Tracker:
         """Watch a set of ids."""
         self.facts.want_list(key)
 
+    def want_table(self, key: Table) -> None:
+        """Watch the members of an address group."""
+        self.facts.want_table(key)
+
     def track(self, kind: _Kind, object_id: ObjectId) -> None:
         """Follow an object, soon."""
         if object_id not in self.tracked[kind]:
@@ -110,12 +131,14 @@ class Tracker:
     def absorb(self, changes: Iterable[Change]) -> None:
         """Take answers of the store in. Those to keys that are not watched are ignored."""
         for change in changes:
-            if isinstance(change, TableChange):
+            if isinstance(change, TableChange) and change.key == HOST_STATE:
                 self._host_states(change.entries)
             elif not self.facts.is_watched(change.key):
                 continue
             elif isinstance(change, IdsChange):
                 self._ids(change)
+            elif isinstance(change, TableChange):
+                self._members(change)
             else:
                 self._object(change)
             self._follow()
@@ -165,6 +188,12 @@ class Tracker:
             self.dirty.objects[Port].add(object_id)
         elif kind is FloodGroup:
             self.dirty.groups.add(object_id)
+        elif kind is PortGroup:
+            group_id = PortGroupId(object_id)
+            self.dirty.port_groups.add(group_id)
+            self.dirty.objects[Port] |= self._index.grouped.get(group_id, set())
+        elif kind is IpAddressGroup:
+            self.dirty.members.setdefault(IpAddressGroupId(object_id), {})
         elif kind in {TunnelZone, TunnelZoneHost}:
             self.dirty.tunnels = True
         elif kind is ClusterSettings:
@@ -217,6 +246,12 @@ class Tracker:
         if router_id is not None:
             self.dirty.routes.setdefault(router_id, set()).add(RouteId(route_id))
 
+    def _members(self, change: TableChange) -> None:
+        changed = [(text, entry is not None) for text, entry in change.entries]
+        self.facts.put_keys(change.key, changed)
+        group_id = IpAddressGroupId(UUID(change.key.table.rpartition("/")[2]))
+        self.dirty.members.setdefault(group_id, {}).update(changed)
+
     def _host_states(self, entries: Iterable[tuple[str, StateEntry | None]]) -> None:
         self.facts.note_host_states()
         for key, entry in entries:
@@ -264,7 +299,7 @@ class Tracker:
         }
         for port in ports.values():
             self._index.replace(self.host_id, port, None)
-        self.facts.retain(reach.objects, reach.lists)
+        self.facts.retain(reach.objects, reach.lists, reach.tables)
         self.request(self.requested)
         self._rule_owner = {
             rule_id: owner
@@ -287,6 +322,7 @@ class _Reach:
     ) -> None:
         self.objects: set[ObjectKey] = set()
         self.lists: set[Referrers | AllOf] = set()
+        self.tables: set[Table] = set()
         self.tracked: dict[_Kind, set[ObjectId]] = {kind: set() for kind in TRACKED_KINDS}
         self._queue: list[tuple[_Kind, ObjectId]] = []
         expand_root(facts, host_id, self)
@@ -301,6 +337,9 @@ class _Reach:
 
     def want_list(self, key: Referrers | AllOf) -> None:
         self.lists.add(key)
+
+    def want_table(self, key: Table) -> None:
+        self.tables.add(key)
 
     def track(self, kind: _Kind, object_id: ObjectId) -> None:
         if object_id not in self.tracked[kind]:

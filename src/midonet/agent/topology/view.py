@@ -16,6 +16,7 @@ from typing import Protocol
 
 from midonet.agent.flow_state.pool import NatPool
 from midonet.agent.flows.tags import FlowTag, RouteRegion
+from midonet.agent.topology.address_set import AddressSet
 from midonet.agent.topology.underlay_addresses import NO_UNDERLAY, UnderlayAddresses
 from midonet.model.chains import Condition, FlowAction, RuleAction
 from midonet.model.coordination import MAC_AGEING_S
@@ -25,7 +26,9 @@ from midonet.model.ids import (
     BridgeId,
     ChainId,
     HostId,
+    IpAddressGroupId,
     ObjectId,
+    PortGroupId,
     PortId,
     RouteId,
     RouterId,
@@ -40,6 +43,8 @@ class PortView:
 
     host_id: set when bound; peer_port_id: set when linked.
     mac, addresses: router ports; `addresses` keep the host bits.
+    port_group_ids: groups that exist and that the port is in. stateful_group_id: the one of them
+        that is stateful (the lowest, should there be several).
     """
 
     id: PortId
@@ -53,6 +58,8 @@ class PortView:
     vlan_id: int = 0
     mac: int = 0
     addresses: tuple[IpPrefix, ...] = ()
+    port_group_ids: tuple[PortGroupId, ...] = ()
+    stateful_group_id: PortGroupId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +209,8 @@ class TopologyView:
 
     absent: identifiers known not to exist (fail closed), as opposed to not loaded.
     flood_groups: key of a bridge's flood group at a host.
+    port_groups: groups that rules or ports name, with whether they are stateful.
+    address_groups: members of the groups that rules name.
     underlay_addresses: of all hosts, of other tunnel zones too.
     hash_seed: 64-bit deployment-wide key of the flow hash.
     mac_ageing_s: time (s) until an unused MAC is forgotten, of bridges that say nothing else.
@@ -216,6 +225,8 @@ class TopologyView:
     locations: Mapping[PortId, Location] = field(default_factory=dict)
     tunnels: Mapping[HostId, TunnelRoute] = field(default_factory=dict)
     flood_groups: Mapping[tuple[HostId, BridgeId], int] = field(default_factory=dict)
+    port_groups: Mapping[PortGroupId, bool] = field(default_factory=dict)
+    address_groups: Mapping[IpAddressGroupId, AddressSet] = field(default_factory=dict)
     absent: frozenset[ObjectId] = frozenset()
     underlay_addresses: UnderlayAddresses = NO_UNDERLAY
     hash_seed: int = 0

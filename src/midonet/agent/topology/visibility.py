@@ -1,10 +1,10 @@
 """Decides which stored versions are visible, and puts them into the draft. Pure.
 
 A version becomes visible together with what it refers to: until its filter chains (with their
-rules and the chains they jump to), its location and the record of its peer are known, the
-version before it stays. A chain whose deletion is seen before its users' is kept likewise. What
-is still held after the caller's grace is *settled*: an answered but missing referent is then
-absent, and what needs it fails closed.
+rules, the chains they jump to and the groups they name), its own groups, its location and the
+record of its peer are known, the version before it stays. A chain whose deletion is seen before
+its users' is kept likewise. What is still held after the caller's grace is *settled*: an answered
+but missing referent is then absent, and what needs it fails closed.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from midonet.agent.topology.facts import (
     flood_groups_of,
     rules_of,
 )
+from midonet.agent.topology.groups import VisibleGroups
 from midonet.agent.topology.tracker import Dirty, Tracker
 from midonet.agent.topology.underlay_addresses import UnderlayAddresses
 from midonet.agent.topology.view import (
@@ -44,6 +45,7 @@ from midonet.errors import DecodeError
 from midonet.model.chains import Chain, Rule
 from midonet.model.coordination import CLUSTER_SETTINGS_ID, MAC_AGEING_S, ClusterSettings
 from midonet.model.devices import Bridge, Port, Route, Router
+from midonet.model.groups import PortGroup
 from midonet.model.hosts import FloodGroup, PortLocation, TunnelZone, TunnelZoneHost
 from midonet.model.ids import BridgeId, ChainId, HostId, ObjectId, PortId, RouterId
 from midonet.nsdb.store import Referrers
@@ -66,6 +68,7 @@ class Visibility:
         self.underlay_mtu_bytes = underlay_mtu_bytes
         self.waiting: dict[type, set[ObjectId]] = {kind: set() for kind in TRACKED_KINDS}
         self.undecodable: dict[ObjectId, str] = {}
+        self._named_groups = VisibleGroups(self._facts, draft, self.undecodable)
         self._retiring: set[ChainId] = set()
         self._users: dict[ChainId, set[ObjectId]] = {}
         self._blocked: dict[ChainId, set[PortId]] = {}
@@ -81,10 +84,11 @@ class Visibility:
     @property
     def is_holding(self) -> bool:
         """Tell whether something waits to become visible, or to go."""
-        return bool(self._retiring) or any(self.waiting.values())
+        return bool(self._retiring) or self._named_groups.is_holding or any(self.waiting.values())
 
     def advance(self, dirty: Dirty, *, settle: bool) -> None:
         """Make visible what can be. settle: wait no longer for referents that do not exist."""
+        self._named_groups.advance(dirty)
         self._chains(dirty.objects[Chain] | self.waiting[Chain], settle)
         # A port whose record, location or peer was answered is dirty; else only a chain helps.
         unblocked, self._unblocked = self._unblocked, set()
@@ -105,6 +109,7 @@ class Visibility:
         for object_id in router_ids:
             self._router(RouterId(object_id), settle)
         self._retire(settle)
+        self._named_groups.retire(settle=settle)
         for object_id in dirty.groups:
             self._flood_group(object_id)
         if dirty.tunnels:
@@ -125,6 +130,7 @@ class Visibility:
                 self.undecodable.pop(object_id, None)
         for object_id in forgotten[Chain]:
             self._draft.chains.put(ChainId(object_id), None)
+            self._named_groups.use(ChainId(object_id), ())
             self._blocked.pop(ChainId(object_id), None)
             self._retiring.discard(ChainId(object_id))
         for object_id in forgotten[Port]:
@@ -135,6 +141,7 @@ class Visibility:
         for object_id in forgotten[Router]:
             self._draft.routers.put(RouterId(object_id), None)
             self._routers.pop(RouterId(object_id), None)
+        self._named_groups.forget_unwatched()
         gone = [group for group in self._groups if self._facts.get(FloodGroup, group) is None]
         for group_id in gone:
             self._flood_group(group_id)
@@ -162,6 +169,7 @@ class Visibility:
             self._draft.absent.put(chain_id, None)
             self._unblocked |= self._blocked.pop(chain_id, set())
             self._use(chain_id, _jumps(view))
+            self._named_groups.use(chain_id, view.rules)
 
     def _may_show(self, view: ChainView, ready: dict[ChainId, ChainView]) -> bool:
         return all(target in ready or self._is_chain_known(target) for target in _jumps(view))
@@ -181,7 +189,9 @@ class Visibility:
             rules = facts.members(Rule, rule_ids)
             if rules is MissingMember.ABSENT:
                 self._miss_chain(chain_id, settle)
-            elif rules is MissingMember.UNKNOWN:
+            elif rules is MissingMember.UNKNOWN or not all(
+                self._named_groups.are_known(rule.condition) for rule in rules
+            ):
                 self.waiting[Chain].add(chain_id)
             else:
                 return chain_view(chain.id, rules, self._draft.chains.get(chain_id))
@@ -208,6 +218,7 @@ class Visibility:
         self._draft.absent.put(chain_id, True)
         self._unblocked |= self._blocked.pop(chain_id, set())
         self._use(chain_id, ())
+        self._named_groups.use(chain_id, ())
 
     def _is_chain_known(self, chain_id: ChainId | None) -> bool:
         return chain_id is None or chain_id in self._draft.chains or chain_id in self._draft.absent
@@ -250,7 +261,7 @@ class Visibility:
         view = None
         if port is not None:
             try:
-                view = port_view(port)
+                view = port_view(port, self._groups_of(port))
                 self.undecodable.pop(port_id, None)
             except DecodeError as error:
                 self.undecodable[port_id] = str(error)
@@ -258,8 +269,14 @@ class Visibility:
         self._use(port_id, () if view is None else _filters(view))
         self._show_port(port_id, view)
 
+    def _groups_of(self, port: Port) -> list[PortGroup]:
+        found = (self._facts.get(PortGroup, one) for one in port.port_group_ids)
+        return [group for group in found if group is not None]
+
     def _is_port_complete(self, port: Port) -> bool:
         facts = self._facts
+        if not all(facts.is_answered(PortGroup, one) for one in port.port_group_ids):
+            return False
         if port.host_id is not None and not facts.is_answered(PortLocation, port.id):
             return False
         if (
