@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -25,16 +27,41 @@ from tests.scenario.running import Scenario, Step
 from tests.scenario.test_scenarios import SCENARIOS
 from tests.worlds import NOW, World
 
+PORTS = 16
+"""Ports that a harness has room for."""
 
-@pytest.fixture(params=HARNESSES)
-async def harness(request: pytest.FixtureRequest) -> AsyncIterator[DatapathHarness]:
-    """Open a datapath with a port for each name that a scenario has locally."""
-    opener: OpenHarness = request.param
-    async with opener(max_programs=64) as opened_harness:
-        for name in sorted({name for one in SCENARIOS for name in _local_ports(one)}):
-            opened_harness.add_port(World().port_id(name))
-        configure_overlay(opened_harness)
-        yield opened_harness
+
+@dataclass
+class Batch:
+    """Scenarios that share a datapath, which has a port for each name that they have locally."""
+
+    names: set[str] = field(default_factory=set)
+    scenarios: list[Scenario] = field(default_factory=list)
+
+
+def batches(scenarios: Iterable[Scenario]) -> list[Batch]:
+    """Return few batches that hold all scenarios."""
+    found: list[Batch] = []
+    for one in scenarios:
+        names = _local_ports(one)
+        room = (batch for batch in found if len(batch.names | names) <= PORTS)
+        batch = next(room, None)
+        if batch is None:
+            batch = Batch()
+            found.append(batch)
+        batch.names |= names
+        batch.scenarios.append(one)
+    return found
+
+
+@asynccontextmanager
+async def lab(opener: OpenHarness, names: Iterable[str]) -> AsyncIterator[DatapathHarness]:
+    """Open a datapath with a port for each name."""
+    async with opener(max_programs=64) as harness:
+        for name in sorted(names):
+            harness.add_port(World().port_id(name))
+        configure_overlay(harness)
+        yield harness
 
 
 def _local_ports(scenario: Scenario) -> set[str]:
@@ -110,8 +137,13 @@ def _place(text: str) -> str:
     return f"{kind} {rest[-1]}" if rest else kind
 
 
-async def test_datapath_does_what_the_scenarios_state(harness: DatapathHarness) -> None:
-    wire = Wire(harness)
-    for scenario in SCENARIOS:
-        await wire.run(scenario)
-    assert wire.compared > 250
+@pytest.mark.parametrize("opener", HARNESSES)
+async def test_datapath_does_what_the_scenarios_state(opener: OpenHarness) -> None:
+    compared = 0
+    for batch in batches(SCENARIOS):
+        async with lab(opener, batch.names) as harness:
+            wire = Wire(harness)
+            for scenario in batch.scenarios:
+                await wire.run(scenario)
+            compared += wire.compared
+    assert compared > 500
