@@ -413,26 +413,33 @@ class World:
             key=lambda port: port.id.int,
         )
         by_id = {port.id: port for port in self._ports.values()}
-        attachments: dict[int, RouterAttachment] = {}
-        by_address: dict[IpAddress, RouterAttachment] = {}
+        attachments: dict[tuple[int, int], RouterAttachment] = {}
+        by_address: dict[tuple[int, IpAddress], RouterAttachment] = {}
         for port in ports:
             peer = by_id.get(port.peer_port_id) if port.peer_port_id else None
             if peer is None or peer.router_id is None:
                 continue
             addresses = tuple(prefix.address for prefix in peer.addresses)
-            attachment = RouterAttachment(port.id, peer.id, peer.router_id, peer.mac, addresses)
-            attachments[peer.mac] = attachment
-            by_address.update(dict.fromkeys(addresses, attachment))
+            vlan = port.vlan_id
+            attachment = RouterAttachment(
+                port.id, peer.id, peer.router_id, peer.mac, addresses, vlan
+            )
+            attachments.setdefault((vlan, peer.mac), attachment)
+            for address in addresses:
+                by_address.setdefault((vlan, address), attachment)
         linked = tuple(port.id for port in ports if port.peer_port_id is not None)
-        attached = {attachment.bridge_port_id for attachment in attachments.values()}
+        attached = {
+            port.id
+            for port in ports
+            if port.peer_port_id in by_id and by_id[port.peer_port_id].router_id is not None
+        }
         return replace(
             bridge,
             flood_port_ids=tuple(port.id for port in ports if port.host_id is not None),
             linked_port_ids=linked,
             vlan_ports={
-                by_id[port_id].vlan_id: port_id
-                for port_id in reversed(linked)
-                if by_id[port_id].vlan_id
+                vlan: tuple(port.id for port in ports if port.vlan_id == vlan)
+                for vlan in {port.vlan_id for port in ports if port.vlan_id}
             },
             bridge_port_ids=tuple(
                 port_id

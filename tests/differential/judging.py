@@ -94,7 +94,7 @@ class Case:
         port = self.view.ports[port_id]
         if port.bridge_id is None:
             return [port.mac]
-        return list(self.view.bridges[port.bridge_id].attachments)
+        return [mac for _, mac in self.view.bridges[port.bridge_id].attachments]
 
     def related(self, count: int) -> list[Sent]:
         """Return packets that are like earlier ones but for a field or two, at the same port."""

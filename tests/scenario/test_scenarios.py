@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from midonet.agent.flows.drop_reason import DropReason
-from tests.scenario import answering, bridging, filtering, neighbours, resolution, routing, scopes
+from tests.scenario import (
+    answering,
+    bridging,
+    filtering,
+    neighbours,
+    resolution,
+    routing,
+    scopes,
+    vlans,
+)
 from tests.scenario.running import BuiltLane, Network, Scenario, run
 from tests.scenario.stored import stored
 
@@ -17,6 +26,7 @@ SCENARIOS: list[Scenario] = [
     *scopes.SCENARIOS,
     *answering.SCENARIOS,
     *neighbours.SCENARIOS,
+    *vlans.SCENARIOS,
 ]
 
 

@@ -104,9 +104,9 @@ def expected_tags(old: TopologyView, new: TopologyView) -> tuple[set[FlowTag], s
             tags.add(device_tag(bridge_id))
         if links(before) != links(after):
             tags.add(flood_set_tag(bridge_id))
-        for mac in differing(before.attachments, after.attachments):
-            tags.add(mac_tag(bridge_id, 0, mac))
-        for address in differing(before.attachment_by_address, after.attachment_by_address):
+        for vlan, mac in differing(before.attachments, after.attachments):
+            tags.add(mac_tag(bridge_id, vlan, mac))
+        for _, address in differing(before.attachment_by_address, after.attachment_by_address):
             tags.add(bridge_neighbour_tag(bridge_id, *address))
     for router_id in differing(old.routers, new.routers):
         one, two = old.routers.get(router_id), new.routers.get(router_id)
@@ -127,10 +127,10 @@ def expected_tags(old: TopologyView, new: TopologyView) -> tuple[set[FlowTag], s
 
 
 def vlan_links(view: TopologyView) -> dict[object, set[object]]:
-    """Return the VLANs of linked ports, by bridge."""
+    """Return the VLANs of ports, by bridge."""
     links: dict[object, set[object]] = {}
     for port in view.ports.values():
-        if port.vlan_id and port.peer_port_id is not None and port.bridge_id is not None:
+        if port.vlan_id and port.bridge_id is not None:
             links.setdefault(port.bridge_id, set()).add((port.vlan_id, port.id))
     return links
 

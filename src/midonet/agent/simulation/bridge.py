@@ -8,8 +8,9 @@ A frame that comes to a bridge again as it was there before has gone round a loo
 and teaches nothing. So each port gets one copy of a flood whatever the links between bridges, and
 a source is learnt where it was seen first.
 
-A bridge is VLAN-aware when it has a linked port with a VLAN; it then keeps a MAC table for each
-VLAN, and its bound ports are trunks. Other bridges see tags as payload.
+A bridge is VLAN-aware when it has a port with a VLAN, which leads to a machine (an access port),
+to a router or to another bridge; frames have no tag there. It then keeps a MAC table for each
+VLAN, and its bound ports without VLAN are trunks. Other bridges see tags as payload.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def _table_vlan(walk: Walk, bridge: BridgeView, port: PortView) -> int:
 
 def _learn(walk: Walk, bridge: BridgeView, port: PortView, vlan: int, mac: int) -> None:
     # The MAC of an attached router port never moves.
-    if mac in bridge.attachments:
+    if (vlan, mac) in bridge.attachments:
         return
     # When the entry goes, so must the program: its next packet has to come up to be learnt.
     walk.findings.tags.append(mac_tag(bridge.id, vlan, mac))
@@ -109,19 +110,19 @@ def _forward(walk: Walk, bridge: BridgeView, port: PortView, vlan: int) -> Outco
     if is_reserved_group(destination):
         return Dropped(DropReason.LINK_LOCAL_FRAME, object_id=bridge.id)
     if destination == MAC_BROADCAST and header.read(ETH_TYPE) == ETH_TYPE_ARP:
-        outcome = process_arp(walk, bridge, port)
+        outcome = process_arp(walk, bridge, port, vlan)
     elif header.is_icmpv6_discovery():
-        outcome = process_solicitation(walk, bridge, port)
+        outcome = process_solicitation(walk, bridge, port, vlan)
     else:
         outcome = None
-    return outcome or _flood(walk, bridge, port)
+    return outcome or _flood(walk, bridge, port, vlan)
 
 
 def _unicast(walk: Walk, bridge: BridgeView, port: PortView, vlan: int) -> Outcome:
     header = walk.header
     mac = header.read(ETH_DST)
     walk.findings.tags.append(mac_tag(bridge.id, vlan, mac))
-    attachment = bridge.attachments.get(mac)
+    attachment = bridge.attachments.get((vlan, mac))
     if attachment is not None:
         return _to_port(walk, port, attachment.bridge_port_id)
     if mac == header.read(ETH_SRC):
@@ -130,14 +131,14 @@ def _unicast(walk: Walk, bridge: BridgeView, port: PortView, vlan: int) -> Outco
     if walk.findings.steps is not None:
         walk.step(LookedUpMac(bridge.id, vlan, mac, target_id))
     if target_id is None:
-        return _flood(walk, bridge, port)
+        return _flood(walk, bridge, port, vlan)
     # Absence, and another device's port, are facts about the target like its configuration.
     walk.findings.tags.append(device_tag(target_id))
     if target_id in walk.inputs.view.absent:
-        return _flood(walk, bridge, port)
+        return _flood(walk, bridge, port, vlan)
     target = walk.inputs.view.ports.get(target_id)
     if target is not None and target.bridge_id != bridge.id:
-        return _flood(walk, bridge, port)
+        return _flood(walk, bridge, port, vlan)
     return _to_port(walk, port, target_id)
 
 
@@ -147,38 +148,38 @@ def _to_port(walk: Walk, ingress: PortView, target_id: PortId) -> Outcome:
     target = walk.port(target_id)
     if not isinstance(target, PortView):
         return target
-    if ingress.vlan_id and ingress.peer_port_id is not None:
-        return _push_vlan(walk, ingress.vlan_id) or ToEgress(target)
-    return ToEgress(target)
+    return _push_vlan(walk, ingress.vlan_id) or ToEgress(target)
 
 
 def _push_vlan(walk: Walk, vlan_id: int) -> Dropped | None:
-    """Tag the frame, or say why not: a second tag is not supported."""
+    """Tag a frame from a port with a VLAN, or say why not: a second tag is not supported."""
+    if not vlan_id:
+        return None
     if walk.header.read_bits(VLAN_TCI, VLAN_PRESENT):
         return Dropped(DropReason.VLAN_MISMATCH)
     walk.header.push_vlan(vlan_id)
     return None
 
 
-def _flood(walk: Walk, bridge: BridgeView, ingress: PortView) -> Outcome:
-    """Send to every bound port but the ingress, and to the linked bridges it concerns."""
+def _flood(walk: Walk, bridge: BridgeView, ingress: PortView, vlan: int) -> Outcome:
+    """Send to every port of the VLAN but the ingress: bound ones, and links that are no router's.
+
+    A link with a VLAN counts as a bridge's, whatever is behind it.
+    """
     walk.findings.tags.append(flood_set_tag(bridge.id))
-    linked = bridge.bridge_port_ids
-    if ingress.vlan_id and ingress.peer_port_id is not None:
-        refusal = _push_vlan(walk, ingress.vlan_id)
-        if refusal is not None:
-            return refusal
-    elif bridge.vlan_ports:
-        vlan_port = bridge.vlan_ports.get(walk.header.vlan_id())
-        linked = linked if vlan_port is None else (*linked, vlan_port)
+    refusal = _push_vlan(walk, ingress.vlan_id)
+    if refusal is not None:
+        return refusal
+    members = (*bridge.flood_port_ids, *bridge.bridge_port_ids, *bridge.vlan_ports.get(vlan, ()))
     targets: list[PortView] = []
     missing: list[ObjectId] = []
-    for port_id in (*bridge.flood_port_ids, *linked):
+    for port_id in dict.fromkeys(members):
         if port_id == ingress.id:
             continue
         target = walk.port(port_id)
         if isinstance(target, PortView):
-            targets.append(target)
+            if target.vlan_id in (0, vlan):
+                targets.append(target)
         elif isinstance(target, Await):
             missing.append(port_id)
     if missing:

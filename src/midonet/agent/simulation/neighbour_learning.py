@@ -102,10 +102,12 @@ def advertise_to_attached_routers(
 
 
 def _attached(walk: Walk, bridge: BridgeView) -> Iterator[tuple[RouterAttachment, PortView]]:
-    """Yield the router ports on a bridge, unless there are too many."""
+    """Yield the router ports on a bridge without VLAN, unless there are too many."""
     if len(bridge.attachments) > MAX_TAUGHT:
         return
     for attachment in bridge.attachments.values():
+        if attachment.vlan_id:
+            continue
         port = walk.inputs.view.ports.get(attachment.router_port_id)
         walk.findings.tags.append(device_tag(attachment.router_port_id))
         if port is not None:

@@ -33,7 +33,7 @@ def resolve_mac(
             return peer
         if peer.router_id is not None:
             return peer.mac
-        known = _ask_bridge(walk, peer.bridge_id, address) if peer.bridge_id else None
+        known = _ask_bridge(walk, peer, peer.bridge_id, address) if peer.bridge_id else None
         if known is not None:
             return known
     if not on_link(port, address):
@@ -42,20 +42,26 @@ def resolve_mac(
     return _ask_table(walk, router, port, address)
 
 
-def _ask_bridge(walk: Walk, bridge_id: BridgeId, address: IpAddress) -> int | Refusal | None:
+def _ask_bridge(
+    walk: Walk, port: PortView, bridge_id: BridgeId, address: IpAddress
+) -> int | Refusal | None:
+    """Ask the bridge to which the router is attached by `port`, in the VLAN of that port."""
+    vlan = port.vlan_id
     bridge = walk.bridge(bridge_id)
     if not isinstance(bridge, BridgeView):
         return bridge
     walk.findings.tags.append(bridge_neighbour_tag(bridge.id, address.version, address.value))
-    attachment = bridge.attachment_by_address.get(address)
+    attachment = bridge.attachment_by_address.get((vlan, address))
     if attachment is not None:
         return attachment.mac
     if address.version is IpVersion.V6:
         mac = link_local_mac(address.value)
         if mac is not None:
-            walk.findings.tags.append(mac_tag(bridge.id, 0, mac))
-            if mac in bridge.attachments:
+            walk.findings.tags.append(mac_tag(bridge.id, vlan, mac))
+            if (vlan, mac) in bridge.attachments:
                 return mac
+    if vlan:
+        return None  # the table is of frames without VLAN
     known = walk.inputs.soft_state.bridge_neighbour(bridge.id, address)
     if walk.findings.steps is not None:
         walk.step(LookedUpNeighbour(bridge.id, address, known))

@@ -78,6 +78,7 @@ def router_attachment(port: PortView, peer: Port) -> RouterAttachment | None:
         router_id=peer.router_id,
         mac=view.mac,
         addresses=tuple(prefix.address for prefix in view.addresses),
+        vlan_id=port.vlan_id,
     )
 
 

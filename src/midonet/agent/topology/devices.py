@@ -85,6 +85,36 @@ class _Holders(Generic[K, V]):
         return self._frozen
 
 
+class _VlanPorts:
+    """Ids of ports by their VLAN, those of each in ascending order."""
+
+    def __init__(self) -> None:
+        self._vlans: dict[PortId, int] = {}
+        self._ports: dict[int, PortList] = {}
+        self._frozen: Mapping[int, tuple[PortId, ...]] = {}
+
+    def put(self, port_id: PortId, vlan: int) -> None:
+        """Set the VLAN of a port; 0: it has none, or is gone."""
+        old = self._vlans.pop(port_id, 0)
+        if vlan:
+            self._vlans[port_id] = vlan
+        if vlan == old:
+            return
+        present = dict(self._frozen)
+        for one, is_member in ((old, False), (vlan, True)):
+            if one:
+                ports = self._ports.setdefault(one, PortList())
+                ports.put(port_id, is_member=is_member)
+                present[one] = ports.frozen()
+                if not present[one]:
+                    del present[one], self._ports[one]
+        self._frozen = present
+
+    def frozen(self) -> Mapping[int, tuple[PortId, ...]]:
+        """Return the ports; the same mapping until they change."""
+        return self._frozen
+
+
 class BridgeAssembly:
     """The parts of one bridge."""
 
@@ -92,31 +122,22 @@ class BridgeAssembly:
         self._flooded = PortList()
         self._linked = PortList()
         self._bridges = PortList()
-        self._vlans: dict[PortId, int] = {}
+        self._vlans = _VlanPorts()
         self._attachments: dict[PortId, RouterAttachment] = {}
-        self._by_vlan: _Holders[int, PortId] = _Holders()
-        self._by_mac: _Holders[int, RouterAttachment] = _Holders()
-        self._by_address: _Holders[IpAddress, RouterAttachment] = _Holders()
+        self._by_mac: _Holders[tuple[int, int], RouterAttachment] = _Holders()
+        self._by_address: _Holders[tuple[int, IpAddress], RouterAttachment] = _Holders()
 
     def put(
         self, port_id: PortId, port: PortView | None, attachment: RouterAttachment | None
     ) -> None:
         """Set a port of the bridge (None: it is gone) and the router behind it."""
         is_linked = port is not None and port.peer_port_id is not None
-        vlan = port.vlan_id if port is not None and is_linked else 0
+        vlan = port.vlan_id if port is not None else 0
         self._flooded.put(port_id, is_member=port is not None and port.host_id is not None)
         self._linked.put(port_id, is_member=is_linked)
         self._bridges.put(port_id, is_member=is_linked and not vlan and attachment is None)
-        self._set_vlan(port_id, vlan)
+        self._vlans.put(port_id, vlan)
         self._attach(port_id, attachment)
-
-    def _set_vlan(self, port_id: PortId, vlan: int) -> None:
-        old = self._vlans.pop(port_id, 0)
-        if old:
-            self._by_vlan.drop(old, port_id)
-        if vlan:
-            self._vlans[port_id] = vlan
-            self._by_vlan.put(vlan, port_id, port_id)
 
     def _attach(self, port_id: PortId, attachment: RouterAttachment | None) -> None:
         old = self._attachments.get(port_id)
@@ -124,14 +145,14 @@ class BridgeAssembly:
             return
         if old is not None:
             del self._attachments[port_id]
-            self._by_mac.drop(old.mac, port_id)
+            self._by_mac.drop((old.vlan_id, old.mac), port_id)
             for address in dict.fromkeys(old.addresses):
-                self._by_address.drop(address, port_id)
+                self._by_address.drop((old.vlan_id, address), port_id)
         if attachment is not None:
             self._attachments[port_id] = attachment
-            self._by_mac.put(attachment.mac, port_id, attachment)
+            self._by_mac.put((attachment.vlan_id, attachment.mac), port_id, attachment)
             for address in attachment.addresses:
-                self._by_address.put(address, port_id, attachment)
+                self._by_address.put((attachment.vlan_id, address), port_id, attachment)
 
     def view(self, bridge: Bridge) -> BridgeView:
         """Return the bridge as it is now."""
@@ -142,7 +163,7 @@ class BridgeAssembly:
             outbound_filter_id=bridge.outbound_filter_id,
             flood_port_ids=self._flooded.frozen(),
             linked_port_ids=self._linked.frozen(),
-            vlan_ports=self._by_vlan.frozen(),
+            vlan_ports=self._vlans.frozen(),
             bridge_port_ids=self._bridges.frozen(),
             attachments=self._by_mac.frozen(),
             attachment_by_address=self._by_address.frozen(),

@@ -268,10 +268,6 @@ class _DeltaBuilder:
                 if port is not None and port.bridge_id is not None:
                     self._add(device_tag(port.bridge_id), False)
 
-    def _has_vlan(self, port_id: PortId) -> bool:
-        port = self._ports.get(port_id)
-        return port is not None and port.vlan_id != 0
-
     def _bridge(self, bridge_id: BridgeId, old: BridgeView | None, new: BridgeView | None) -> None:
         if old is None or new is None:
             if old is not new:
@@ -284,13 +280,9 @@ class _DeltaBuilder:
         new = new or BridgeView(bridge_id)
         if _flood_set(old) != _flood_set(new):
             self._add(flood_set_tag(bridge_id), False)
-        macs = list(_changed_keys(old.attachments, new.attachments))
-        for mac in macs:
-            self._add(mac_tag(bridge_id, 0, mac), False)
-        if macs and any(self._has_vlan(one) for one in new.linked_port_ids):
-            # A router's MAC is one fact in every VLAN; not each of them can be named.
-            self._add(device_tag(bridge_id), False)
-        for address in _changed_keys(old.attachment_by_address, new.attachment_by_address):
+        for vlan, mac in _changed_keys(old.attachments, new.attachments):
+            self._add(mac_tag(bridge_id, vlan, mac), False)
+        for _, address in _changed_keys(old.attachment_by_address, new.attachment_by_address):
             self._add(bridge_neighbour_tag(bridge_id, address.version, address.value), False)
 
     def _router(self, router_id: RouterId, old: RouterView | None, new: RouterView | None) -> None:
@@ -320,7 +312,7 @@ def _flood_set(bridge: BridgeView) -> tuple[object, ...]:
 
 
 def _vlan_link(port: PortView | None) -> tuple[BridgeId | None, int] | None:
-    if port is None or port.vlan_id == 0 or port.peer_port_id is None:
+    if port is None or port.vlan_id == 0:
         return None
     return port.bridge_id, port.vlan_id
 

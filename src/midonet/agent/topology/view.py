@@ -66,7 +66,8 @@ class PortView:
 class RouterAttachment:
     """A router port seen from the bridge it is linked to.
 
-    bridge_port_id is on the bridge, router_port_id its peer; `addresses` are the router port's.
+    bridge_port_id is on the bridge, in VLAN `vlan_id` (0: none), router_port_id its peer;
+    `addresses` are the router port's.
     """
 
     bridge_port_id: PortId
@@ -74,6 +75,7 @@ class RouterAttachment:
     router_id: RouterId
     mac: int
     addresses: tuple[IpAddress, ...]
+    vlan_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +83,11 @@ class BridgeView:
     """A bridge with what its forwarding needs, complete.
 
     flood_port_ids: bound (exterior) ports in ascending order of id.
-    linked_port_ids: ports linked to another device, in ascending order of id. Of these,
-        vlan_ports: those with a VLAN, by it; bridge_port_ids: those without whose peer is no
-        router's port, in ascending order.
-    attachments: router ports by their MAC. attachment_by_address: the same by address.
+    linked_port_ids: ports linked to another device, in ascending order of id.
+        bridge_port_ids: of these, the ones without VLAN whose peer is no router's port.
+    vlan_ports: ports with a VLAN, bound or linked, by it; those of one in ascending order.
+    attachments: router ports by VLAN and MAC. attachment_by_address: the same by VLAN and
+        address.
     mac_ageing_s: see `midonet.model.devices.Bridge`.
     """
 
@@ -94,10 +97,12 @@ class BridgeView:
     outbound_filter_id: ChainId | None = None
     flood_port_ids: tuple[PortId, ...] = ()
     linked_port_ids: tuple[PortId, ...] = ()
-    vlan_ports: Mapping[int, PortId] = field(default_factory=dict)
+    vlan_ports: Mapping[int, tuple[PortId, ...]] = field(default_factory=dict)
     bridge_port_ids: tuple[PortId, ...] = ()
-    attachments: Mapping[int, RouterAttachment] = field(default_factory=dict)
-    attachment_by_address: Mapping[IpAddress, RouterAttachment] = field(default_factory=dict)
+    attachments: Mapping[tuple[int, int], RouterAttachment] = field(default_factory=dict)
+    attachment_by_address: Mapping[tuple[int, IpAddress], RouterAttachment] = field(
+        default_factory=dict
+    )
     mac_ageing_s: int | None = None
 
 

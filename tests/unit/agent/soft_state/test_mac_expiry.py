@@ -69,7 +69,7 @@ async def test_neighbour_of_a_router_keeps_its_mac() -> None:
     router_id, router_port = RouterId(UUID(int=50)), PortId(UUID(int=51))
     linked = PortId(UUID(int=52))
     attachment = RouterAttachment(linked, router_port, router_id, 0x02FF, ())
-    shell.show_bridge(attachments={0x02FF: attachment}, mac_ageing_s=20)
+    shell.show_bridge(attachments={(0, 0x02FF): attachment}, mac_ageing_s=20)
     await shell.send(frame())
     address = parse_ip("10.0.0.1")
     soft_state = shell.decisions.soft_state

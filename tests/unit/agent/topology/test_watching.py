@@ -111,7 +111,7 @@ async def test_loads_local_devices_and_the_first_router_but_not_the_next(
     assert set(view.ports) == {VM_PORT, BRIDGE_PORT, ROUTER_PORT, UPLINK}
     assert set(view.routers) == {NEAR_ROUTER}
     assert view.bridges[BRIDGE].flood_port_ids == (VM_PORT,)
-    assert view.bridges[BRIDGE].attachments[0x02_00_00_00_00_01].router_id == NEAR_ROUTER
+    assert view.bridges[BRIDGE].attachments[0, 0x02_00_00_00_00_01].router_id == NEAR_ROUTER
     assert len(view.routers[NEAR_ROUTER].fib.lookup(4, 0, 0).routes) == 1  # type: ignore[arg-type]
     assert view.locations[VM_PORT].tunnel_key == 5
     assert not view.absent
