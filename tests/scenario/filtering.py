@@ -211,6 +211,7 @@ MISSING = [
         chains(top=(rule("accept", ip_proto=UDP, ip_address_group_src_id=World().id("gone")),)),
         dropped("p1", UDP4, DropReason.MISSING_GROUP),
         *passes(TCP4),
+        only_simulated="a store does not let go of a group that a rule refers to",
     ),
     scenario(
         "a port that does not exist drops",
