@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from midonet.packets.addresses import IpAddress, IpVersion, parse_ip, parse_mac
-from midonet.packets.build import Envelope, ethernet_frame, icmp_frame, tcp_frame, udp_frame
+from midonet.packets.build import (
+    Envelope,
+    ethernet_frame,
+    icmp_frame,
+    ip_frame,
+    tcp_frame,
+    udp_frame,
+)
 from midonet.packets.ethernet import EthernetHeader
 from midonet.packets.icmpv4 import Icmpv4Header
 from midonet.packets.icmpv6 import Icmpv6Header
@@ -98,6 +105,13 @@ def udp(
 ) -> bytes:
     """Return a datagram. route: addresses; macs: source and destination."""
     return udp_frame(_envelope(route, macs, **link), *ports, bytes(size))
+
+
+def other_protocol(
+    route: tuple[str, str], macs: tuple[str, str] = (A, B), *, protocol: int = 47, **link: Any
+) -> bytes:
+    """Return a packet of a protocol without ports."""
+    return ip_frame(_envelope(route, macs, **link), protocol, bytes(range(40)))
 
 
 def tcp(

@@ -13,6 +13,7 @@ from tests.scenario import (
     resolution,
     routing,
     scopes,
+    translating,
     vlans,
 )
 from tests.scenario.running import BuiltLane, Network, Scenario, run
@@ -27,6 +28,7 @@ SCENARIOS: list[Scenario] = [
     *answering.SCENARIOS,
     *neighbours.SCENARIOS,
     *vlans.SCENARIOS,
+    *translating.SCENARIOS,
 ]
 
 

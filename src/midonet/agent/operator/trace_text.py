@@ -22,6 +22,7 @@ from midonet.agent.simulation.trace import (
     MetRule,
     Rewrote,
     TraceStep,
+    Translated,
     Waits,
     WasDropped,
     WasTooLong,
@@ -65,7 +66,16 @@ def describe_step(step: TraceStep, names: Names, *, is_ipv6: bool) -> Json:
 
 _Way = EnteredPort | LeftPort | Flooded | EnteredOutput | WasDropped | WasTooLong | Waits
 _WAY = (EnteredPort, LeftPort, Flooded, EnteredOutput, WasDropped, WasTooLong, Waits)
-_Finding = BeganFilter | MetRule | LookedUpMac | LookedUpNeighbour | ChoseRoute | Rewrote | Answered
+_Finding = (
+    BeganFilter
+    | MetRule
+    | Translated
+    | LookedUpMac
+    | LookedUpNeighbour
+    | ChoseRoute
+    | Rewrote
+    | Answered
+)
 
 
 class _Words:
@@ -105,6 +115,10 @@ class _Words:
             case MetRule(chain_id, rule_id, position, action, is_matching):
                 verdict = f"matches: {action.value.upper()}" if is_matching else "does not match"
                 return f"rule {position} {rule_id} of chain {self._name(chain_id)} {verdict}"
+            case Translated(_, device_id, action, before, after, reason):
+                why = f" ({reason})" if reason else ""
+                owner = f" for {self._name(device_id)}"
+                return f"{action.value.upper()}{owner}: {before} becomes {after}{why}"
             case LookedUpMac(_, vlan, mac, port_id):
                 where = f" in VLAN {vlan}" if vlan else ""
                 answer = f"behind port {self._name(port_id)}" if port_id else "unknown"

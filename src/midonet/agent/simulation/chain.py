@@ -1,5 +1,7 @@
 """Evaluation of chains: rules in order until one decides.
 
+A rule of NAT that cannot act on the packet is passed over, whatever it says comes then.
+
 A jump to a chain that was already visited in the same evaluation goes on with the next rule, so
 a chain runs at most once a hook; RETURN goes back to the caller; RETURN at the top, and the end
 of the rules, accept. A chain that does not exist drops.
@@ -12,10 +14,11 @@ from enum import IntEnum
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.tags import FlowTag, TagKind
 from midonet.agent.simulation.condition import Test, compile_condition
+from midonet.agent.simulation.nat import apply_nat
 from midonet.agent.simulation.trace import MetRule
 from midonet.agent.simulation.walk import MAX_RULES, Dropped, Refusal, Walk
 from midonet.agent.topology.view import RuleView
-from midonet.model.chains import RuleAction
+from midonet.model.chains import NAT, FlowAction, RuleAction
 from midonet.model.ids import ChainId
 
 MAX_NESTING = 25
@@ -28,6 +31,14 @@ class Decision(IntEnum):
     ACCEPT = 0
     REJECT = 1
     CONTINUE = 2
+    RETURN = 3
+
+
+_AFTER_NAT = {
+    FlowAction.ACCEPT: Decision.ACCEPT,
+    FlowAction.CONTINUE: Decision.CONTINUE,
+    FlowAction.RETURN: Decision.RETURN,
+}
 
 
 def _compile(rule: RuleView) -> Test:
@@ -68,9 +79,9 @@ def _evaluate(
             return Decision.REJECT
         if action is RuleAction.RETURN:
             return Decision.CONTINUE
-        result = _jump(walk, rule, visited, depth)
+        result = _go_on(walk, rule, visited, depth)
         if result is not Decision.CONTINUE:
-            return result
+            return Decision.CONTINUE if result is Decision.RETURN else result
         walk.findings.rules -= met
     walk.findings.rules += len(rules)
     return Decision.CONTINUE
@@ -87,6 +98,19 @@ def _begin(walk: Walk, chain_id: ChainId, depth: int) -> tuple[RuleView, ...] | 
     if walk.findings.rules > MAX_RULES:
         return Dropped(DropReason.RULE_LIMIT, is_final=True, object_id=chain_id)
     return chain.rules
+
+
+def _go_on(walk: Walk, rule: RuleView, visited: set[ChainId], depth: int) -> Decision | Refusal:
+    """Jump or translate; CONTINUE when the next rule is to be met."""
+    return _translate(walk, rule) if rule.action in NAT else _jump(walk, rule, visited, depth)
+
+
+def _translate(walk: Walk, rule: RuleView) -> Decision | Refusal:
+    """Let a rule of NAT act; CONTINUE when it cannot."""
+    acted = apply_nat(walk, rule)
+    if not isinstance(acted, bool):
+        return acted
+    return _AFTER_NAT[rule.flow_action or FlowAction.CONTINUE] if acted else Decision.CONTINUE
 
 
 def _jump(walk: Walk, rule: RuleView, visited: set[ChainId], depth: int) -> Decision | Refusal:

@@ -42,6 +42,7 @@ def enter_port(walk: Walk, port: PortView) -> Outcome:
     branch.egress_port = None
     branch.traversed = (*branch.traversed, port.id)
     branch.flooded_by = None
+    branch.dst_rewritten = False
     if walk.findings.steps is not None:
         walk.step(EnteredPort(port.id, port.bridge_id or port.router_id))
         walk.note_entry()

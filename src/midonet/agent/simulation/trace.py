@@ -67,6 +67,22 @@ class MetRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Translated:
+    """A rule of NAT acted. before, after: the address, or end point, that it replaced.
+
+    device_id: owns the translation. reason: why this one, for people; empty when there is no
+    other.
+    """
+
+    rule_id: RuleId
+    device_id: ObjectId | None
+    action: RuleAction
+    before: str
+    after: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class LookedUpMac:
     """A bridge looked for a MAC in its table. port_id: None when it does not know it."""
 
@@ -162,6 +178,7 @@ TraceEvent = (
     | LeftPort
     | BeganFilter
     | MetRule
+    | Translated
     | LookedUpMac
     | LookedUpNeighbour
     | ChoseRoute

@@ -133,6 +133,8 @@ class Branch:
     devices: number of devices entered. choices: of ECMP choices made.
     flooded_by: the bridge whose flood this branch is, until it enters another device.
     traversed: the ports that were passed, and the devices that were entered, in order.
+    device_id: of the filter that is evaluated, or was last; it owns what its rules translate.
+    dst_rewritten: a rule of NAT has changed the destination since the last port was entered.
     entered: when tracing, the header as it was where the present device was entered.
     """
 
@@ -145,6 +147,8 @@ class Branch:
     flooded_by: BridgeId | None = None
     entered: tuple[int, ...] | None = None
     traversed: tuple[ObjectId, ...] = ()
+    device_id: ObjectId | None = None
+    dst_rewritten: bool = False
 
     def fork(self, flooded_by: BridgeId | None) -> Branch:
         """Return a branch that starts where this one is."""

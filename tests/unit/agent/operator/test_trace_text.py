@@ -26,6 +26,7 @@ from midonet.agent.simulation.trace import (
     Rewrote,
     TraceEvent,
     TraceStep,
+    Translated,
     Waits,
     WasDropped,
     WasTooLong,
@@ -56,6 +57,14 @@ SAMPLES: list[tuple[TraceEvent, str]] = [
     (
         MetRule(CHAIN, RULE, 7, RuleAction.DROP, False),
         "rule 7 {4} of chain web ({3}) does not match",
+    ),
+    (
+        Translated(RULE, DEVICE, RuleAction.SNAT, "10.0.0.2:7", "192.0.2.1:9", "chosen anew"),
+        "SNAT for lan ({1}): 10.0.0.2:7 becomes 192.0.2.1:9 (chosen anew)",
+    ),
+    (
+        Translated(RULE, DEVICE, RuleAction.DNAT, "192.0.2.1", "10.0.0.2"),
+        "DNAT for lan ({1}): 192.0.2.1 becomes 10.0.0.2",
     ),
     (
         LookedUpMac(BridgeId(DEVICE), 5, MAC, PORT),
