@@ -51,3 +51,13 @@ def flow_hash(
     high = seed >> 32 & _WORD
     total = _half(high, is_ipv6, *source) + _half(high, is_ipv6, *destination)
     return mix((total & _WORD) ^ (seed & _WORD) ^ protocol)
+
+
+def address_hash(seed: int, *, is_ipv6: bool, address: int) -> int:
+    """Return the 32-bit hash of one address, keyed by both halves of `seed`.
+
+        mix(half(address, 0) ^ seed1)
+
+    For choices that must be the same for every connection of a client.
+    """
+    return mix(_half(seed >> 32 & _WORD, is_ipv6, address, 0) ^ (seed & _WORD))
