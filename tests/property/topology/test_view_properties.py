@@ -26,6 +26,7 @@ from midonet.agent.topology.fib import RoutingTable
 from midonet.agent.topology.view import BridgeView, RouterView, TopologyView
 from midonet.model.devices import Bridge, Port, Router
 from midonet.model.ids import ObjectId
+from tests.property.topology import balanced
 from tests.property.topology.worlds import Editor, Watched, World
 
 
@@ -88,6 +89,9 @@ def expected_tags(old: TopologyView, new: TopologyView) -> tuple[set[FlowTag], s
     regions: set[RouteRegion] = set()
     tags |= group_tags(old, new)
     regions |= member_regions(old, new)
+    balanced_tags, vip_regions = balanced.expected(old, new)
+    tags |= balanced_tags
+    regions |= vip_regions
     tags |= {chain_tag(one) for one in differing(old.chains, new.chains)}
     tags |= {location_tag(one) for one in differing(old.locations, new.locations)}
     tags |= {tunnel_tag(one) for one in differing(old.tunnels, new.tunnels)}
@@ -149,6 +153,9 @@ def check_consistent(view: TopologyView) -> None:
     members += [one for bridge in view.bridges.values() for one in bridge.linked_port_ids]
     members += [one for router in view.routers.values() for one in router.port_ids]
     assert all(one in view.ports or one in view.absent for one in members)
+    for router in view.routers.values():
+        balancer_id = router.load_balancer_id
+        assert balancer_id is None or balancer_id in view.balancers or balancer_id in view.absent
     assert not set(view.absent) & set(view.ports)
 
 

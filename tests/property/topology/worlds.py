@@ -35,6 +35,7 @@ from midonet.model.ids import (
     RuleId,
     TunnelZoneId,
 )
+from midonet.model.load_balancer import LoadBalancer, Pool, PoolMember, Vip
 from midonet.model.references import REFERENCES, OnTargetDelete
 from midonet.nsdb.store import (
     AllOf,
@@ -50,6 +51,7 @@ from midonet.nsdb.store import (
     Versioned,
     WatchKey,
 )
+from tests.property.topology.balanced import BalancerEdits
 
 HERE = HostId(UUID(int=0xA1))
 HOSTS = [HERE, HERE, HostId(UUID(int=0xA2)), HostId(UUID(int=0xA3))]
@@ -67,9 +69,11 @@ class World:
             for kind in (
                 Bridge, Router, Port, Route, Chain, Rule,
                 TunnelZone, TunnelZoneHost, PortLocation, FloodGroup, PortGroup, IpAddressGroup,
+                LoadBalancer, Pool, PoolMember, Vip,
             )
         }  # fmt: skip
         self.members: dict[str, set[str]] = {}
+        self.health: dict[str, dict[str, str | None]] = {}
         self.live: dict[HostId, HostState] = {}
 
     def answer(self, key: WatchKey) -> Change:
@@ -98,6 +102,14 @@ class World:
                         if text in present
                         else (text, None)
                         for text in MEMBERS
+                    ),
+                )
+            case Table(table) if table in self.health:
+                return TableChange(
+                    key,
+                    tuple(
+                        (text, value and StateEntry(table, text, value, HERE, 0, 1, False))
+                        for text, value in self.health[table].items()
                     ),
                 )
             case Table():
@@ -202,6 +214,7 @@ class Editor:
         self.world = world
         self.random = random
         self._next = 0x1000
+        self.balanced = BalancerEdits(self)
         self.edits: list[Callable[[], None]] = [
             self.add_bridge, self.add_router, self.add_port, self.add_port, self.add_port,
             self.link, self.link, self.bind, self.bind, self.unbind, self.unlink, self.activate,
@@ -211,6 +224,7 @@ class Editor:
             self.host_liveness, self.zone, self.zone_member,
             self.flood_group, self.set_address, self.spoil, self.add_group, self.join_group,
             self.join_group, self.member, self.member, self.member,
+            *self.balanced.edits,
         ]  # fmt: skip
 
     def populate(self) -> None:
@@ -221,7 +235,8 @@ class Editor:
             (self.add_port, 14), (self.join_group, 6), (self.link, 12), (self.bind, 10),
             (self.set_filter, 6),
             (self.host_liveness, 3), (self.zone, 2), (self.zone_member, 8), (self.add_route, 10),
-            (self.flood_group, 2),
+            (self.flood_group, 2), (self.balanced.add_balancer, 2), (self.balanced.add_pool, 4),
+            (self.balanced.add_member, 8), (self.balanced.add_vip, 5), (self.balanced.attach, 2),
         ):  # fmt: skip
             for _ in range(times):
                 edit()

@@ -7,8 +7,8 @@ as one that was found.
 
 Prefixes need containment rather than equality: a program depends on a *region* of addresses
 (`RouteRegion`: the shortest prefix of the destination inside which every address has the same
-outcome at that router, or of an address that was looked up in an address group), and a changed
-route or member touches all programs whose region overlaps it.
+outcome at that router, or of an address that was looked up in an address group or among VIPs),
+and a changed route or member touches all programs whose region overlaps it.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ class TagKind(IntEnum):
     GROUP_ELEMENT = 9  # membership of one port in a group; of addresses there are regions
     FLOOD_GROUP = 10  # key of a bridge's flood group at a host
     UNDERLAY = 11  # the set of underlay addresses of all hosts
+    POOL = 12  # configuration of a pool of a load balancer
+    POOL_CHOICE = 13  # which members of a pool take new connections, and by which weights
+    POOL_MEMBER = 14  # a member of a pool, its health and state
 
 
 class FlowTag(NamedTuple):
@@ -47,7 +50,8 @@ class FlowTag(NamedTuple):
 
 class RouteRegion(NamedTuple):
     """Addresses `value/length` that share one outcome at `owner_id`: destinations that a router
-    routes alike, or addresses all of which are members of an address group, or none."""
+    routes alike, or addresses all of which are members of an address group or VIPs of a load
+    balancer, or none."""
 
     owner_id: ObjectId
     version: IpVersion
@@ -112,3 +116,18 @@ def underlay_tag(host_id: ObjectId) -> FlowTag:
 def flood_group_tag(host_id: ObjectId, bridge_id: ObjectId) -> FlowTag:
     """Return the tag of the flood-group key of a bridge at a host."""
     return FlowTag(TagKind.FLOOD_GROUP, host_id, bridge_id)
+
+
+def pool_tag(pool_id: ObjectId) -> FlowTag:
+    """Return the tag of the configuration of a pool, its absence included."""
+    return FlowTag(TagKind.POOL, pool_id)
+
+
+def pool_choice_tag(pool_id: ObjectId) -> FlowTag:
+    """Return the tag of what a pool's choice of a member for a new connection depends on."""
+    return FlowTag(TagKind.POOL_CHOICE, pool_id)
+
+
+def pool_member_tag(pool_id: ObjectId, member_id: ObjectId) -> FlowTag:
+    """Return the tag of a member of a pool, its absence included."""
+    return FlowTag(TagKind.POOL_MEMBER, pool_id, member_id)

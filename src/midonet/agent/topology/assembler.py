@@ -93,6 +93,8 @@ class TopologyAssembler:
             return (
                 device_id in view.bridges or device_id in view.routers or (device_id in view.absent)
             )
+        if object_id in view.balancers:
+            return True
         return object_id in view.bridges or object_id in view.routers or object_id in view.chains
 
     def settle(self) -> Step:

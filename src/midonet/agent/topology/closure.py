@@ -6,7 +6,8 @@
                 record
     bridge   -> its ports, filter chains, flood groups; when a port of it is bound here,
                 also the routers attached to it
-    router   -> its ports, routes, filter chains
+    router   -> its ports, routes, filter chains, load balancer
+    balancer -> its pools, their members and VIPs, the table of the members' health
     chain    -> its rules, the chains they jump to, the groups they name with the members of
                 those of addresses
 
@@ -26,9 +27,13 @@ from midonet.agent.topology.facts import (
     ALL_ZONES,
     Facts,
     flood_groups_of,
+    health_of,
     members_of,
+    members_of_pool,
+    pools_of,
     ports_of_host,
     rules_of,
+    vips_of,
 )
 from midonet.model.chains import Chain, Rule, address_groups_of, port_groups_of
 from midonet.model.coordination import CLUSTER_SETTINGS_ID, ClusterSettings
@@ -36,6 +41,7 @@ from midonet.model.devices import Bridge, Port, Route, Router
 from midonet.model.groups import IpAddressGroup, PortGroup
 from midonet.model.hosts import PortLocation, TunnelZone, TunnelZoneHost
 from midonet.model.ids import BridgeId, HostId, ObjectId, PortGroupId, PortId, RouterId
+from midonet.model.load_balancer import LoadBalancer, Pool
 from midonet.nsdb.store import (
     AllOf,
     Change,
@@ -53,8 +59,11 @@ EAGER_ROUTER_LIMIT = 8
 """Most attached routers that a bridge with a port bound here brings along unasked. A bridge
 with more is an external network, where the routers behind it are tenants' and not ours."""
 
-TRACKED_KINDS: tuple[type[msgspec.Struct], ...] = (Port, Bridge, Router, Chain)
+REQUESTED_KINDS: tuple[type[msgspec.Struct], ...] = (Port, Bridge, Router, Chain)
 """Kinds that can be asked for by id."""
+
+TRACKED_KINDS: tuple[type[msgspec.Struct], ...] = (*REQUESTED_KINDS, LoadBalancer)
+"""Kinds that are followed with what they need."""
 
 
 class PortIndex:
@@ -137,7 +146,7 @@ def expand_requested(facts: Facts, object_id: ObjectId, sink: Sink) -> None:
         if facts.get(kind, object_id) is not None:
             sink.track(kind, object_id)
             return
-    for kind in TRACKED_KINDS:
+    for kind in REQUESTED_KINDS:
         sink.want(kind, object_id)
 
 
@@ -156,6 +165,8 @@ def expand(
         _expand_bridge(facts, index, BridgeId(object_id), sink)
     elif kind is Router:
         _expand_router(facts, RouterId(object_id), sink)
+    elif kind is LoadBalancer:
+        _expand_balancer(facts, object_id, sink)
     else:
         _expand_chain(facts, object_id, sink)
 
@@ -167,6 +178,15 @@ def expand_member(key: Referrers, object_id: ObjectId, sink: Sink) -> None:
         sink.track(Port, object_id)
     else:
         sink.want(key.kind, object_id)
+
+
+def expand_pool(facts: Facts, pool_id: ObjectId, sink: Sink) -> None:
+    """Find what a pool needs, as far as its lists are known."""
+    sink.want_table(health_of(pool_id))
+    for key in (members_of_pool(pool_id), vips_of(pool_id)):
+        sink.want_list(key)
+        for object_id in facts.ids(key) or ():
+            sink.want(key.kind, object_id)
 
 
 def expand_rule(rule: Rule | None, sink: Sink) -> None:
@@ -207,7 +227,9 @@ def following_keys(change: Change) -> Iterable[WatchKey]:
         value = change.current.value
         if isinstance(value, Rule):
             expand_rule(value, sink)
-        elif isinstance(value, Port | Bridge | Router | Chain):
+        elif isinstance(value, Pool):
+            expand_pool(Facts(), value.id, sink)
+        elif isinstance(value, Port | Bridge | Router | Chain | LoadBalancer):
             facts = Facts()
             facts.put(change.key.kind, change.key.object_id, value)
             expand(facts, PortIndex(), change.key.kind, change.key.object_id, sink)
@@ -236,6 +258,8 @@ class _Following:
         self.want(kind, object_id)
         if kind is Chain:
             self.want_list(rules_of(object_id))
+        elif kind is LoadBalancer:
+            self.want_list(pools_of(object_id))
 
 
 def _expand_port(port: Port | None, sink: Sink) -> None:
@@ -282,7 +306,18 @@ def _expand_router(facts: Facts, router_id: RouterId, sink: Sink) -> None:
     for key in (ports, routes):
         for object_id in facts.ids(key) or ():
             expand_member(key, object_id, sink)
-    _expand_filters(facts.get(Router, router_id), sink)
+    router = facts.get(Router, router_id)
+    _expand_filters(router, sink)
+    if router is not None and router.load_balancer_id is not None:
+        sink.track(LoadBalancer, router.load_balancer_id)
+
+
+def _expand_balancer(facts: Facts, balancer_id: ObjectId, sink: Sink) -> None:
+    pools = pools_of(balancer_id)
+    sink.want_list(pools)
+    for pool_id in facts.ids(pools) or ():
+        sink.want(Pool, pool_id)
+        expand_pool(facts, pool_id, sink)
 
 
 def _expand_filters(device: Port | Bridge | Router | None, sink: Sink) -> None:

@@ -225,6 +225,7 @@ class RouterAssembly:
             inbound_filter_id=router.inbound_filter_id,
             outbound_filter_id=router.outbound_filter_id,
             port_ids=self._ports.frozen(),
+            load_balancer_id=router.load_balancer_id,
         )
 
     def _is_usable(self, route: RouteView) -> bool:

@@ -26,6 +26,7 @@ from midonet.agent.flows.tags import (
 )
 from midonet.agent.topology.address_set import AddressSet
 from midonet.agent.topology.assembly import adds_denial, may_deny
+from midonet.agent.topology.balancing import LoadBalancerView, changed_facts
 from midonet.agent.topology.fib import RoutingTable
 from midonet.agent.topology.underlay_addresses import NO_UNDERLAY
 from midonet.agent.topology.view import (
@@ -44,6 +45,7 @@ from midonet.model.ids import (
     ChainId,
     HostId,
     IpAddressGroupId,
+    LoadBalancerId,
     ObjectId,
     PortGroupId,
     PortId,
@@ -114,6 +116,7 @@ class ViewDraft:
         self.flood_groups: Layer[tuple[HostId, BridgeId], int] = Layer()
         self.port_groups: Layer[PortGroupId, bool] = Layer()
         self.address_groups: Layer[IpAddressGroupId, AddressSet] = Layer()
+        self.balancers: Layer[LoadBalancerId, LoadBalancerView] = Layer()
         self.absent: Layer[ObjectId, bool] = Layer()
         self.underlay_addresses = NO_UNDERLAY
         self.mac_ageing_s = MAC_AGEING_S
@@ -143,6 +146,7 @@ class ViewDraft:
             flood_groups=self.flood_groups.publish(),
             port_groups=self.port_groups.publish(),
             address_groups=self.address_groups.publish(),
+            balancers=self.balancers.publish(),
             absent=absent,
             underlay_addresses=self.underlay_addresses,
             hash_seed=self._hash_seed,
@@ -168,6 +172,10 @@ class _DeltaBuilder:
         self.is_silent = False
         self._devices(draft)
         self._groups(draft)
+        for balancer_id, old_balancer, balancer in draft.balancers.changes():
+            changes = changed_facts(balancer_id, old_balancer, balancer)
+            self.tags |= changes.tags
+            self.regions |= changes.regions
         self._places(draft)
 
     def _devices(self, draft: ViewDraft) -> None:
@@ -291,6 +299,8 @@ class _DeltaBuilder:
                 self._add(device_tag(router_id), new is None)
         elif _configuration(old) != _configuration(new):
             self._add(device_tag(router_id), self._is_configuration_urgent(old, new))
+        elif old.load_balancer_id != new.load_balancer_id:
+            self._add(device_tag(router_id), False)
         # A change of `port_ids` alone is told by the tags of the ports that came and went: the
         # router of a provider gains a port with every tenant, which concerns nobody else.
         old_fib = _table(old)

@@ -6,7 +6,7 @@ come. Absence and the empty set are answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from midonet.model.chains import Rule
 from midonet.model.devices import Port
 from midonet.model.hosts import FloodGroup, TunnelZone, TunnelZoneHost
 from midonet.model.ids import HostId, ObjectId
+from midonet.model.load_balancer import Pool, PoolMember, Vip
 from midonet.nsdb.store import AllOf, ObjectKey, Referrers, StateTables, Table, WatchKey
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -45,6 +46,26 @@ def rules_of(chain_id: ObjectId) -> Referrers:
     return Referrers(Rule, "chain_id", chain_id)
 
 
+def pools_of(balancer_id: ObjectId) -> Referrers:
+    """Return the key of the list of pools of a load balancer."""
+    return Referrers(Pool, "load_balancer_id", balancer_id)
+
+
+def members_of_pool(pool_id: ObjectId) -> Referrers:
+    """Return the key of the list of members of a pool."""
+    return Referrers(PoolMember, "pool_id", pool_id)
+
+
+def vips_of(pool_id: ObjectId) -> Referrers:
+    """Return the key of the list of VIPs of a pool."""
+    return Referrers(Vip, "pool_id", pool_id)
+
+
+def health_of(pool_id: ObjectId) -> Table:
+    """Return the key of the table of the health of a pool's members."""
+    return Table(StateTables.member_health(pool_id))
+
+
 class MissingMember(Enum):
     """Why the objects of a list are not all there."""
 
@@ -65,7 +86,7 @@ class Facts:
         self._watched_lists: set[Referrers | AllOf] = set()
         self._lists: dict[Referrers | AllOf, frozenset[ObjectId]] = {}
         self._watched_tables: set[Table] = set()
-        self._tables: dict[Table, set[str]] = {}
+        self._tables: dict[Table, dict[str, str]] = {}
         self.host_states: dict[HostId, int] = {}
         self._unanswered = 1
         self._is_host_state_known = False
@@ -88,7 +109,7 @@ class Facts:
             self._to_add.append(key)
 
     def want_table(self, key: Table) -> None:
-        """Watch the keys of a state table."""
+        """Watch a state table."""
         if key not in self._watched_tables:
             self._watched_tables.add(key)
             self._unanswered += 1
@@ -155,16 +176,19 @@ class Facts:
         self._unanswered -= key not in self._lists
         self._lists[key] = ids
 
-    def keys(self, key: Table) -> set[str] | None:
-        """Return the present keys of a watched table, None when they are not answered."""
+    def entries(self, key: Table) -> Mapping[str, str] | None:
+        """Return the present entries of a watched table, None when they are not answered."""
         return self._tables.get(key)
 
-    def put_keys(self, key: Table, changed: Iterable[tuple[str, bool]]) -> None:
-        """Note which keys of a table are there now (True) and which are gone."""
+    def put_entries(self, key: Table, changed: Iterable[tuple[str, str | None]]) -> None:
+        """Note the values of entries of a table; None for those that are gone."""
         self._unanswered -= key not in self._tables
-        present = self._tables.setdefault(key, set())
-        for text, is_present in changed:
-            (present.add if is_present else present.discard)(text)
+        present = self._tables.setdefault(key, {})
+        for text, value in changed:
+            if value is None:
+                present.pop(text, None)
+            else:
+                present[text] = value
 
     def note_host_states(self) -> None:
         """Note that the table of host states is answered."""

@@ -54,7 +54,10 @@ class VisibleGroups:
         facts = self._facts
         return all(facts.is_answered(PortGroup, one) for one in port_groups_of(condition)) and all(
             facts.is_absent(IpAddressGroup, one)
-            or (facts.is_answered(IpAddressGroup, one) and facts.keys(members_of(one)) is not None)
+            or (
+                facts.is_answered(IpAddressGroup, one)
+                and facts.entries(members_of(one)) is not None
+            )
             for one in address_groups_of(condition)
         )
 
@@ -115,7 +118,7 @@ class VisibleGroups:
             self._retiring.add(group_id)
 
     def _address_group(self, group_id: IpAddressGroupId, changed: dict[str, bool]) -> None:
-        keys = self._facts.keys(members_of(group_id))
+        keys = self._facts.entries(members_of(group_id))
         if self._facts.get(IpAddressGroup, group_id) is None:
             self._sets.pop(group_id, None)
             if group_id in self._draft.address_groups:

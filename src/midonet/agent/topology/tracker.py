@@ -14,11 +14,12 @@ from midonet.agent.topology.closure import (
     expand,
     expand_attached_routers,
     expand_member,
+    expand_pool,
     expand_requested,
     expand_root,
     expand_rule,
 )
-from midonet.agent.topology.facts import ALL_ZONE_HOSTS, ALL_ZONES, HOST_STATE, Facts
+from midonet.agent.topology.facts import ALL_ZONE_HOSTS, ALL_ZONES, HOST_STATE, Facts, health_of
 from midonet.model.chains import Chain, Rule
 from midonet.model.coordination import ClusterSettings
 from midonet.model.devices import Bridge, Port, Route, Router
@@ -35,6 +36,7 @@ from midonet.model.ids import (
     RouteId,
     RouterId,
 )
+from midonet.model.load_balancer import LoadBalancer, Pool, PoolMember, Vip
 from midonet.nsdb.store import (
     AllOf,
     Change,
@@ -48,7 +50,12 @@ from midonet.nsdb.store import (
 )
 
 _Kind = type[msgspec.Struct]
-_OWNERS: dict[str, _Kind] = {"bridge_id": Bridge, "router_id": Router, "chain_id": Chain}
+_OWNERS: dict[str, _Kind] = {
+    "bridge_id": Bridge,
+    "router_id": Router,
+    "chain_id": Chain,
+    "load_balancer_id": LoadBalancer,
+}
 """Kind of what the listed objects belong to, by the reference that makes the list."""
 
 
@@ -108,7 +115,7 @@ class Tracker:
         self.facts.want_list(key)
 
     def want_table(self, key: Table) -> None:
-        """Watch the members of an address group."""
+        """Watch a state table."""
         self.facts.want_table(key)
 
     def track(self, kind: _Kind, object_id: ObjectId) -> None:
@@ -138,7 +145,7 @@ class Tracker:
             elif isinstance(change, IdsChange):
                 self._ids(change)
             elif isinstance(change, TableChange):
-                self._members(change)
+                self._table(change)
             else:
                 self._object(change)
             self._follow()
@@ -164,6 +171,11 @@ class Tracker:
             self._port(PortId(object_id), old, new)
         if kind in self.tracked:
             self._tracked_object(kind, object_id)
+        elif isinstance(new, Pool):
+            expand_pool(self.facts, object_id, self)
+            self._dirty_balancer(new.id)
+        elif isinstance(new, PoolMember | Vip):
+            self._dirty_balancer(new.pool_id)
         else:
             self._part(kind, object_id)
 
@@ -226,6 +238,11 @@ class Tracker:
             expand_root(self.facts, self.host_id, self)
             self.dirty.tunnels |= key in {ALL_ZONES, ALL_ZONE_HOSTS}
             return
+        if key.field == "pool_id":
+            for object_id in change.ids:
+                self.want(key.kind, object_id)
+            self._dirty_balancer(key.target_id)
+            return
         owner_kind = _OWNERS[key.field]
         if key.target_id not in self.tracked[owner_kind]:
             return
@@ -246,11 +263,21 @@ class Tracker:
         if router_id is not None:
             self.dirty.routes.setdefault(router_id, set()).add(RouteId(route_id))
 
-    def _members(self, change: TableChange) -> None:
-        changed = [(text, entry is not None) for text, entry in change.entries]
-        self.facts.put_keys(change.key, changed)
-        group_id = IpAddressGroupId(UUID(change.key.table.rpartition("/")[2]))
-        self.dirty.members.setdefault(group_id, {}).update(changed)
+    def _dirty_balancer(self, pool_id: ObjectId) -> None:
+        pool = self.facts.get(Pool, pool_id)
+        if pool is not None and pool.load_balancer_id in self.tracked[LoadBalancer]:
+            self.dirty.objects[LoadBalancer].add(pool.load_balancer_id)
+
+    def _table(self, change: TableChange) -> None:
+        changed = {text: None if entry is None else entry.value for text, entry in change.entries}
+        self.facts.put_entries(change.key, changed.items())
+        owner_id = UUID(change.key.table.rpartition("/")[2])
+        if change.key == health_of(owner_id):
+            self._dirty_balancer(owner_id)
+            return
+        self.dirty.members.setdefault(IpAddressGroupId(owner_id), {}).update(
+            (text, value is not None) for text, value in changed.items()
+        )
 
     def _host_states(self, entries: Iterable[tuple[str, StateEntry | None]]) -> None:
         self.facts.note_host_states()

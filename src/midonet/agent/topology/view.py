@@ -17,6 +17,7 @@ from typing import Protocol
 from midonet.agent.flow_state.pool import NatPool
 from midonet.agent.flows.tags import FlowTag, RouteRegion
 from midonet.agent.topology.address_set import AddressSet
+from midonet.agent.topology.balancing import LoadBalancerView
 from midonet.agent.topology.underlay_addresses import NO_UNDERLAY, UnderlayAddresses
 from midonet.model.chains import Condition, FlowAction, RuleAction
 from midonet.model.coordination import MAC_AGEING_S
@@ -27,6 +28,7 @@ from midonet.model.ids import (
     ChainId,
     HostId,
     IpAddressGroupId,
+    LoadBalancerId,
     ObjectId,
     PortGroupId,
     PortId,
@@ -153,6 +155,7 @@ class RouterView:
     inbound_filter_id: ChainId | None = None
     outbound_filter_id: ChainId | None = None
     port_ids: tuple[PortId, ...] = ()
+    load_balancer_id: LoadBalancerId | None = None
 
 
 class Compiled:
@@ -227,6 +230,7 @@ class TopologyView:
     bridges: Mapping[BridgeId, BridgeView] = field(default_factory=dict)
     routers: Mapping[RouterId, RouterView] = field(default_factory=dict)
     chains: Mapping[ChainId, ChainView] = field(default_factory=dict)
+    balancers: Mapping[LoadBalancerId, LoadBalancerView] = field(default_factory=dict)
     locations: Mapping[PortId, Location] = field(default_factory=dict)
     tunnels: Mapping[HostId, TunnelRoute] = field(default_factory=dict)
     flood_groups: Mapping[tuple[HostId, BridgeId], int] = field(default_factory=dict)

@@ -1,10 +1,10 @@
 """Decides which stored versions are visible, and puts them into the draft. Pure.
 
 A version becomes visible together with what it refers to: until its filter chains (with their
-rules, the chains they jump to and the groups they name), its own groups, its location and the
-record of its peer are known, the version before it stays. A chain whose deletion is seen before
-its users' is kept likewise. What is still held after the caller's grace is *settled*: an answered
-but missing referent is then absent, and what needs it fails closed.
+rules, the chains they jump to and the groups they name), its own groups, its location, the record
+of its peer and its load balancer are known, the version before it stays. A chain whose deletion
+is seen before its users' is kept likewise. What is still held after the caller's grace is
+*settled*: an answered but missing referent is then absent, and what needs it fails closed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from midonet.agent.topology.assembly import (
     router_attachment,
     tunnel_route,
 )
-from midonet.agent.topology.closure import TRACKED_KINDS
+from midonet.agent.topology.balancers import VisibleBalancers
+from midonet.agent.topology.closure import REQUESTED_KINDS, TRACKED_KINDS
 from midonet.agent.topology.devices import BridgeAssembly, RouterAssembly
 from midonet.agent.topology.draft import ViewDraft
 from midonet.agent.topology.facts import (
@@ -47,7 +48,8 @@ from midonet.model.coordination import CLUSTER_SETTINGS_ID, MAC_AGEING_S, Cluste
 from midonet.model.devices import Bridge, Port, Route, Router
 from midonet.model.groups import PortGroup
 from midonet.model.hosts import FloodGroup, PortLocation, TunnelZone, TunnelZoneHost
-from midonet.model.ids import BridgeId, ChainId, HostId, ObjectId, PortId, RouterId
+from midonet.model.ids import BridgeId, ChainId, HostId, LoadBalancerId, ObjectId, PortId, RouterId
+from midonet.model.load_balancer import LoadBalancer
 from midonet.nsdb.store import Referrers
 from midonet.packets.addresses import IpAddress, parse_ip
 
@@ -69,6 +71,9 @@ class Visibility:
         self.waiting: dict[type, set[ObjectId]] = {kind: set() for kind in TRACKED_KINDS}
         self.undecodable: dict[ObjectId, str] = {}
         self._named_groups = VisibleGroups(self._facts, draft, self.undecodable)
+        self._balancers = VisibleBalancers(
+            self._facts, draft, self.waiting[LoadBalancer], self.undecodable
+        )
         self._retiring: set[ChainId] = set()
         self._users: dict[ChainId, set[ObjectId]] = {}
         self._blocked: dict[ChainId, set[PortId]] = {}
@@ -101,6 +106,8 @@ class Visibility:
             if router_id in self._tracker.tracked[Router]:
                 self._router_assembly(router_id).unread |= route_ids
                 self._dirty_routers.add(router_id)
+        balancer_ids = dirty.objects[LoadBalancer] | self.waiting[LoadBalancer]
+        self._balancers.advance(balancer_ids & self._tracker.tracked[LoadBalancer], settle=settle)
         bridge_ids = dirty.objects[Bridge] | self.waiting[Bridge] | self._dirty_bridges
         router_ids = dirty.objects[Router] | self.waiting[Router] | self._dirty_routers
         self._dirty_bridges, self._dirty_routers = set(), set()
@@ -110,6 +117,7 @@ class Visibility:
             self._router(RouterId(object_id), settle)
         self._retire(settle)
         self._named_groups.retire(settle=settle)
+        self._balancers.retire(settle=settle)
         for object_id in dirty.groups:
             self._flood_group(object_id)
         if dirty.tunnels:
@@ -141,6 +149,9 @@ class Visibility:
         for object_id in forgotten[Router]:
             self._draft.routers.put(RouterId(object_id), None)
             self._routers.pop(RouterId(object_id), None)
+            self._balancers.use(RouterId(object_id), None)
+        for object_id in forgotten[LoadBalancer]:
+            self._balancers.forget(LoadBalancerId(object_id))
         self._named_groups.forget_unwatched()
         gone = [group for group in self._groups if self._facts.get(FloodGroup, group) is None]
         for group_id in gone:
@@ -401,12 +412,14 @@ class Visibility:
             self._draft.routers.put(router_id, None)
             self._draft.absent.put(router_id, True)
             self._use(router_id, ())
+            self._balancers.use(router_id, None)
             return
         is_shown = router_id in self._draft.routers
         assembly = self._router_assembly(router_id)
         if (
             router is None
             or not self._are_filters_known(router)
+            or not self._balancers.is_known(router.load_balancer_id)
             or not self._are_ports_shown("router_id", router_id, is_shown)
             or facts.ids(Referrers(Route, "router_id", router_id)) is None
         ):
@@ -422,6 +435,7 @@ class Visibility:
         self._draft.routers.put(router_id, assembly.view(router))
         self._draft.absent.put(router_id, None)
         self._use(router_id, _filters(router))
+        self._balancers.use(router_id, router.load_balancer_id)
 
     def _read_routes(self, router_id: RouterId, assembly: RouterAssembly, settle: bool) -> None:
         """Take over changed routes, all at once, so that a replaced route leaves no gap."""
@@ -510,7 +524,7 @@ class Visibility:
         if is_tracked:
             return
         is_absent = object_id in self._tracker.requested and all(
-            self._facts.is_absent(kind, object_id) for kind in TRACKED_KINDS
+            self._facts.is_absent(kind, object_id) for kind in REQUESTED_KINDS
         )
         self._draft.absent.put(object_id, True if is_absent else None)
 
