@@ -6,6 +6,7 @@ builds a message fills it in (`midonet.packets.neighbour`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 from struct import Struct
 from typing import ClassVar, Self
@@ -13,9 +14,14 @@ from typing import ClassVar, Self
 import msgspec
 
 from midonet.errors import DecodeError
+from midonet.packets.addresses import IpPrefix
+from midonet.packets.domain_names import domain_names
 
 _PREFIX = Struct("!BBHI")
 _ADVERTISED = Struct("!BBHBBHII")
+_PREFIX_INFORMATION = Struct("!BBIII")
+_RESERVED_AND_WORD = Struct("!HI")
+_ON_LINK, _AUTONOMOUS = 0x80, 0x40
 
 
 class NdType(IntEnum):
@@ -28,12 +34,14 @@ class NdType(IntEnum):
 
 
 class NdOptionKind(IntEnum):
-    """Option types (RFC 4861 section 4.6)."""
+    """Option types (RFC 4861 section 4.6, RFC 8106 section 5)."""
 
     SOURCE_LINK_ADDRESS = 1
     TARGET_LINK_ADDRESS = 2
     PREFIX_INFORMATION = 3
     MTU = 5
+    RECURSIVE_DNS_SERVER = 25
+    DNS_SEARCH_LIST = 31
 
 
 class NdOption(msgspec.Struct, frozen=True, gc=False):
@@ -74,6 +82,37 @@ class NdOption(msgspec.Struct, frozen=True, gc=False):
 def link_address_option(kind: NdOptionKind, mac: int) -> NdOption:
     """Return a source or target link-layer address option for an Ethernet address."""
     return NdOption(kind, mac.to_bytes(6, "big"))
+
+
+def prefix_option(
+    prefix: IpPrefix, *, is_autonomous: bool, valid_s: int, preferred_s: int
+) -> NdOption:
+    """Return a prefix information option of an IPv6 network on the link (RFC 4861 4.6.2).
+
+    is_autonomous: hosts make addresses of it (RFC 4862).
+    """
+    flags = _ON_LINK | (_AUTONOMOUS if is_autonomous else 0)
+    fixed = _PREFIX_INFORMATION.pack(prefix.length, flags, valid_s, preferred_s, 0)
+    return NdOption(NdOptionKind.PREFIX_INFORMATION, fixed + prefix.network.to_bytes(16, "big"))
+
+
+def mtu_option(mtu_bytes: int) -> NdOption:
+    """Return an MTU option (RFC 4861 section 4.6.4)."""
+    return NdOption(NdOptionKind.MTU, _RESERVED_AND_WORD.pack(0, mtu_bytes))
+
+
+def dns_servers_option(addresses: Iterable[int], lifetime_s: int) -> NdOption:
+    """Return a recursive DNS server option (RFC 8106 section 5.1)."""
+    listed = b"".join(address.to_bytes(16, "big") for address in addresses)
+    fixed = _RESERVED_AND_WORD.pack(0, lifetime_s)
+    return NdOption(NdOptionKind.RECURSIVE_DNS_SERVER, fixed + listed)
+
+
+def dns_search_option(names: Iterable[str], lifetime_s: int) -> NdOption:
+    """Return a DNS search list option of well-formed names (RFC 8106 section 5.2)."""
+    listed = domain_names(names)
+    fixed = _RESERVED_AND_WORD.pack(0, lifetime_s)
+    return NdOption(NdOptionKind.DNS_SEARCH_LIST, fixed + listed + bytes(-len(listed) % 8))
 
 
 def find_link_address(data: bytes, start: int, end: int, kind: int) -> int | None:

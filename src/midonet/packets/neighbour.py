@@ -9,6 +9,7 @@ from midonet.packets.addresses import MAC_BROADCAST, IpAddress, IpVersion, is_mu
 from midonet.packets.arp import ArpMessage, ArpOperation
 from midonet.packets.build import Envelope, ethernet_frame, frame_tag, icmpv6_frame
 from midonet.packets.checksum import transport_checksum
+from midonet.packets.flowkey import FragmentKind
 from midonet.packets.frame import ParsedFrame
 from midonet.packets.nd import (
     NdOption,
@@ -16,6 +17,8 @@ from midonet.packets.nd import (
     NdType,
     NeighbourAdvertisement,
     NeighbourSolicitation,
+    RouterAdvertisement,
+    RouterSolicitation,
     link_address_option,
 )
 from midonet.packets.protocols import EtherType, IpProtocol
@@ -152,6 +155,39 @@ def neighbour_message(frame: ParsedFrame) -> NeighbourMessage | None:
         return _advertisement(NeighbourAdvertisement.parse(message), key.ip_dst)
     except DecodeError:
         return None
+
+
+def router_solicitation(frame: ParsedFrame) -> RouterSolicitation | None:
+    """Return a router solicitation, None unless it is valid (RFC 4861 section 6.1.1)."""
+    key = frame.key
+    if frame.ttl != _ND_HOP_LIMIT or frame.is_cut or key.ip_frag != FragmentKind.NONE:
+        return None
+    message = frame.frame[frame.l4_offset : frame.l3_offset + frame.packet_length]
+    if transport_checksum(message, key.ip_src, key.ip_dst, IpProtocol.ICMPV6):
+        return None
+    try:
+        found = RouterSolicitation.parse(message)
+    except DecodeError:
+        return None
+    return None if not key.ip_src and found.link_address is not None else found
+
+
+def router_advertisement(
+    message: RouterAdvertisement,
+    sender_mac: int,
+    sender_ip: int,
+    *,
+    eth_dst: int | None = None,
+    ip_dst: int = ALL_NODES,
+    vlan_tci: int | None = None,
+) -> bytes:
+    """Return an advertisement (RFC 4861 section 6.2.3). sender_ip: link-local, as it must be.
+
+    eth_dst: a station, for one that only it is to see (RFC 6085); None is the group of `ip_dst`.
+    """
+    destination = multicast_mac(ip_dst) if eth_dst is None else eth_dst
+    envelope = _nd_envelope(sender_mac, destination, sender_ip, ip_dst, vlan_tci)
+    return icmpv6_frame(envelope, message.serialise())
 
 
 def _solicitation(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final, Protocol, Self
 
 from midonet.packets.arp import ArpMessage
+from midonet.packets.dhcpv4 import Dhcpv4Message
+from midonet.packets.dhcpv6 import Dhcpv6Message, Dhcpv6Option, IaAddress, IdentityAssociation
 from midonet.packets.ethernet import EthernetHeader, VlanTag
 from midonet.packets.gre import GreHeader
 from midonet.packets.icmpv4 import Icmpv4Header
@@ -61,4 +63,9 @@ HEADER_CODECS: Final[tuple[type[HeaderCodec], ...]] = (
     SctpHeader,
     VxlanHeader,
     GreHeader,
+    Dhcpv4Message,
+    Dhcpv6Option,
+    Dhcpv6Message,
+    IdentityAssociation,
+    IaAddress,
 )

@@ -6,6 +6,8 @@ import pytest
 
 from midonet.errors import DecodeError
 from midonet.packets.arp import ArpMessage
+from midonet.packets.dhcpv4 import DhcpOption, Dhcpv4Message
+from midonet.packets.dhcpv6 import Dhcpv6Message, Dhcpv6Option, IaAddress, IdentityAssociation
 from midonet.packets.ethernet import EthernetHeader, VlanTag
 from midonet.packets.gre import GreHeader
 from midonet.packets.icmpv4 import Icmpv4Header
@@ -26,6 +28,8 @@ from midonet.packets.udp import UdpHeader
 from midonet.packets.vxlan import VxlanHeader
 
 _ADDRESS = 0xFE80 << 112 | 1
+_CLIENT = "00" * 16 + "020000000001" + "00" * 10
+"""Addresses of a DHCP client that has none, and its hardware address."""
 
 GOLDEN: list[tuple[str, HeaderCodec]] = [
     ("ffffffffffff 020000000001 0806", EthernetHeader(0xFFFFFFFFFFFF, 0x020000000001, 0x0806)),
@@ -107,9 +111,40 @@ GOLDEN: list[tuple[str, HeaderCodec]] = [
     ("08000000 abcdef00", VxlanHeader(0xABCDEF)),
     ("2000 6558 00abcdef", GreHeader(key=0xABCDEF)),
     ("b000 0800 12340000 00000001 00000002", GreHeader(0x0800, 1, 2, 0x1234)),
+    (
+        f"01 01 06 00 00c0ffee 0003 8000 {_CLIENT} {'00' * 192} 63825363 35 01 01 37 02 01 1a ff",
+        Dhcpv4Message(
+            1,
+            0xC0FFEE,
+            bytes.fromhex("020000000001") + bytes(10),
+            seconds=3,
+            flags=0x8000,
+            options=(DhcpOption(53, b"\x01"), DhcpOption(55, b"\x01\x1a")),
+        ),
+    ),
+    ("0008 0002 0064", Dhcpv6Option(8, b"\0\x64")),
+    (
+        "01 abcdef 0001 000a 0003 0001 020000000001 000e 0000",
+        Dhcpv6Message(
+            1,
+            0xABCDEF,
+            (
+                Dhcpv6Option(1, bytes.fromhex("00030001020000000001")),
+                Dhcpv6Option(14),
+            ),
+        ),
+    ),
+    (
+        "00000007 00000e10 00001518 000d 0002 0002",
+        IdentityAssociation(7, 3600, 5400, (Dhcpv6Option(13, b"\0\x02"),)),
+    ),
+    (
+        "fe800000000000000000000000000001 00000e10 00001c20",
+        IaAddress(_ADDRESS, 3600, 7200),
+    ),
 ]
 
-MINIMUM_CODEC_COUNT = 19
+MINIMUM_CODEC_COUNT = 24
 """May only rise: guards against an empty registry."""
 
 
