@@ -27,7 +27,24 @@ class World:
         """Return the endpoint's path with its parent filled in; other parameters stay."""
         parent = endpoint.path.split("/")[1]
         path = endpoint.path.replace("{id}", self.ids.get(parent, "{id}"), 1)
+        version = "6" if "/dhcpV6" in path else "4"
+        for name in ("subnet", "host"):
+            path = path.replace(f"{{{name}}}", self.ids[f"dhcp_{name}{version}"])
         return path.replace("{pool_id}", self.ids["pools"])
+
+
+SUBNET: Body = {"subnetPrefix": "10.9.0.0", "subnetLength": 24}
+CLIENT: Body = {"macAddr": "02:00:00:00:00:09", "ipAddr": "10.9.0.9"}
+SUBNET_V6: Body = {"prefix": "2001:db8:9::", "prefixLength": 64}
+CLIENT_V6: Body = {"clientId": "00:03:00:01:02:00:00:00:00:09", "fixedAddress": "2001:db8:9::9"}
+"""What the world has already. Its name is in a path, so that a PUT there leaves it as it is."""
+
+_NAMED_BY_PATH: dict[str, Body] = {
+    "DhcpSubnet": SUBNET,
+    "DhcpHost": CLIENT,
+    "DhcpV6Subnet": SUBNET_V6,
+    "DhcpV6Host": CLIENT_V6,
+}
 
 
 async def build_world(api: Api) -> World:
@@ -46,6 +63,10 @@ async def build_world(api: Api) -> World:
     member = await api.create(pool["poolMembers"], address="2001:db8::11")
     vip = await api.create(pool["vips"], address="2001:db8::80")
     router_port = await api.create(router["ports"], type="Router", portSubnet=["10.0.0.1/24"])
+    subnet = await api.create(bridge["dhcpSubnets"], **SUBNET)
+    await api.create(subnet["hosts"], **CLIENT)
+    subnet6 = await api.create(bridge["dhcpSubnet6s"], **SUBNET_V6)
+    await api.create(subnet6["hosts"], **CLIENT_V6)
     return World(
         {
             "bridges": bridge["id"],
@@ -64,6 +85,10 @@ async def build_world(api: Api) -> World:
             "new_host": str(await api.host("new", in_zone=False)),
             "tunnel_zones": (await api.create("/tunnel_zones", name="zone", type="gre"))["id"],
             "vlan": "0",
+            "dhcp_subnet4": "10.9.0.0_24",
+            "dhcp_host4": CLIENT["macAddr"],
+            "dhcp_subnet6": "2001:db8:9::_64",
+            "dhcp_host6": CLIENT_V6["clientId"].replace(":", "-"),
         }
     )
 
@@ -138,12 +163,44 @@ BODIES: dict[str, Callable[[World], Body]] = {
     },
     "MacPort": lambda world: {"macAddr": "02:00:00:00:00:05", "portId": world.ids["ports"]},
     "IP4Mac": lambda world: {"ip": "2001:db8::7", "mac": "02:00:00:00:00:05"},
+    "DhcpSubnet": lambda world: {
+        "subnetPrefix": "10.8.0.0",
+        "subnetLength": 24,
+        "defaultGateway": "10.8.0.1",
+        "serverAddr": "10.8.0.2",
+        "dnsServerAddrs": ["192.0.2.53", "192.0.2.54"],
+        "interfaceMTU": 1400,
+        "opt121Routes": [
+            {"destinationPrefix": "10.0.0.0", "destinationLength": 8, "gatewayAddr": "10.8.0.3"}
+        ],
+        "enabled": False,
+    },
+    "DhcpHost": lambda world: {
+        "macAddr": "02:00:00:00:00:08",
+        "ipAddr": "10.9.0.8",
+        "name": "vm8",
+        "extraDhcpOpts": [{"optName": "domain-search", "optValue": "example.org, example.com"}],
+    },
+    "DhcpV6Subnet": lambda world: {
+        "prefix": "2001:db8:8::",
+        "prefixLength": 64,
+        "dnsServerAddrs": ["2001:db8::53"],
+        "domainSearch": ["example.org"],
+        "enabled": False,
+    },
+    "DhcpV6Host": lambda world: {
+        "clientId": "00:01:00:01:2a:00:00:00:02:00:00:00:00:08",
+        "fixedAddress": "2001:db8:9::8",
+        "name": "vm8",
+    },
 }
 
 
 def body_for(endpoint: Endpoint, world: World) -> Body:
     """Return a good body for an endpoint."""
     body = BODIES[endpoint.schema.title](world)
+    if endpoint.method == "PUT":
+        body |= _NAMED_BY_PATH.get(endpoint.schema.title, {})
     if endpoint.schema.title == "Port" and endpoint.path.startswith("/routers"):
         addresses = ["10.1.0.1/24", "2001:db8::1/64"]
         return body | {"type": "Router", "portSubnet": addresses, "vlanId": 0}

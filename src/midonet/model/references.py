@@ -14,6 +14,7 @@ import msgspec
 from midonet.model.chains import Chain, Rule
 from midonet.model.coordination import ClusterSettings, Leadership, Lease, TunnelKeyUse
 from midonet.model.devices import Bridge, Port, Route, Router
+from midonet.model.dhcp import DhcpHost, DhcpSubnet, DhcpV6Host, DhcpV6Subnet
 from midonet.model.groups import IpAddressGroup, PortGroup
 from midonet.model.hosts import FloodGroup, Host, PortLocation, TunnelZone, TunnelZoneHost
 from midonet.model.load_balancer import HealthMonitor, LoadBalancer, Pool, PoolMember, Vip
@@ -94,6 +95,10 @@ REFERENCES: tuple[Reference, ...] = (
     Reference(FloodGroup, "bridge_id", Bridge, _CASCADE),
     Reference(FloodGroup, "host_id", Host, _CASCADE),
     Reference(TunnelKeyUse, "host_id", Host, _CASCADE),
+    Reference(DhcpSubnet, "bridge_id", Bridge, _CASCADE),
+    Reference(DhcpHost, "subnet_id", DhcpSubnet, _CASCADE),
+    Reference(DhcpV6Subnet, "bridge_id", Bridge, _CASCADE),
+    Reference(DhcpV6Host, "subnet_id", DhcpV6Subnet, _CASCADE),
 )
 """Every reference of the model. A cyclic pair (linked ports) is created by two updates in one
 transaction; the store checks references against the state after the whole transaction."""
@@ -121,6 +126,10 @@ KINDS: tuple[type[msgspec.Struct], ...] = (
     Lease,
     Leadership,
     ClusterSettings,
+    DhcpSubnet,
+    DhcpHost,
+    DhcpV6Subnet,
+    DhcpV6Host,
 )
 """Every stored kind. The stored name of a kind is its class name."""
 

@@ -9,6 +9,7 @@ import msgspec
 from midonet.model.schema import ResourceSchema
 from midonet.model.schema_chains import CHAIN, RULE
 from midonet.model.schema_devices import BRIDGE, ROUTE, ROUTER
+from midonet.model.schema_dhcp import DHCP_HOST, DHCP_SUBNET, DHCP_V6_HOST, DHCP_V6_SUBNET
 from midonet.model.schema_hosts import (
     ARP_ENTRY,
     BINDING,
@@ -38,6 +39,10 @@ RESOURCES: tuple[ResourceSchema[Any], ...] = (
     ROUTE,
     MAC_ENTRY,
     ARP_ENTRY,
+    DHCP_SUBNET,
+    DHCP_HOST,
+    DHCP_V6_SUBNET,
+    DHCP_V6_HOST,
     CHAIN,
     RULE,
     LOAD_BALANCER,

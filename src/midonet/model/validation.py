@@ -60,6 +60,14 @@ def canonical_ipv4(text: str) -> str:
     return str(parsed)
 
 
+def canonical_ipv6(text: str) -> str:
+    """Return an IPv6 address in canonical text. Raises DecodeError."""
+    parsed = parse_ip(text)
+    if parsed.version is not IpVersion.V6:
+        raise DecodeError(f"not an IPv6 address: {text!r}")
+    return str(parsed)
+
+
 def canonical_prefix(text: str) -> str:
     """Return `address/length` in canonical text, host bits kept. Raises DecodeError."""
     return str(parse_prefix(text))
@@ -109,6 +117,21 @@ def canonical_interface_name(text: str) -> str:
 
 IP = TextFormat("ip", "must be an IPv4 or IPv6 address", canonical_ip, text_patterns.IP)
 IPV4 = TextFormat("ipv4", "must be an IPv4 address", canonical_ipv4, text_patterns.IPV4)
+IPV6 = TextFormat("ipv6", "must be an IPv6 address", canonical_ipv6, text_patterns.IPV6)
+HOST_IPV4 = TextFormat(
+    "ipv4",
+    IPV4.rule,
+    canonical_ipv4,
+    text_patterns.IPV4,
+    unusable=lambda text: unusable_host(parse_ip(text)),
+)
+HOST_IPV6 = TextFormat(
+    "ipv6",
+    IPV6.rule,
+    canonical_ipv6,
+    text_patterns.IPV6,
+    unusable=lambda text: unusable_host(parse_ip(text)),
+)
 HOST_IP = TextFormat(
     "ip",
     IP.rule,
