@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from midonet.agent.datapath.memory import InProcessUnderlay, MemoryDatapath
+from midonet.agent.datapath.protocol import PortAttachment
 from midonet.agent.ports.retrying import FIRST_PAUSE_S, LONGEST_PAUSE_S, Retries
 from midonet.model.devices import Port
 from midonet.model.hosts import PortLocation
 from midonet.nsdb.memory import MemoryStore
 from midonet.nsdb.sqlite.store import SqliteStore
+from midonet.packets.addresses import parse_ip, parse_mac
+from midonet.packets.neighbour import arp_request
 from midonet.runtime.clock import ManualClock
-from tests.multiagent.hosts import Deployment, eventually
+from tests.multiagent.hosts import Deployment, eventually, mac, udp
 from tests.multiagent.unreliable_store import UnreliableStore
 
 
@@ -83,6 +87,56 @@ async def test_port_that_came_back_during_an_outage_is_claimed_again(
         key = found.value.tunnel_key
         await eventually(lambda: h1.datapath.deliveries().get(key) == (port,))
         await eventually(lambda: port in h1.datapath.attached())
+
+
+class WaitingDatapath(MemoryDatapath):
+    """Takes packets of a port as soon as a kernel would: while `connect` has yet to return."""
+
+    def __init__(self, underlay: InProcessUnderlay) -> None:
+        super().__init__(underlay)
+        self.may_return = asyncio.Event()
+        self.may_return.set()
+
+    async def connect(self, attachment: PortAttachment) -> None:
+        await super().connect(attachment)
+        await self.may_return.wait()
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "second"])
+async def test_answers_find_a_port_whose_packets_come_in(
+    deployment: Deployment, is_first: bool
+) -> None:
+    """Broadcasts by the flood group and frames by the port's own key, before `connect` returns."""
+    datapath = WaitingDatapath(deployment.underlay)
+    async with (
+        deployment.agent("h1", "10.9.0.1", datapath=datapath) as h1,
+        deployment.agent("h2", "10.9.0.2") as h2,
+    ):
+        bridge = await deployment.bridge()
+        far = await deployment.bridge_port(bridge, h2.id, "far")
+        if not is_first:
+            await deployment.bridge_port(bridge, h1.id, "tap1")
+        await deployment.settled(h1, h2)
+        datapath.may_return.clear()
+        port = await deployment.bridge_port(bridge, h1.id, "tap2")
+        await eventually(lambda: port in datapath.attached())
+
+        first = udp(mac(1), mac(2), "10.0.0.1", "10.0.0.2")
+        datapath.receive(port, first)
+        await eventually(lambda: h2.at(far))
+        await eventually(lambda: port in h2.agent.decisions.view.locations)
+        asked = arp_request(
+            parse_mac(mac(2)), parse_ip("10.0.0.2").value, parse_ip("10.0.0.1").value
+        )
+        h2.datapath.receive(far, asked)
+        await eventually(lambda: h1.at(port))
+        await eventually(lambda: h2.agent.soft_state.mac_port(bridge, 0, parse_mac(mac(1))) == port)
+        again = udp(mac(2), mac(1), "10.0.0.2", "10.0.0.1")
+        h2.datapath.receive(far, again)
+        await eventually(lambda: len(h1.at(port)) == 2)
+        assert h1.take(port) == [asked, again]
+        assert not datapath.drops()
+        datapath.may_return.set()
 
 
 async def test_location_that_cannot_be_understood_concerns_one_port_only(tmp_path: Path) -> None:

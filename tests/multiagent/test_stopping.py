@@ -90,6 +90,7 @@ async def test_every_task_of_an_agent_ends(tmp_path: Path, failing: str) -> None
         async with Supervisor(grace_s=5.0) as supervisor:
             await agent.start(supervisor)
             await eventually(agent.keeper.registered.is_set)
+            await eventually(agent.loop.may_decide.is_set)
             store.is_away = failing in ("store", "both")
             datapath.is_broken = failing in ("datapath", "both")
             if store.is_away:

@@ -1,4 +1,4 @@
-"""From bound ports to the datapath: attach, claim the location, deliver, say that it is active.
+"""From bound ports to the datapath: claim the location, say that it is active, deliver, attach.
 
 A reconciler. Desired: the ports that the network state database binds to this host, on the
 interfaces that exist. Actual: what the datapath holds, and what the database records of this
@@ -7,11 +7,13 @@ halves are read back: the datapath in each pass, the database at the start, afte
 and wherever the view of this host shows something else than was recorded last. Before the bound
 ports have been read completely nothing is touched, so that a restart takes nothing away.
 
-Order for a new port: keep its interface from the host's own stack, claim the location and say
-that it is active, attach to the datapath once this host's own view shows it there (other hosts then
-know it too, so that answers to its first packets find it), deliver its tunnel key. With the store
-away a port is attached without waiting. In the other direction: detach, stop delivering, release
-the location; the interface stays closed.
+Order for a new port: keep its interface from the host's own stack; claim its location, say that
+it is active, and claim the flood group of its bridge here; wait until this host's own view shows
+the location (other hosts then know it too); deliver the tunnel keys of both to it; attach it. Its
+packets come in while the kernel still carries that out, and whoever gets the first asks for its
+sender by a broadcast, which is repeated only after a second: the whole way back must be there
+before. With the store away a port is attached without waiting. In the other direction: detach, stop
+delivering, release the location; the interface stays closed.
 
 A pass costs with the number of ports, a change in it with what changed.
 """
@@ -180,16 +182,18 @@ class PortBinder:
         self._retries.begin()
         await self._read_places()
         await self._withdraw(bound, present)
-        await self._place_all(bound, present, interfaces)
+        await asyncio.gather(
+            self._place_all(bound, present, interfaces), self._claim_groups(self._wanted(present))
+        )
         deliveries = dict(self._datapath.deliveries())
         refused = set(self._refused)
         attached = await self._attach(present, deliveries)
         if self._refused != refused:
             # A port is active only while it is attached.
             await self._place_all(bound, present, interfaces)
-        await self._place_groups(attached, deliveries)
+        await self._place_groups(present, attached, deliveries)
         if self._is_read and self._places.keys() >= present.keys():
-            self._forget_deliveries()
+            self._forget_deliveries(deliveries)
         self._retries.end()
         self._report(bound, attached)
         self.reconciled.set()
@@ -270,47 +274,60 @@ class PortBinder:
             if await self._try("release", self._placement.release_port, port_id):
                 del self._places[port_id]
 
+    def _wanted(self, present: Mapping[PortId, Port]) -> set[BridgeId]:
+        """Return the bridges that have ports here, but for ports that the datapath refused."""
+        return {
+            port.bridge_id
+            for port in present.values()
+            if port.bridge_id is not None and port.id not in self._refused
+        }
+
+    async def _claim_groups(self, bridge_ids: Collection[BridgeId]) -> None:
+        """Claim the flood groups that the view does not show as they are recorded."""
+        wanted = [bridge_id for bridge_id in bridge_ids if not self._is_claimed(bridge_id)]
+        for start in range(0, len(wanted), _GROUPS_AT_ONCE):
+            chunk = wanted[start : start + _GROUPS_AT_ONCE]
+            await asyncio.gather(*(self._claim_group(bridge_id) for bridge_id in chunk))
+
+    def _is_claimed(self, bridge_id: BridgeId) -> bool:
+        key = self._groups.get(bridge_id)
+        return key is not None and self._seen.group(bridge_id) == key
+
+    async def _claim_group(self, bridge_id: BridgeId) -> None:
+        retry = ("group", bridge_id)
+        if not self._retries.may_try(retry):
+            return
+        try:
+            self._groups[bridge_id] = await self._placement.claim_group(bridge_id)
+            self._retries.succeeded(retry)
+        except UnavailableError as error:
+            self._is_read = False
+            self._fail(retry, "flood_group_failed", error)
+        except _REFUSALS as error:
+            self._groups.pop(bridge_id, None)
+            self._fail(retry, "flood_group_failed", error)
+
     async def _place_groups(
-        self, attached: Mapping[PortId, Port], deliveries: Mapping[int, tuple[PortId, ...]]
+        self,
+        present: Mapping[PortId, Port],
+        attached: Mapping[PortId, Port],
+        deliveries: dict[int, tuple[PortId, ...]],
     ) -> None:
-        """Deliver one key for all ports of a bridge here, and drop groups without ports."""
+        """Deliver the key of each bridge to its attached ports, and drop groups without ports."""
+        wanted = self._wanted(present)
         members: dict[BridgeId, list[PortId]] = {}
         for port_id, port in attached.items():
             if port.bridge_id is not None:
                 members.setdefault(port.bridge_id, []).append(port_id)
-        for bridge_id in [bridge_id for bridge_id in self._groups if bridge_id not in members]:
+        for bridge_id in [bridge_id for bridge_id in self._groups if bridge_id not in wanted]:
             if await self._try("release", self._placement.release_group, bridge_id):
                 del self._groups[bridge_id]
-        groups = [(bridge_id, tuple(sorted(ports))) for bridge_id, ports in members.items()]
-        for start in range(0, len(groups), _GROUPS_AT_ONCE):
-            await asyncio.gather(
-                *(
-                    self._place_group(bridge_id, port_ids, deliveries)
-                    for bridge_id, port_ids in groups[start : start + _GROUPS_AT_ONCE]
-                )
-            )
-
-    async def _place_group(
-        self,
-        bridge_id: BridgeId,
-        port_ids: tuple[PortId, ...],
-        deliveries: Mapping[int, tuple[PortId, ...]],
-    ) -> None:
-        retry = ("group", bridge_id)
-        key = self._groups.get(bridge_id)
-        if (key is None or self._seen.group(bridge_id) != key) and self._retries.may_try(retry):
-            try:
-                key = self._groups[bridge_id] = await self._placement.claim_group(bridge_id)
-                self._retries.succeeded(retry)
-            except UnavailableError as error:
-                self._is_read = False
-                self._fail(retry, "flood_group_failed", error)
-            except _REFUSALS as error:
-                self._groups.pop(bridge_id, None)
-                self._fail(retry, "flood_group_failed", error)
-                return
-        if key is not None and deliveries.get(key) != port_ids:
-            self._deliver(key, port_ids)
+        # A port that was refused before and is attached now brings its bridge only here.
+        await self._claim_groups([one for one in members if one not in self._groups])
+        for bridge_id, port_ids in members.items():
+            key = self._groups.get(bridge_id)
+            if key is not None:
+                self._deliver(key, tuple(sorted(port_ids)), deliveries)
 
     async def _try(self, what: str, release: Callable[[T], Awaitable[None]], object_id: T) -> bool:
         """Give something up; False when it has to be tried again."""
@@ -331,65 +348,80 @@ class PortBinder:
         self, present: Mapping[PortId, Port], deliveries: dict[int, tuple[PortId, ...]]
     ) -> dict[PortId, Port]:
         attached = self._datapath.attached()
-        done: dict[PortId, Port] = {}
-        for port_id, port in present.items():
-            name = port.interface_name or ""
-            if attached.get(port_id) != name and not await self._connect(port_id, name):
-                continue
-            self._refused.discard(port_id)
-            self._attach_by_s.pop(port_id, None)
-            done[port_id] = port
-            place = self._places.get(port_id)
-            if place is not None and deliveries.get(place.tunnel_key) != (port_id,):
-                self._deliver(place.tunnel_key, (port_id,))
-            self._join_group(port, {*attached, *done}, deliveries)
-        for port_id in self._attach_by_s.keys() - present.keys():
-            del self._attach_by_s[port_id]
+        done = {
+            port_id: port
+            for port_id, port in present.items()
+            if attached.get(port_id) == port.interface_name
+        }
+        coming = [port for port in present.values() if port.id not in done]
+        coming = [port for port in coming if self._may_attach(port)]
+        for port in (*done.values(), *coming):
+            place = self._places.get(port.id)
+            if place is not None:
+                self._deliver(place.tunnel_key, (port.id,), deliveries)
+        self._join_groups(coming, attached, deliveries)
+        for port in coming:
+            if await self._connect(port):
+                done[port.id] = port
+            elif port.id in self._places:
+                self._deliver(self._places[port.id].tunnel_key, (), deliveries)
+        self._refused -= done.keys()
         self._refused &= present.keys()
+        for port_id in self._attach_by_s.keys() - (present.keys() - done.keys()):
+            del self._attach_by_s[port_id]
         return done
 
-    def _join_group(
-        self, port: Port, attached: set[PortId], deliveries: dict[int, tuple[PortId, ...]]
+    def _join_groups(
+        self,
+        coming: Collection[Port],
+        attached: Mapping[PortId, str],
+        deliveries: dict[int, tuple[PortId, ...]],
     ) -> None:
-        """Let a port have what is flooded to this host from its first packet on.
+        """Let ports have what is flooded to this host before they are attached."""
+        joining: dict[int, set[PortId]] = {}
+        for port in coming:
+            key = self._groups.get(port.bridge_id) if port.bridge_id is not None else None
+            if key is not None:
+                joining.setdefault(key, set()).add(port.id)
+        for key, port_ids in joining.items():
+            port_ids.update(one for one in deliveries.get(key, ()) if one in attached)
+            self._deliver(key, tuple(sorted(port_ids)), deliveries)
 
-        Whoever gets that packet asks for its sender by a broadcast, and again only after a second.
-        """
-        key = self._groups.get(port.bridge_id) if port.bridge_id is not None else None
-        if key is None or port.id in deliveries.get(key, ()):
-            return
-        present = (one for one in deliveries.get(key, ()) if one in attached)
-        deliveries[key] = tuple(sorted((*present, port.id)))
-        self._deliver(key, deliveries[key])
-
-    async def _connect(self, port_id: PortId, name: str) -> bool:
-        retry = ("attach", port_id, name)
-        if not self._retries.may_try(retry) or not self._may_attach(port_id):
-            return False
-        self._attach_by_s.pop(port_id, None)
+    async def _connect(self, port: Port) -> bool:
+        name = port.interface_name or ""
+        retry = ("attach", port.id, name)
+        self._attach_by_s.pop(port.id, None)
         try:
-            await self._datapath.connect(PortAttachment(port_id, name))
+            await self._datapath.connect(PortAttachment(port.id, name))
         except DatapathError as error:
-            self._refused.add(port_id)
+            self._refused.add(port.id)
             self._fail(retry, "attach_failed", error)
             return False
         self._retries.succeeded(retry)
-        _log.info("port_attached", port_id=str(port_id), interface=name)
+        _log.info("port_attached", port_id=str(port.id), interface=name)
         return True
 
-    def _may_attach(self, port_id: PortId) -> bool:
+    def _may_attach(self, port: Port) -> bool:
         """Tell whether a port's packets may come: its location is known, or cannot be."""
-        place = self._places.get(port_id)
-        if port_id in self._refused or place is None or not place.is_active:
+        if not self._retries.may_try(("attach", port.id, port.interface_name)):
+            return False
+        place = self._places.get(port.id)
+        if port.id in self._refused or place is None or not place.is_active:
             return True
-        seen = self._seen.port(port_id)
+        seen = self._seen.port(port.id)
         if seen is not None and seen.is_active:
             return True
         now_s = self._clock.now_s()
-        return now_s >= self._attach_by_s.setdefault(port_id, now_s + _VISIBLE_WITHIN_S)
+        return now_s >= self._attach_by_s.setdefault(port.id, now_s + _VISIBLE_WITHIN_S)
 
-    def _deliver(self, key: int, port_ids: tuple[PortId, ...]) -> None:
-        if not self._retries.may_try(("deliver", key)):
+    def _deliver(
+        self,
+        key: int,
+        port_ids: tuple[PortId, ...],
+        deliveries: dict[int, tuple[PortId, ...]],
+    ) -> None:
+        """Have a key delivered to these ports. deliveries: what is held, kept up to date."""
+        if deliveries.get(key, ()) == port_ids or not self._retries.may_try(("deliver", key)):
             return
         try:
             self._datapath.set_delivery(key, port_ids)
@@ -397,13 +429,13 @@ class PortBinder:
             self._fail(("deliver", key), "delivery_failed", error)
         else:
             self._retries.succeeded(("deliver", key))
+            deliveries[key] = port_ids
 
-    def _forget_deliveries(self) -> None:
+    def _forget_deliveries(self, deliveries: dict[int, tuple[PortId, ...]]) -> None:
         wanted = {place.tunnel_key for place in self._places.values()}
         wanted.update(self._groups.values())
-        for key in self._datapath.deliveries():
-            if key not in wanted:
-                self._deliver(key, ())
+        for key in [key for key in deliveries if key not in wanted]:
+            self._deliver(key, (), deliveries)
 
     # What people and other passes are told.
 
