@@ -10,6 +10,7 @@ from midonet.model.chains import FragmentPolicy, PortRange, RuleAction
 from midonet.model.devices import NextHopKind
 from midonet.model.hosts import TunnelKind
 from midonet.packets.addresses import IpVersion, format_mac
+from tests.differential.features import FEATURES
 from tests.differential.packets import (
     HOST_MACS,
     HOSTS,
@@ -29,6 +30,8 @@ LOCAL_PORTS = tuple(f"l{index}" for index in range(6))
 
 _REMOTE_PORTS = tuple(f"m{index}" for index in range(5))
 _ACTIONS = ("accept", "drop", "reject", "return")
+_RULES = tuple(one for feature in FEATURES for one in feature.rules)
+_CONDITIONS = tuple(one for feature in FEATURES for one in feature.conditions)
 
 
 class NetworkSource:
@@ -39,11 +42,11 @@ class NetworkSource:
 
     def draw(self) -> World:
         """Return a network whose local ports are all bound."""
-        return _Drawing(self._random).world
+        return Drawing(self._random).world
 
 
-class _Drawing:
-    """One network in the making."""
+class Drawing:
+    """One network in the making. `tests.differential.features` adds to it."""
 
     def __init__(self, random: Random) -> None:
         self.random = random
@@ -56,9 +59,15 @@ class _Drawing:
         self._draw_ports()
         self._draw_links()
         self._draw_routes()
+        for feature in FEATURES:
+            if feature.prepare is not None:
+                feature.prepare(self)
         self._draw_chains()
         self._draw_placement()
         self._draw_soft_state()
+        for feature in FEATURES:
+            if feature.extend is not None:
+                feature.extend(self)
 
     def _maybe(self, chance: float) -> bool:
         return self.random.random() < chance
@@ -91,6 +100,7 @@ class _Drawing:
                     host=host,
                     up=self._is_up(),
                     located=located,
+                    vlan=self.random.choice((10, 20)) if self._maybe(0.06) else 0,
                     **self._filters(0.15),
                 )
 
@@ -121,7 +131,8 @@ class _Drawing:
             self._link_vlans()
         for index in range(self.random.randrange(4) if self.routers else 0):
             self._router_port(f"i{index}", self.random.choice(self.routers))
-            self.world.attach(f"i{index}", self.random.choice(self.bridges))
+            vlan = self.random.choice((0, 0, 0, 0, 0, 10, 20))
+            self.world.attach(f"i{index}", self.random.choice(self.bridges), vlan=vlan)
         if len(self.routers) > 1 and self._maybe(0.7):
             first, second = self.random.sample(self.routers, 2)
             self._router_port("x0", first)
@@ -195,18 +206,24 @@ class _Drawing:
         for name in self.chains:
             rules = []
             for _ in range(self.random.randrange(5)):
-                if self._maybe(0.25):
+                if _RULES and self._maybe(0.3):
+                    rules.append(self.random.choice(_RULES)(self))
+                elif self._maybe(0.25):
                     target = self.random.choice(self.chains)
-                    rules.append(rule(RuleAction.JUMP.value, jump=target, **self._condition()))
+                    rules.append(rule(RuleAction.JUMP.value, jump=target, **self.condition()))
                 else:
                     action = self.random.choice(_ACTIONS)
-                    rules.append(rule(action, **self._condition()))
+                    rules.append(rule(action, **self.condition()))
             self.world.chain(name, *rules)
 
-    def _condition(self) -> dict[str, Any]:
+    def condition(self) -> dict[str, Any]:
+        """Return fields of the condition of a rule."""
         fields: dict[str, Any] = {}
         for _ in range(self.random.choice((1, 1, 2, 2, 3))):
-            fields.update(self.random.choice(self._tests())())
+            if _CONDITIONS and self._maybe(0.2):
+                fields.update(self.random.choice(_CONDITIONS)(self))
+            else:
+                fields.update(self.random.choice(self._tests())())
         if self._maybe(0.15):
             fields["inverted"] = True
         if self._maybe(0.25):

@@ -12,6 +12,7 @@ from midonet.packets.arp import ArpMessage
 from midonet.packets.build import Envelope, ethernet_frame, icmpv6_frame, ip_frame
 from midonet.packets.checksum import internet_checksum, transport_checksum
 from midonet.packets.ethernet import EthernetHeader, VlanTag
+from midonet.packets.frame import parse_frame
 from midonet.packets.ipv4 import Ipv4Header
 from midonet.packets.ipv6 import FragmentHeader, Ipv6Header
 from midonet.packets.nd import NdOptionKind, NeighbourSolicitation, link_address_option
@@ -153,6 +154,30 @@ class Draft:
         if self.protocol == ICMP:
             return _summed(message, 2, internet_checksum(message))
         return message
+
+
+def reply_to(frame: bytes) -> Draft | None:
+    """Return what whoever got a TCP or UDP packet, or an echo request, sends back; else None."""
+    packet = parse_frame(frame)
+    key = packet.key
+    version = packet.ip_version
+    if version is None or key.ip_frag:
+        return None
+    ports = (key.l4_dst, key.l4_src)
+    if key.ip_proto in (ICMP, ICMPV6):
+        answers = {8: 0, 128: 129}
+        if key.l4_src not in answers:
+            return None
+        ports = (answers[key.l4_src], 0)
+    elif key.ip_proto not in (TCP, UDP):
+        return None
+    return Draft(
+        kind="ip", eth_src=key.eth_dst, eth_dst=key.eth_src,
+        vlan=key.vlan_tci & 0xEFFF if key.vlan_tci else None,
+        source=IpAddress(version, key.ip_dst), destination=IpAddress(version, key.ip_src),
+        protocol=key.ip_proto, l4=ports, tos=0, ttl=64, size=8, fragment=0, df=False,
+        tcp_flags=0x12, operation=1, eth_type=0x88CC,
+    )  # fmt: skip
 
 
 def _summed(segment: bytes, offset: int, checksum: int) -> bytes:

@@ -1,0 +1,41 @@
+"""What parts of the product add to the generated networks.
+
+A part writes its generators in a module of its own and names them in a `Feature` below. The rest of
+the lane (histories, masks, datapaths) then meets them too:
+
+    NAT = Feature("nat", rules=(draw_nat_rule,))
+
+Every generator draws from `drawing.random` only, so that a seed repeats its network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.differential.networks import Drawing
+
+Extend = Callable[["Drawing"], None]
+DrawCondition = Callable[["Drawing"], dict[str, Any]]
+DrawRule = Callable[["Drawing"], Any]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """Generators of one part.
+
+    prepare: adds what rules and devices may refer to (groups, pools), before chains are drawn.
+    conditions: each draws fields of `Condition` for a rule. rules: each draws a rule.
+    extend: adds to the network when all else is there.
+    """
+
+    name: str
+    prepare: Extend | None = None
+    conditions: tuple[DrawCondition, ...] = ()
+    rules: tuple[DrawRule, ...] = ()
+    extend: Extend | None = None
+
+
+FEATURES: tuple[Feature, ...] = ()
