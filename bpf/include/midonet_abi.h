@@ -106,6 +106,7 @@ enum midonet_drop_reason {
 	MIDONET_DROP_COPY_LIMIT = 85,
 	MIDONET_DROP_RULE_LIMIT = 86,
 	MIDONET_DROP_GENERATED_LIMIT = 87,
+	MIDONET_DROP_CONNECTION_LIMIT = 88,
 };
 
 /* Numbers equal those of agent/datapath/protocol.py. */

@@ -117,6 +117,9 @@ ADVICE: dict[DropReason, str] = {
     " 100,000 rules: shorten the chains of ports to which bridges flood.",
     DropReason.GENERATED_LIMIT: "Answers of devices lead to further answers: look for filters that"
     " reject what devices send, and for packets that many routers fragment.",
+    DropReason.CONNECTION_LIMIT: "The port has begun as many connections as it may, all of them"
+    " answered, or its address and ports are those of another's connection: look for a machine"
+    " that scans, and for two with one address (`midonet connections`).",
 }
 """What an operator does about each reason."""
 

@@ -73,6 +73,7 @@ DATAPATH_ONLY = {
     DropReason.OUTPUT_GONE: "outputs are the datapath's",
     DropReason.INJECTION_FAILED: "packets go back into the datapath",
     DropReason.GENERATED_LIMIT: "the agent sends what devices generate",
+    DropReason.CONNECTION_LIMIT: "connections are entered by the agent",
 }
 """Reasons that simulation never gives, and why."""
 

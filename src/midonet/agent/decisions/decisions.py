@@ -11,7 +11,7 @@ dropped as INTERNAL, and its bytes are in the log.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import assert_never
 
@@ -24,6 +24,21 @@ from midonet.agent.decisions.neighbours import NeighbourBroker
 from midonet.agent.decisions.parking import AWAIT_LIMIT_S, Awaited, Parking
 from midonet.agent.decisions.questions import question_packet
 from midonet.agent.decisions.synthesis import synthesise_frame
+from midonet.agent.decisions.teaching import would_teach
+from midonet.agent.decisions.tracked_connections import TrackedConnections
+from midonet.agent.decisions.work import (
+    MAX_GENERATED_DEPTH,
+    Allowance,
+    Counters,
+    Generated,
+    Work,
+)
+from midonet.agent.flow_state.connection_table import ConnectionTable
+from midonet.agent.flow_state.effects import (
+    AdvanceConnection,
+    ConfirmConnection,
+    KillConnection,
+)
 from midonet.agent.flows.apply import prepared
 from midonet.agent.flows.classification import meets_guards
 from midonet.agent.flows.drop_reason import DropReason
@@ -35,6 +50,7 @@ from midonet.agent.simulation.result import (
     Consume,
     Drop,
     Effect,
+    FetchConnection,
     Forward,
     GeneratedPacket,
     LoadDevices,
@@ -61,51 +77,10 @@ UPCALL_LIMIT_S = AWAIT_LIMIT_S
 
 _log = structlog.get_logger("decisions")
 
-MAX_GENERATED_DEPTH = 4
-"""How many times a generated packet may give rise to another."""
-
-MAX_GENERATED_TOTAL = 256
-"""Packets that may be generated because of one, over all depths."""
-
 _LOADED_KINDS = frozenset((TagKind.DEVICE, TagKind.CHAIN))
 
 _MAX_ATTEMPTS = 4
 """Simulations of one packet whose own effects change what it depends on."""
-
-
-@dataclass(slots=True)
-class Allowance:
-    """How many more packets may be generated because of one."""
-
-    packets: int = MAX_GENERATED_TOTAL
-
-    def take(self) -> bool:
-        """Take one; False when there is none left."""
-        self.packets -= 1
-        return self.packets >= 0
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """A packet made by a device, on its way. allowance: of all that came of the same packet."""
-
-    packet: GeneratedPacket
-    depth: int
-    allowance: Allowance
-
-
-Work = Upcall | Generated
-
-
-@dataclass(slots=True)
-class Counters:
-    """Numbers of decisions since the start."""
-
-    upcalls: int = 0
-    simulations: int = 0
-    duplicates: int = 0
-    rejudged: int = 0
-    slow_path: int = 0
 
 
 class Decisions:
@@ -120,6 +95,7 @@ class Decisions:
         request_load: Callable[[tuple[ObjectId, ...]], None],
         *,
         mac_limits: HoldingLimits = DEFAULT_LIMITS,
+        connection_table: ConnectionTable | None = None,
     ) -> None:
         """`request_load` asks the topology for objects that the view lacks."""
         self.view = TopologyView(revision=0, host_id=host_id)
@@ -136,6 +112,9 @@ class Decisions:
             is_elsewhere=self._is_elsewhere,
         )
         self.broker = NeighbourBroker(clock, self._ask, self._is_resolved)
+        self.connections = TrackedConnections(
+            clock, self._connections_changed, table=connection_table
+        )
         self.soft_state = soft_state
         self._datapath = datapath
         self._clock = clock
@@ -211,20 +190,25 @@ class Decisions:
         elif upcall.reason is UpcallReason.EARLIER and self.programs.lookup(ingress, packet.key):
             return
         for _ in range(_MAX_ATTEMPTS):
-            revision = self.programs.revision
             result = self._simulate(packet, ingress)
-            if self._carry_out(result, upcall, packet, revision):
+            if self._carry_out(result, upcall, packet):
                 return
         self._datapath.count_drop(ingress, DropReason.UNSETTLED)
 
-    def _carry_out(
-        self, result: SimulationResult, upcall: Upcall, packet: ParsedFrame, revision: int
-    ) -> bool:
-        """Do what a simulation says; False to simulate again, because facts changed."""
+    def _carry_out(self, result: SimulationResult, upcall: Upcall, packet: ParsedFrame) -> bool:
+        """Do what a simulation says; False to simulate again, because facts changed.
+
+        Connections come first: what they are after it is what the program was made for, so that
+        their change does not make it stale.
+        """
+        if isinstance(result, Await):
+            self._park(upcall.ingress, upcall, result.what)
+            return True
+        if not self.connections.settle(result.effects):
+            self._datapath.count_drop(upcall.ingress, DropReason.CONNECTION_LIMIT)
+            return True
+        revision = self.programs.revision
         match result:
-            case Await(what):
-                self._park(upcall.ingress, upcall, what)
-                return True
             case Consume():
                 self._apply(result.effects, upcall.ingress)
                 self._generate(result.generated, 0, Allowance())
@@ -307,6 +291,7 @@ class Decisions:
             egress,
             self._clock.now_s(),
             router_id=work.packet.router_id,
+            sight=work.packet.sight,
         )
         match result:
             case Await(what):
@@ -341,6 +326,8 @@ class Decisions:
                 self._request_load(object_ids)
             case ResolveNeighbour():
                 self.broker.resolve(what)
+            case FetchConnection(key):
+                self.connections.fetch(key)
             case _:
                 assert_never(what)
 
@@ -363,6 +350,8 @@ class Decisions:
             case ResolveNeighbour(router_id, _, address):
                 known = self.soft_state.neighbour(router_id, address)
                 return known is not NeighbourState.UNKNOWN
+            case FetchConnection(key):
+                return not self.connections.reader.should_wait(key, self._clock.now_s())
             case _:
                 assert_never(what)
 
@@ -385,12 +374,14 @@ class Decisions:
     def view_changed(self, delta: ViewDelta) -> None:
         """Take note of what is different in `view`, which is the new one already."""
         self.programs.change(delta.tags, delta.regions, delta.urgent)
+        self.connections.view_changed(delta.tags | delta.urgent)
         self.release_parked()
 
     def forget_port(self, port_id: PortId) -> None:
         """Drop what is known of a port that was detached here, and what depends on it."""
         self.programs.forget_port(port_id)
         self.queue.drop_port(port_id)
+        self.connections.forget_port(port_id)
         self.facts_changed(self.learning.forget_port(port_id))
         gone = frozenset({device_tag(port_id), location_tag(port_id)})
         self.programs.change(frozenset(), urgent=gone)
@@ -404,6 +395,12 @@ class Decisions:
             for tag in installed.program.tags
             if tag.kind in _LOADED_KINDS
         }
+
+    def _connections_changed(self, tags: frozenset[FlowTag], is_urgent: bool) -> None:
+        if is_urgent:
+            self.programs.change(frozenset(), urgent=tags)
+        else:
+            self.programs.change(tags)
 
     def facts_changed(self, tags: frozenset[FlowTag]) -> None:
         """Take note of changed soft state."""
@@ -428,6 +425,8 @@ class Decisions:
                     self.broker.refresh(
                         ResolveNeighbour(effect.router_id, effect.port_id, effect.address)
                     )
+                case ConfirmConnection() | AdvanceConnection() | KillConnection():
+                    pass  # came first
                 case _:
                     assert_never(effect)
 
@@ -475,6 +474,8 @@ class Decisions:
             return
         revision = self.programs.revision
         result = self._simulate(packet, ingress)
+        if not isinstance(result, Await) and self._is_killed(result):
+            return  # a fact it depends on has changed with that
         match result:
             case Await(what):
                 # It runs on until its time is over, unless it is urgent; what is awaited may come
@@ -482,7 +483,8 @@ class Decisions:
                 self._obtain(what)
                 self.programs.give_up(installed)
             case Forward(program) | Drop(_, program) if (
-                program.slow_path is None and not self._would_teach(installed, result.effects)
+                program.slow_path is None
+                and not would_teach(installed, result.effects, self.soft_state)
             ):
                 self.programs.install(program, revision, in_place_of=installed.program_id)
             case Forward() | Drop() | Consume():
@@ -491,36 +493,57 @@ class Decisions:
             case _:
                 assert_never(result)
 
-    def _would_teach(self, installed: InstalledProgram, effects: Iterable[Effect]) -> bool:
-        """Tell whether a packet would teach something that is not known.
+    def _is_killed(self, result: Forward | Drop | Consume) -> bool:
+        """Carry out the end of a connection whose packets are not wanted any more."""
+        kills = [effect for effect in result.effects if isinstance(effect, KillConnection)]
+        self.connections.settle(kills)
+        return bool(kills)
 
-        Only a real packet teaches, so a program that keeps such packets from coming up must go.
-        A program from before a restart (it has no tags yet) is judged when tables may not be
-        here; what they lack then says nothing. It is judged once more when they come.
-        """
-        is_adopted = not installed.program.tags
-        for effect in effects:
-            match effect:
-                case LearnMac(entry):
-                    place = self.soft_state.mac_port(entry.bridge_id, entry.vlan, entry.mac)
-                    if place != entry.port_id and not (is_adopted and place is None):
-                        return True
-                case LearnNeighbour() | MoveBridgeNeighbour():
-                    return True
-                case RefreshNeighbour():
-                    pass  # asked for as long as traffic uses the entry, packets or not
-                case _:
-                    assert_never(effect)
-        return False
+    def judge_connection(self) -> bool:
+        """Judge one connection again whose configuration has changed; False when none waits."""
+        suspect = self.connections.next_suspect()
+        if suspect is None:
+            return False
+        self.counters.rejudged += 1
+        ingress = suspect.connection.initiator
+        frame = synthesise_frame(suspect.sample.key, icmp_id=suspect.sample.icmp_id)
+        with contained(partial(self._failed, ingress, frame)):
+            packet = self._parse(ingress, frame)
+            if packet is not None:
+                # A rule that denies by the header alone asks for no connection.
+                result = self._simulate(packet, ingress, must_ask=True)
+                if isinstance(result, Await):
+                    self._obtain(result.what)
+                    self.connections.defer(suspect)
+                else:
+                    self._is_killed(result)
+        return True
 
     def explain(self, packet: ParsedFrame, ingress: PortId) -> SimulationResult:
         """Return what would become of a packet now, with its steps; nothing comes of it."""
-        now_s = self._clock.now_s()
-        return simulate(self.view, self.soft_state, packet, ingress, now_s, trace=True)
+        return simulate(
+            self.view,
+            self.soft_state,
+            packet,
+            ingress,
+            self._clock.now_s(),
+            connections=self.connections.reader,
+            trace=True,
+        )
 
-    def _simulate(self, packet: ParsedFrame, ingress: PortId) -> SimulationResult:
+    def _simulate(
+        self, packet: ParsedFrame, ingress: PortId, *, must_ask: bool = False
+    ) -> SimulationResult:
         self.counters.simulations += 1
-        return simulate(self.view, self.soft_state, packet, ingress, self._clock.now_s())
+        return simulate(
+            self.view,
+            self.soft_state,
+            packet,
+            ingress,
+            self._clock.now_s(),
+            connections=self.connections.reader,
+            must_ask=must_ask,
+        )
 
     def _parse(
         self, port_id: PortId, frame: bytes, length: int | None = None, *, gso_size: int = 0

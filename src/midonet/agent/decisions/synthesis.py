@@ -22,11 +22,12 @@ _LATER_OFFSET = 24
 """Bytes into the packet at which a later fragment begins: behind every transport header."""
 
 
-def synthesise_frame(key: FlowKey) -> bytes:
+def synthesise_frame(key: FlowKey, *, icmp_id: int = 0) -> bytes:
     """Return a frame whose flow key is `key` (`flow_hash` aside), as short as its headers allow.
 
-    Its TTL is 64. A key that no frame has (ICMP numbers above 255, a broken combination) gives
-    a frame with another key, or a malformed one.
+    icmp_id: identifier of an ICMP echo, which is no part of the key. The TTL is 64. A key that no
+    frame has (ICMP numbers above 255, a broken combination) gives a frame with another key, or a
+    malformed one.
     """
     tags: tuple[VlanTag, ...] = ()
     if key.vlan_tci & VLAN_PRESENT:
@@ -35,14 +36,14 @@ def synthesise_frame(key: FlowKey) -> bytes:
     if key.eth_type == EtherType.ARP:
         return header + ArpMessage(key.ip_proto, key.eth_src, key.ip_src, 0, key.ip_dst).serialise()
     if key.eth_type == EtherType.IPV4:
-        return header + _ipv4(key)
+        return header + _ipv4(key, icmp_id)
     if key.eth_type == EtherType.IPV6:
-        return header + _ipv6(key)
+        return header + _ipv6(key, icmp_id)
     return header
 
 
-def _ipv4(key: FlowKey) -> bytes:
-    payload = _transport(key)
+def _ipv4(key: FlowKey, icmp_id: int) -> bytes:
+    payload = _transport(key, icmp_id)
     return (
         Ipv4Header(
             source=key.ip_src,
@@ -57,8 +58,8 @@ def _ipv4(key: FlowKey) -> bytes:
     )
 
 
-def _ipv6(key: FlowKey) -> bytes:
-    payload = _transport(key)
+def _ipv6(key: FlowKey, icmp_id: int) -> bytes:
+    payload = _transport(key, icmp_id)
     next_header = key.ip_proto
     if key.ip_frag:
         is_first = key.ip_frag == FragmentKind.FIRST
@@ -77,7 +78,7 @@ def _ipv6(key: FlowKey) -> bytes:
     )
 
 
-def _transport(key: FlowKey) -> bytes:
+def _transport(key: FlowKey, icmp_id: int) -> bytes:
     if key.ip_frag == FragmentKind.LATER:
         return bytes(8)
     match key.ip_proto:
@@ -88,6 +89,7 @@ def _transport(key: FlowKey) -> bytes:
         case IpProtocol.SCTP:
             return SctpHeader(key.l4_src, key.l4_dst).serialise()
         case IpProtocol.ICMP | IpProtocol.ICMPV6:
-            return bytes((key.l4_src & 0xFF, key.l4_dst & 0xFF)) + bytes(6)
+            number = icmp_id.to_bytes(2, "big")
+            return bytes((key.l4_src & 0xFF, key.l4_dst & 0xFF, 0, 0)) + number + bytes(2)
         case _:
             return bytes(8)

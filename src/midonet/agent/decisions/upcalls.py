@@ -95,7 +95,8 @@ class PacketLoop:
         for _ in range(_BATCH):
             has_packet = decisions.decide_next()
             has_program = decisions.rejudge_next()
-            if not has_packet and not has_program:
+            has_connection = decisions.judge_connection()
+            if not has_packet and not has_program and not has_connection:
                 break
             is_busy = True
         is_busy |= decisions.programs.expire()
@@ -116,6 +117,7 @@ class PacketLoop:
         decisions.programs.expire()
         self._follow_use()
         decisions.expire_parked()
+        decisions.connections.expire()
         for router_id, address in decisions.broker.tick():
             decisions.facts_changed(decisions.soft_state.fail_neighbour(router_id, address))
         if self._clock.now_s() >= self._next_slow_s:
@@ -131,6 +133,7 @@ class PacketLoop:
         forgotten = decisions.learning.expire()
         decisions.programs.change(forgotten, urgent=forgotten)
         decisions.facts_changed(decisions.soft_state.expire())
+        decisions.connections.retry_deferred()
 
     def _follow_use(self) -> None:
         """Look at the counters of some programs in turn: keep alive what traffic uses, and ask
@@ -150,6 +153,7 @@ class PacketLoop:
         table.observe(statistics)
         for learned in table.learned_in_use(self._round_since_ns, ids):
             decisions.learning.keep_alive(learned, now_s)
+        decisions.connections.use(table.connections_in_use(self._round_since_ns, ids))
         self._refresh_neighbours(ids, statistics, now_ns - int(_IN_USE_S * 1e9))
 
     def _refresh_neighbours(

@@ -79,6 +79,8 @@ class Connection:
         inverse, within one zone, has `forward` as its only key.
     bindings: in the order of the forward way.
     initiator: the port where it began.
+    is_answered: a packet of the return direction was seen.
+    serial: tells it from others under the same keys, before and after; 0 until it is entered.
     """
 
     forward: ConnectionKey
@@ -86,3 +88,22 @@ class Connection:
     initiator: PortId
     bindings: tuple[Binding, ...] = ()
     tcp: TcpState = TcpState.NONE
+    is_answered: bool = False
+    serial: int = 0
+
+    @property
+    def keys(self) -> tuple[ConnectionKey, ...]:
+        """All its keys, each once."""
+        return (self.forward, *self.returns)
+
+    def has(self, key: ConnectionKey) -> bool:
+        """Tell whether it is found by a key."""
+        return key == self.forward or key in self.returns
+
+    def direction_of(self, key: ConnectionKey) -> Direction:
+        """Return the way a packet travels that enters with one of its keys."""
+        return Direction.FORWARD if key == self.forward else Direction.RETURN
+
+    def is_same(self, other: Connection) -> bool:
+        """Tell whether this is `other`, perhaps at another time of its life."""
+        return self.serial == other.serial and self.forward == other.forward

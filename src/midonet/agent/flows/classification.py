@@ -49,4 +49,8 @@ def meets_guards(guards: Guards, packet: ParsedFrame) -> bool:
     if packet.ip_version is None:
         return True
     limit = guards.max_length
-    return packet.ttl > guards.ttl_above and (limit is None or packet.ip_length <= limit)
+    return (
+        packet.ttl > guards.ttl_above
+        and (limit is None or packet.ip_length <= limit)
+        and not packet.tcp_flags & guards.tcp_flags_clear
+    )

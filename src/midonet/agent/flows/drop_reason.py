@@ -75,3 +75,4 @@ class DropReason(IntEnum):
     COPY_LIMIT = 85  # it would be copied to more places than one packet may
     RULE_LIMIT = 86  # it would meet more rules than one packet may
     GENERATED_LIMIT = 87  # one packet has led to as many answers and fragments as it may
+    CONNECTION_LIMIT = 88  # its connection cannot be entered: the port's share, or its key is taken

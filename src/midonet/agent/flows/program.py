@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from midonet.agent.flow_state.connection import ConnectionKey
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.mask import FlowMask
 from midonet.agent.flows.tags import FlowTag, RouteRegion
@@ -100,10 +101,12 @@ class Guards:
     ttl_above: the TTL or hop limit must be greater than this (ignored for non-IP frames).
     max_length: largest IP packet (header included; of one segment, for an offloaded
         super-packet) that may pass, in bytes; None is no limit.
+    tcp_flags_clear: TCP segments with one of these flag bits may not pass (ignored for others).
     """
 
     ttl_above: int = 0
     max_length: int | None = None
+    tcp_flags_clear: int = 0
 
 
 NO_GUARDS = Guards()
@@ -120,6 +123,7 @@ class SlowPathReason(StrEnum):
     ANSWERED = "answered"  # the sender is told each time
     ICMP_IDENTIFIER = "icmp_identifier"  # the outcome depends on, or changes, an echo's identifier
     ICMP_QUOTE = "icmp_quote"  # the outcome depends on, or changes, the packet an error quotes
+    CONNECTION = "connection"  # a connection begins or ends, or the key does not tell which it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +147,7 @@ class FlowProgram:
     learned: MAC entries to keep alive while the program is in use.
     lifetime_s: hard lifetime from installation, in seconds.
     slow_path: set when the program is for this one packet and must not be installed.
+    connection: key of the connection that all packets of the class belong to; None: of none.
     """
 
     ingress: PortId
@@ -156,6 +161,7 @@ class FlowProgram:
     learned: tuple[LearnedMac, ...] = ()
     lifetime_s: float = 60.0
     slow_path: SlowPathReason | None = None
+    connection: ConnectionKey | None = None
 
 
 @dataclass(frozen=True, slots=True)

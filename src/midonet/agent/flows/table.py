@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Protocol
 
+from midonet.agent.flow_state.connection import ConnectionKey
 from midonet.agent.flows.classification import masked
 from midonet.agent.flows.fact_filter import FactFilter, holds_any
 from midonet.agent.flows.invalidation import FactsChanged, Freshness, InvalidationLog
@@ -311,6 +312,18 @@ class FlowTable:
             for entry in entries
             if entry.last_used_ns >= since_ns
             for learned in entry.installed.program.learned
+        )
+
+    def connections_in_use(
+        self, since_ns: int, program_ids: Iterable[int]
+    ) -> frozenset[ConnectionKey]:
+        """Return the connections of those programs that were used at or after `since_ns`."""
+        entries = (self._entries[i] for i in program_ids if i in self._entries)
+        return frozenset(
+            key
+            for entry in entries
+            if (key := entry.installed.program.connection) is not None
+            and entry.last_used_ns >= since_ns
         )
 
     def ids_from(self, start: int, span: int) -> list[int]:

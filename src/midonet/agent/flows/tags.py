@@ -17,6 +17,7 @@ from collections.abc import Hashable
 from enum import IntEnum
 from typing import NamedTuple
 
+from midonet.agent.flow_state.connection import ConnectionKey
 from midonet.model.ids import ObjectId
 from midonet.packets.addresses import IpVersion
 
@@ -38,6 +39,7 @@ class TagKind(IntEnum):
     POOL = 12  # configuration of a pool of a load balancer
     POOL_CHOICE = 13  # which members of a pool take new connections, and by which weights
     POOL_MEMBER = 14  # a member of a pool, its health and state
+    CONNECTION = 15  # the connection that has a key, absence included
 
 
 class FlowTag(NamedTuple):
@@ -131,3 +133,8 @@ def pool_choice_tag(pool_id: ObjectId) -> FlowTag:
 def pool_member_tag(pool_id: ObjectId, member_id: ObjectId) -> FlowTag:
     """Return the tag of a member of a pool, its absence included."""
     return FlowTag(TagKind.POOL_MEMBER, pool_id, member_id)
+
+
+def connection_tag(key: ConnectionKey) -> FlowTag:
+    """Return the tag of the connection that has a key, its absence included."""
+    return FlowTag(TagKind.CONNECTION, key.zone.scope, (key.zone.vlan, key.tuple))

@@ -7,15 +7,22 @@ from enum import Enum
 from typing import Any, assert_never
 from uuid import UUID
 
+from midonet.agent.flow_state.connection import ConnectionKey
+from midonet.agent.flow_state.sight import Sight
+from midonet.agent.flow_state.zone import Zone
 from midonet.agent.flows.program import LocalOutput, TunnelOutput
+from midonet.agent.operator.connection_text import describe_key, describe_sight, describe_tuple
 from midonet.agent.operator.flow_text import describe_output
 from midonet.agent.simulation.trace import (
     Answered,
+    BeganConnection,
     BeganFilter,
     ChoseRoute,
+    EndedConnection,
     EnteredOutput,
     EnteredPort,
     Flooded,
+    FoundConnection,
     LeftPort,
     LookedUpMac,
     LookedUpNeighbour,
@@ -57,7 +64,10 @@ def describe_step(step: TraceStep, names: Names, *, is_ipv6: bool) -> Json:
     event = step.event
     words = _Words(names, is_ipv6)
     kind = type(event).__name__
-    text = words.way(event) if isinstance(event, _WAY) else words.finding(event)
+    if isinstance(event, _WAY):
+        text = words.way(event)
+    else:
+        text = words.state(event) if isinstance(event, _STATE) else words.finding(event)
     fields = {
         _camel(name): words.plain(name, getattr(event, name)) for name in event.__dataclass_fields__
     }
@@ -76,6 +86,8 @@ _Finding = (
     | Rewrote
     | Answered
 )
+_State = FoundConnection | BeganConnection | EndedConnection
+_STATE = (FoundConnection, BeganConnection, EndedConnection)
 
 
 class _Words:
@@ -101,8 +113,10 @@ class _Words:
                 return f"dropped at port {self._name(place_id)}: {reason.name}{because}"
             case WasTooLong(length, limit):
                 return f"is {length} bytes long, the tunnel takes {limit}"
-            case Waits(object_ids, address):
+            case Waits(object_ids, address, connection):
                 what = f"the MAC of {address}" if address else f"{len(object_ids)} objects to load"
+                if connection is not None:
+                    what = f"what other hosts know of {describe_tuple(connection.tuple)}"
                 return f"waits for {what}"
             case _:
                 assert_never(event)
@@ -137,8 +151,37 @@ class _Words:
             case _:
                 assert_never(event)
 
+    def state(self, event: _State) -> str:
+        """Return what the packet is to the connections that are known, in words."""
+        match event:
+            case FoundConnection(key, sight):
+                where = f"in zone {self._zone(key.zone)}"
+                if sight.connection is None:
+                    return (
+                        f"connection of {describe_tuple(key.tuple)} {where}: {sight.standing.value}"
+                    )
+                way = "return" if sight.is_return else "forward"
+                began = describe_tuple(sight.connection.forward.tuple)
+                return f"connection {began} {where}: {sight.standing.value}, {way}"
+            case BeganConnection(forward, returns):
+                zones = ", ".join(self._zone(key.zone) for key in returns)
+                return f"begins connection {describe_tuple(forward.tuple)}, answers in zone {zones}"
+            case EndedConnection(forward, is_dead):
+                why = "its answers would lead elsewhere" if is_dead else "policy forbids it"
+                return f"connection {describe_tuple(forward.tuple)} is over: {why}"
+            case _:
+                assert_never(event)
+
+    def _zone(self, zone: Zone) -> str:
+        vlan = f" VLAN {zone.vlan}" if zone.vlan else ""
+        return f"{self._name(zone.scope)}{vlan}"
+
     def plain(self, name: str, value: object) -> object:
         """Return a field of an event as JSON has it."""
+        if isinstance(value, ConnectionKey):
+            return describe_key(value)
+        if isinstance(value, Sight):
+            return describe_sight(value)
         if isinstance(value, tuple):
             return [self.plain(name, one) for one in value]
         if isinstance(value, Enum):

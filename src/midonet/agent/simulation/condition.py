@@ -89,12 +89,11 @@ def _conjunction(
 
 
 def _flow_tests(condition: Condition) -> list[Test]:
-    # Without connection state every packet is forward, but for those that a device made.
     tests: list[Test] = []
     if condition.match_forward_flow:
-        tests.append(lambda walk: not walk.inputs.is_generated)
+        tests.append(lambda walk: not walk.sight().is_return)
     if condition.match_return_flow:
-        tests.append(lambda walk: walk.inputs.is_generated)
+        tests.append(lambda walk: walk.sight().is_return)
     return tests
 
 

@@ -11,6 +11,7 @@ that carries the overlay. Nothing leaves by it for an underlay address of a host
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import LocalOutput, Output, Rewrite, SlowPathReason, TunnelOutput
@@ -49,7 +50,7 @@ def emit(walk: Walk, port: PortView) -> Outcome:
         tunnel = walk.inputs.view.tunnels.get(location.host_id)
         if tunnel is None:
             return Dropped(DropReason.NO_TUNNEL, object_id=location.host_id)
-        too_long = _check_length(walk, tunnel)
+        too_long = _check_length(walk, tunnel, port)
         if too_long is not None:
             return too_long
         output = TunnelOutput(
@@ -80,7 +81,7 @@ def _is_underlay_address(walk: Walk) -> bool:
     return IpAddress(version, value) in addresses
 
 
-def _check_length(walk: Walk, tunnel: TunnelRoute) -> Outcome | None:
+def _check_length(walk: Walk, tunnel: TunnelRoute, port: PortView) -> Outcome | None:
     """Return what becomes of a packet that the tunnel does not take, or None if it does."""
     limit = tunnel.max_inner_length - walk.header.tag_count() * _TAG_SIZE
     findings = walk.findings
@@ -94,7 +95,10 @@ def _check_length(walk: Walk, tunnel: TunnelRoute) -> Outcome | None:
     fragments = fragment_at_router(walk, limit)
     if fragments:
         findings.slow_path = SlowPathReason.FRAGMENT_NEEDED
-        findings.generated.extend(fragments)
+        # They are parts of the packet, and what it begins they have begun.
+        sight = walk.sight()
+        findings.fragmented.append((port, walk.header.rewrite()))
+        findings.generated.extend(replace(fragment, sight=sight) for fragment in fragments)
         return Ended.TAKEN
     answers.answer_too_big(walk, limit)
     return Dropped(DropReason.MTU_EXCEEDED)

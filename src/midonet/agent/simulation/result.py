@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from midonet.agent.flow_state.connection import ConnectionKey
+from midonet.agent.flow_state.effects import ConnectionEffect
+from midonet.agent.flow_state.sight import Sight
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import FlowProgram
 from midonet.agent.simulation.trace import TraceStep
@@ -19,11 +22,14 @@ class GeneratedPacket:
     The shell hands it to `simulate_generated`, which starts at the egress side of that port.
     router_id: of the router that has to route the packet first; `egress` is then where the
         question came from, the way back to a link-local address.
+    sight: RELATED to the connection of the packet that it is about, or the packet's own when it
+        is a part of it; None: it is a return packet of no connection.
     """
 
     egress: PortId
     frame: bytes
     router_id: RouterId | None = None
+    sight: Sight | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +41,7 @@ class RefreshNeighbour:
     address: IpAddress
 
 
-Effect = LearnMac | LearnNeighbour | RefreshNeighbour | MoveBridgeNeighbour
+Effect = LearnMac | LearnNeighbour | RefreshNeighbour | MoveBridgeNeighbour | ConnectionEffect
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +95,17 @@ class ResolveNeighbour:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchConnection:
+    """Awaited: what other hosts know of a connection."""
+
+    key: ConnectionKey
+
+
+@dataclass(frozen=True, slots=True)
 class Await:
     """Not known yet. The shell obtains it and simulates again from the start; nothing was done."""
 
-    what: LoadDevices | ResolveNeighbour
+    what: LoadDevices | ResolveNeighbour | FetchConnection
     steps: tuple[TraceStep, ...] = ()
 
 

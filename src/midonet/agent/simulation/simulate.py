@@ -6,27 +6,41 @@ is not known yet is said as well (`Await`); the shell obtains it and starts agai
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import assert_never
 
 import msgspec
 
+from midonet.agent.flow_state.connection import ConnectionKey, Direction
+from midonet.agent.flow_state.effects import ConfirmConnection, ConnectionEffect, KillConnection
+from midonet.agent.flow_state.reader import NO_CONNECTIONS, ConnectionReader, Without
+from midonet.agent.flow_state.sight import Sight, Standing
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.mask import FlowMask, quantise
 from midonet.agent.flows.program import FlowProgram, Guards, Output, SlowPathReason
 from midonet.agent.flows.tags import NO_REGIONS
+from midonet.agent.simulation.confirming import connection_effects, leads_elsewhere
 from midonet.agent.simulation.emission import grouped_outputs
 from midonet.agent.simulation.port import enter_port, leave_port
 from midonet.agent.simulation.result import (
     Await,
     Consume,
     Drop,
+    FetchConnection,
     Forward,
+    GeneratedPacket,
     LoadDevices,
     ResolveNeighbour,
     SimulationResult,
 )
 from midonet.agent.simulation.router import originate
-from midonet.agent.simulation.trace import MetRule, Waits, WasDropped
+from midonet.agent.simulation.trace import (
+    BeganConnection,
+    EndedConnection,
+    MetRule,
+    Waits,
+    WasDropped,
+)
 from midonet.agent.simulation.walk import (
     MAX_OUTPUTS,
     Dropped,
@@ -81,15 +95,40 @@ def simulate(
     ingress: PortId,
     now: float,
     *,
+    connections: ConnectionReader = NO_CONNECTIONS,
+    must_ask: bool = False,
     trace: bool = False,
 ) -> SimulationResult:
     """Return what the virtual network does with a packet that enters at a port of this host.
 
-    now: seconds on a monotonic clock. trace: collect steps, for people to read.
+    now: seconds on a monotonic clock. connections: those that are known, read when something on
+    the way asks which one the packet belongs to, or at once if `must_ask`. trace: collect steps,
+    for people to read.
     """
     packet = _with_hash(view, packet)
-    walk = Walk(Inputs(view, soft_state, packet, ingress, now), trace=trace)
-    port = walk.port(ingress)
+    walk = Walk(
+        Inputs(view, soft_state, packet, ingress, now, connections=connections), trace=trace
+    )
+    if must_ask:
+        walk.sight()
+    result = _enter(walk)
+    dead = None if isinstance(result, Await) else leads_elsewhere(walk)
+    if dead is None:
+        return result
+    # As if it had been over before this packet came.
+    before = walk
+    walk = Walk(replace(before.inputs, connections=Without(connections, dead)), trace=trace)
+    if before.findings.steps is not None:
+        walk.findings.steps = before.findings.steps
+        walk.step(EndedConnection(dead.forward, is_dead=True))
+    result = _enter(walk)
+    if isinstance(result, Await):
+        return result
+    return replace(result, effects=(KillConnection(dead), *result.effects))
+
+
+def _enter(walk: Walk) -> SimulationResult:
+    port = walk.port(walk.inputs.ingress)
     if isinstance(port, PortView):
         return _run(walk, ToIngress(port))
     return _run(walk, Dropped(DropReason.UNKNOWN_INGRESS_PORT) if _is_gone(port) else port)
@@ -103,15 +142,18 @@ def simulate_generated(
     now: float,
     *,
     router_id: RouterId | None = None,
+    sight: Sight | None = None,
     trace: bool = False,
 ) -> SimulationResult:
     """Return where a frame goes that a device sends out by its port `egress`.
 
-    router_id: of the router that routes the frame first (see `GeneratedPacket`).
+    router_id: of the router that routes the frame first; sight: what it is to the connections
+    that are known (see `GeneratedPacket`).
     The result is for this one frame and must not be installed.
     """
     packet = _with_hash(view, packet)
-    walk = Walk(Inputs(view, soft_state, packet, egress, now, is_generated=True), trace=trace)
+    inputs = Inputs(view, soft_state, packet, egress, now, is_generated=True, sight=sight)
+    walk = Walk(inputs, trace=trace)
     walk.findings.slow_path = SlowPathReason.GENERATED
     port = walk.port(egress)
     if not isinstance(port, PortView):
@@ -196,6 +238,8 @@ def _awaiting(walk: Walk, outcome: Await) -> Await:
             walk.step(Waits(object_ids=object_ids))
         case ResolveNeighbour():
             walk.step(Waits(address=what.address))
+        case FetchConnection(key):
+            walk.step(Waits(connection=key))
         case _:
             assert_never(what)
     return Await(what, tuple(walk.findings.steps or ()))
@@ -206,8 +250,13 @@ def _finish(walk: Walk) -> SimulationResult:
     if len(outputs) > MAX_OUTPUTS:
         walk.findings.give_up(DropReason.COPY_LIMIT)
         return _finish(walk)
-    effects, generated = tuple(walk.findings.effects), tuple(walk.findings.generated)
+    observed = walk.findings.observation
+    if observed is not None and observed.should_wait and observed.key is not None:
+        return _awaiting(walk, Await(FetchConnection(observed.key)))
+    effects, generated = (*_connection_effects(walk), *walk.findings.effects), _generated(walk)
     steps = tuple(walk.findings.steps) if walk.findings.steps is not None else ()
+    if any(isinstance(effect, KillConnection) for effect in effects):
+        walk.findings.slow_path = SlowPathReason.CONNECTION
     if outputs:
         # What a device takes or answers beside the outputs must come up each time.
         if (generated or walk.findings.taken) and walk.findings.slow_path is None:
@@ -219,6 +268,35 @@ def _finish(walk: Walk) -> SimulationResult:
     return Drop(reason, _program(walk, (), reason), effects, generated, steps)
 
 
+def _connection_effects(walk: Walk) -> tuple[ConnectionEffect, ...]:
+    if walk.findings.observation is None:
+        return ()
+    effects = tuple(connection_effects(walk))
+    if walk.findings.steps is not None:
+        for effect in effects:
+            if isinstance(effect, ConfirmConnection):
+                begun = effect.connection
+                walk.step(BeganConnection(begun.forward, begun.returns))
+            elif isinstance(effect, KillConnection):
+                walk.step(EndedConnection(effect.connection.forward, is_dead=False))
+    return effects
+
+
+def _generated(walk: Walk) -> tuple[GeneratedPacket, ...]:
+    """Return what devices made; an answer is about the packet's connection, and travels back."""
+    generated = tuple(walk.findings.generated)
+    observed = walk.findings.observation
+    if not generated or observed is None or observed.sight.connection is None:
+        return generated
+    about = observed.sight
+    back = Sight(
+        Standing.RELATED,
+        Direction.FORWARD if about.is_return else Direction.RETURN,
+        about.connection,
+    )
+    return tuple(replace(one, sight=back) if one.sight is None else one for one in generated)
+
+
 def _program(walk: Walk, outputs: tuple[Output, ...], reason: DropReason | None) -> FlowProgram:
     return FlowProgram(
         ingress=walk.inputs.ingress,
@@ -226,10 +304,23 @@ def _program(walk: Walk, outputs: tuple[Output, ...], reason: DropReason | None)
         mask=quantise(FlowMask._make(walk.header.mask)),
         outputs=outputs,
         drop_reason=reason,
-        guards=Guards(walk.findings.ttl_above, walk.findings.max_length),
+        guards=Guards(
+            walk.findings.ttl_above, walk.findings.max_length, walk.findings.tcp_flags_clear
+        ),
         tags=frozenset(walk.findings.tags),
         regions=frozenset(walk.findings.regions) or NO_REGIONS,
         learned=tuple(walk.findings.learned.values()),
         lifetime_s=ERROR_LIFETIME_S if reason in _SHORT_LIVED else LIFETIME_S,
         slow_path=walk.findings.slow_path,
+        connection=_connection_key(walk) if outputs else None,
     )
+
+
+def _connection_key(walk: Walk) -> ConnectionKey | None:
+    """Return the key under which the connection is that all packets of the class belong to."""
+    observed = walk.findings.observation
+    if observed is None or (
+        observed.sight.standing is not Standing.KNOWN and not observed.may_begin
+    ):
+        return None
+    return observed.key

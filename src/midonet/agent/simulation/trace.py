@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from midonet.agent.flow_state.connection import ConnectionKey
+from midonet.agent.flow_state.sight import Sight
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import Output
 from midonet.model.chains import RuleAction
@@ -80,6 +82,30 @@ class Translated:
     before: str
     after: str
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundConnection:
+    """It was looked for the connection of the packet, by the key with which it entered."""
+
+    key: ConnectionKey
+    sight: Sight
+
+
+@dataclass(frozen=True, slots=True)
+class BeganConnection:
+    """The packet begins a connection; `returns` are the keys of its answers."""
+
+    forward: ConnectionKey
+    returns: tuple[ConnectionKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EndedConnection:
+    """The packet's connection is over: policy forbids it, or its answers would lead elsewhere."""
+
+    forward: ConnectionKey
+    is_dead: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +193,12 @@ class WasDropped:
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """Something is not known yet: objects to load, or the MAC of an address."""
+    """Something is not known yet: objects to load, the MAC of an address, or what other hosts
+    know of a connection."""
 
     object_ids: tuple[ObjectId, ...] = ()
     address: IpAddress | None = None
+    connection: ConnectionKey | None = None
 
 
 TraceEvent = (
@@ -179,6 +207,9 @@ TraceEvent = (
     | BeganFilter
     | MetRule
     | Translated
+    | FoundConnection
+    | BeganConnection
+    | EndedConnection
     | LookedUpMac
     | LookedUpNeighbour
     | ChoseRoute

@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from midonet.agent.flow_state.reader import NO_CONNECTIONS, ConnectionReader
+from midonet.agent.flow_state.sight import Sight
 from midonet.agent.flows.drop_reason import DropReason
-from midonet.agent.flows.program import LearnedMac, Output, SlowPathReason
-from midonet.agent.flows.tags import FlowTag, RouteRegion, TagKind
+from midonet.agent.flows.program import LearnedMac, Output, Rewrite, SlowPathReason
+from midonet.agent.flows.tags import FlowTag, RouteRegion, TagKind, connection_tag
 from midonet.agent.simulation.header import Header
 from midonet.agent.simulation.result import (
     Await,
@@ -24,7 +26,13 @@ from midonet.agent.simulation.result import (
     GeneratedPacket,
     LoadDevices,
 )
-from midonet.agent.simulation.trace import TraceEvent, TraceStep, rewrites
+from midonet.agent.simulation.sighting import (
+    RETURN_SIGHT,
+    Observation,
+    observe,
+    record_read,
+)
+from midonet.agent.simulation.trace import FoundConnection, TraceEvent, TraceStep, rewrites
 from midonet.agent.soft_state.reading import SoftState
 from midonet.agent.topology.view import BridgeView, PortView, RouterView, TopologyView
 from midonet.model.ids import BridgeId, ObjectId, PortId, RouterId
@@ -172,6 +180,8 @@ class Inputs:
     ingress: the port where the packet entered the virtual network; of a generated packet, the
         port by which its device sent it. is_generated: a device made the packet.
     now: seconds on a monotonic clock.
+    connections: those that are known. sight: of a generated packet: that of what it is about, or
+        of which it is a part; None: it is a return packet of no connection.
     """
 
     view: TopologyView
@@ -180,6 +190,8 @@ class Inputs:
     ingress: PortId
     now: float
     is_generated: bool = False
+    connections: ConnectionReader = NO_CONNECTIONS
+    sight: Sight | None = None
 
 
 @dataclass(slots=True)
@@ -189,6 +201,9 @@ class Findings:
     tags, regions: facts that were consulted. max_length, ttl_above: guards. taken: a device
     consumed the packet. slow_path: why the outcome holds for this packet only.
     branches, devices, rules: how many there were, against their bounds.
+    observation: of the packet's connection, once it was asked for.
+    fragmented: where the packet leaves in fragments that are made on the way: port and rewrite.
+    tcp_flags_clear: a guard.
     seen: bridges passed, with the VLAN and how the frame was rewritten there.
     steps: for people; None when nobody asked.
     """
@@ -203,6 +218,9 @@ class Findings:
     taken: bool = False
     max_length: int | None = None
     ttl_above: int = 0
+    tcp_flags_clear: int = 0
+    observation: Observation | None = None
+    fragmented: list[tuple[PortView, Rewrite]] = field(default_factory=list)
     slow_path: SlowPathReason | None = None
     branches: int = 1
     devices: int = 0
@@ -214,6 +232,7 @@ class Findings:
         """Drop the packet as a whole, with everything that it has led to so far."""
         self.drops = [reason]
         self.outputs, self.generated, self.effects, self.learned = [], [], [], {}
+        self.fragmented = []
         self.taken = False
 
 
@@ -262,6 +281,34 @@ class Walk:
             return True
         self.findings.seen.add(place)
         return False
+
+    # The connection.
+
+    def sight(self) -> Sight:
+        """Return what the packet is to the connections that are known; recorded when first asked.
+
+        It is one for all branches, and follows from the packet as it entered.
+        """
+        observed = self.findings.observation
+        if observed is None:
+            observed = self.findings.observation = self._observe()
+        return observed.sight
+
+    def _observe(self) -> Observation:
+        inputs, findings = self.inputs, self.findings
+        port = inputs.view.ports.get(inputs.ingress)
+        if inputs.is_generated or port is None:
+            return Observation(inputs.sight or RETURN_SIGHT)
+        observed = observe(inputs.connections, inputs.packet, port, inputs.now)
+        record_read(inputs.packet, observed.key is not None, self.header.mask)
+        findings.tcp_flags_clear = observed.tcp_flags_clear
+        if observed.key is not None:
+            findings.tags.append(connection_tag(observed.key))
+        if observed.is_single and findings.slow_path is None:
+            findings.slow_path = SlowPathReason.CONNECTION
+        if findings.steps is not None and observed.key is not None:
+            self.step(FoundConnection(observed.key, observed.sight))
+        return observed
 
     # Lookups. A referent that does not exist fails closed; one not loaded is awaited.
 

@@ -8,16 +8,29 @@ from uuid import UUID
 
 import pytest
 
+from midonet.agent.flow_state.connection import (
+    Binding,
+    Connection,
+    ConnectionKey,
+    Direction,
+    Endpoint,
+    Side,
+)
+from midonet.agent.flow_state.sight import Sight, Standing
+from midonet.agent.flow_state.zone import Zone
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import LocalOutput
 from midonet.agent.operator.trace_text import describe_step, mentioned_ids
 from midonet.agent.simulation.trace import (
     Answered,
+    BeganConnection,
     BeganFilter,
     ChoseRoute,
+    EndedConnection,
     EnteredOutput,
     EnteredPort,
     Flooded,
+    FoundConnection,
     Hook,
     LeftPort,
     LookedUpMac,
@@ -34,7 +47,8 @@ from midonet.agent.simulation.trace import (
 from midonet.model.chains import RuleAction
 from midonet.model.devices import NextHopKind
 from midonet.model.ids import BridgeId, ChainId, PortId, RouteId, RouterId, RuleId
-from midonet.packets.addresses import parse_ip, parse_prefix
+from midonet.packets.addresses import IpVersion, parse_ip, parse_prefix
+from midonet.packets.five_tuple import FiveTuple
 
 DEVICE = UUID(int=1)
 PORT = PortId(UUID(int=2))
@@ -42,6 +56,27 @@ CHAIN, RULE, ROUTE = ChainId(UUID(int=3)), RuleId(UUID(int=4)), RouteId(UUID(int
 NAMES = {DEVICE: "lan", PORT: "tap0", CHAIN: "web"}
 MAC = 0x020000000001
 GATEWAY = parse_ip("10.0.0.1")
+
+TUPLE = FiveTuple(IpVersion.V4, 17, 0x0A000001, 5000, 0x0A000002, 53)
+FORWARD = ConnectionKey(Zone(PORT, 7), TUPLE)
+BACK = ConnectionKey(Zone(DEVICE), TUPLE.inverse())
+PING = ConnectionKey(Zone(PORT), TUPLE._replace(protocol=1, source_port=9, destination_port=9))
+PING6 = ConnectionKey(
+    Zone(PORT), FiveTuple(IpVersion.V6, 6, 0xFD << 120 | 1, 1, 0xFD << 120 | 2, 80)
+)
+CONNECTION = Connection(
+    FORWARD,
+    (BACK,),
+    PORT,
+    (
+        Binding(
+            DEVICE,
+            Side.SOURCE,
+            Endpoint(IpVersion.V4, 0x0A000001, 5000),
+            Endpoint(IpVersion.V4, 0xC0000201, 6000),
+        ),
+    ),
+)
 
 SAMPLES: list[tuple[TraceEvent, str]] = [
     (EnteredPort(PORT, DEVICE), "enters lan ({1}) by port tap0 ({2})"),
@@ -98,6 +133,30 @@ SAMPLES: list[tuple[TraceEvent, str]] = [
     (WasDropped(DropReason.HAIRPIN, PORT, None), "dropped at port tap0 ({2}): HAIRPIN"),
     (Waits(address=GATEWAY), "waits for the MAC of 10.0.0.1"),
     (Waits(object_ids=(DEVICE,)), "waits for 1 objects to load"),
+    (
+        Waits(connection=FORWARD),
+        "waits for what other hosts know of udp 10.0.0.1:5000 -> 10.0.0.2:53",
+    ),
+    (
+        FoundConnection(FORWARD, Sight(Standing.NEW)),
+        "connection of udp 10.0.0.1:5000 -> 10.0.0.2:53 in zone tap0 ({2}) VLAN 7: new",
+    ),
+    (
+        FoundConnection(BACK, Sight(Standing.KNOWN, Direction.RETURN, CONNECTION)),
+        "connection udp 10.0.0.1:5000 -> 10.0.0.2:53 in zone lan ({1}): known, return",
+    ),
+    (
+        BeganConnection(FORWARD, (BACK,)),
+        "begins connection udp 10.0.0.1:5000 -> 10.0.0.2:53, answers in zone lan ({1})",
+    ),
+    (
+        EndedConnection(PING, is_dead=False),
+        "connection icmp 10.0.0.1 -> 10.0.0.2 id 9 is over: policy forbids it",
+    ),
+    (
+        EndedConnection(PING6, is_dead=True),
+        "connection tcp [fd00::1]:1 -> [fd00::2]:80 is over: its answers would lead elsewhere",
+    ),
 ]
 
 

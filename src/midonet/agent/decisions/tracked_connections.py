@@ -1,0 +1,186 @@
+"""The connections of this host, as decisions use them: effects in, changed facts out.
+
+A packet's connection effects are carried out before anything else of it, all or none. Whatever
+changes about a connection is told as the tags of its keys, so that programs that depend on it,
+or on its absence, are judged again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from midonet.agent.flow_state.connection import Connection, ConnectionKey
+from midonet.agent.flow_state.connection_table import (
+    Change,
+    ConnectionTable,
+    Refusal,
+)
+from midonet.agent.flow_state.effects import (
+    AdvanceConnection,
+    ConfirmConnection,
+    ConnectionEffect,
+    KillConnection,
+    Sample,
+)
+from midonet.agent.flow_state.reader import ConnectionReader
+from midonet.agent.flows.tags import FlowTag, connection_tag
+from midonet.model.ids import PortId
+from midonet.packets.protocols import IpProtocol
+from midonet.packets.tcp import TcpFlag
+from midonet.runtime.clock import Clock
+
+_LOOKED_AT = 4096
+"""Connections that the cursor looks at in one tick: a millisecond or two."""
+
+_TCP = int(IpProtocol.TCP)
+_GOES_ON = int(TcpFlag.ACK)
+_CONNECTION_EFFECTS = (ConfirmConnection, AdvanceConnection, KillConnection)
+
+_CUT = frozenset((Change.KILLED, Change.FORGOTTEN, Change.UNTOLD))
+"""Changes after which no packet of the connection may pass."""
+
+FactsChanged = Callable[[frozenset[FlowTag], bool], None]
+"""Takes tags of changed facts, and whether what depends on them must not wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A connection to be judged again, with the packet that began it."""
+
+    connection: Connection
+    sample: Sample
+
+
+class TrackedConnections:
+    """The table of connections, with what its changes mean for programs."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        facts_changed: FactsChanged,
+        *,
+        table: ConnectionTable | None = None,
+        reader: ConnectionReader | None = None,
+        fetch: Callable[[ConnectionKey], None] | None = None,
+    ) -> None:
+        """reader: what simulation asks, the table unless something else stands before it.
+
+        fetch: asks other hosts for a connection; needed when the reader ever waits for them.
+        """
+        self.table = ConnectionTable() if table is None else table
+        self.reader: ConnectionReader = self.table if reader is None else reader
+        self.refused = 0
+        """Packets that could not begin a connection."""
+        self.fetch: Callable[[ConnectionKey], None] = fetch or (lambda _: None)
+        self._clock = clock
+        self._facts_changed = facts_changed
+        self._changed: set[FlowTag] = set()
+        self._urgent: set[FlowTag] = set()
+        self._suspects: deque[Connection] = deque()
+        self._deferred: list[Connection] = []
+        self.table.on_change(self._note)
+
+    def settle(self, effects: Iterable[object]) -> bool:
+        """Carry out the connection effects among those of a packet; others are left alone.
+
+        False when a connection could not be entered: the packet must not leave.
+        """
+        now_s = self._clock.now_s()
+        is_entered = True
+        for effect in effects:
+            if isinstance(effect, _CONNECTION_EFFECTS) and is_entered:
+                is_entered = self._carry_out(effect, now_s)
+        self._publish()
+        return is_entered
+
+    def _carry_out(self, effect: ConnectionEffect, now_s: float) -> bool:
+        if isinstance(effect, AdvanceConnection):
+            self.table.advance(effect.key, effect.direction, effect.tcp_flags, now_s)
+        elif isinstance(effect, KillConnection):
+            self.table.kill(effect.connection)
+        else:
+            outcome = self.table.confirm(
+                effect.connection, now_s, sample=effect.sample, replaces=effect.replaces
+            )
+            if isinstance(outcome, Refusal):
+                self.refused += 1
+                return False
+        return True
+
+    def use(self, keys: Iterable[ConnectionKey]) -> None:
+        """Take note that packets with these keys went by unseen, by programs.
+
+        Programs let no segment by that begins or ends anything, so what passed was data.
+        """
+        now_s = self._clock.now_s()
+        for key in keys:
+            known = self.table.find(key, now_s)
+            if known is not None:
+                flags = _GOES_ON if key.tuple.protocol == _TCP else 0
+                self.table.advance(key, known.direction_of(key), flags, now_s)
+        self._publish()
+
+    def publish(self) -> None:
+        """Tell what has changed in the table from outside: what other hosts told."""
+        self._publish()
+
+    def expire(self) -> None:
+        """Let go of connections that were idle for too long, some of them at a time."""
+        self.table.expire(self._clock.now_s(), _LOOKED_AT)
+        self._publish()
+
+    def forget_port(self, port_id: PortId) -> None:
+        """A port is gone, and with it the connections that begin or end there."""
+        self.table.forget_port(port_id)
+        self._publish()
+
+    # Judging again.
+
+    def view_changed(self, tags: Iterable[FlowTag]) -> None:
+        """Have the connections judged again that depend on changed configuration."""
+        self._suspects.extend(self.table.dependents(tags))
+
+    def next_suspect(self) -> Suspect | None:
+        """Return the next connection to be judged again; None when there is none."""
+        while self._suspects:
+            connection = self._suspects.popleft()
+            sample = self.table.sample(connection)
+            if sample is not None:
+                return Suspect(connection, sample)
+        return None
+
+    def defer(self, suspect: Suspect) -> None:
+        """A connection cannot be judged yet: something on its way is not known."""
+        self._deferred.append(suspect.connection)
+
+    def retry_deferred(self) -> None:
+        """Have those judged again that could not be."""
+        self._suspects.extend(self._deferred)
+        self._deferred.clear()
+
+    @property
+    def has_suspects(self) -> bool:
+        """Tell whether connections wait to be judged again."""
+        return bool(self._suspects)
+
+    # Inside.
+
+    def _note(self, change: Change, connection: Connection) -> None:
+        if change is Change.ADVANCED:
+            return  # no outcome that may be installed depends on it
+        tags = {connection_tag(key) for key in connection.keys}
+        self._changed |= tags
+        if change in _CUT:
+            self._urgent |= tags
+
+    def _publish(self) -> None:
+        if not self._changed:
+            return
+        changed, urgent = frozenset(self._changed - self._urgent), frozenset(self._urgent)
+        self._changed, self._urgent = set(), set()
+        if urgent:
+            self._facts_changed(urgent, True)
+        if changed:
+            self._facts_changed(changed, False)

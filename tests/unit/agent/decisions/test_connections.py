@@ -1,0 +1,179 @@
+"""Packets that begin connections: what is entered before they leave, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import replace
+
+from midonet.agent.datapath.memory import InProcessUnderlay, MemoryDatapath
+from midonet.agent.datapath.protocol import PortAttachment
+from midonet.agent.decisions.decisions import Decisions
+from midonet.agent.decisions.upcalls import PacketLoop
+from midonet.agent.flow_state.connection_table import ConnectionTable
+from midonet.agent.flows.drop_reason import DropReason
+from midonet.agent.flows.tags import chain_tag
+from midonet.agent.soft_state.replica import SoftStateReplica
+from midonet.agent.topology.view import ViewDelta
+from midonet.model.chains import PortRange
+from midonet.model.ids import HostId, PortId
+from midonet.runtime.clock import ManualClock
+from tests.scenario.frames import A, B, udp
+from tests.worlds import World, rule
+
+THERE, BACK = ("10.0.0.1", "10.0.0.2"), ("10.0.0.2", "10.0.0.1")
+
+
+def guarded(*, denied_port: int | None = None) -> World:
+    """Return a bridge of two ports; the second may only answer."""
+    world = World().bridge("b").port("a", on="b", host="h1", inbound="asks")
+    world.port("c", on="b", host="h1", inbound="answers")
+    denied = PortRange(denied_port, denied_port) if denied_port else None
+    refusal = (rule("drop", l4_src=denied),) if denied else ()
+    world.chain("asks", *refusal, rule("accept", match_forward_flow=True))
+    world.chain("answers", rule("accept", match_return_flow=True), rule("drop"))
+    return world
+
+
+class Shell:
+    """Decisions on a memory datapath, over a world."""
+
+    def __init__(self, world: World, table: ConnectionTable | None = None) -> None:
+        self.world = world
+        self.clock = ManualClock()
+        self.datapath = MemoryDatapath(InProcessUnderlay(), clock=self.clock)
+        host_id = HostId(world.id(world.local))
+        soft_state = SoftStateReplica(host_id, self.clock, lambda _: None)
+        self.decisions = Decisions(
+            host_id,
+            self.datapath,
+            self.clock,
+            soft_state,
+            lambda _: None,
+            connection_table=table,
+        )
+        self.loop = PacketLoop(self.datapath, self.decisions, self.clock, lambda: None)
+        self._left: list[tuple[PortId, bytes]] = []
+        self.datapath.subscribe(lambda port_id, frame: self._left.append((port_id, frame)))
+        self.decisions.view = world.view()
+        for port_id in self.decisions.view.ports:
+            self.datapath.attach(PortAttachment(port_id, str(port_id)[:15]))
+
+    async def open(self) -> Shell:
+        await self.datapath.open()
+        return self
+
+    async def send(self, port: str, *frames: bytes) -> list[tuple[str, bytes]]:
+        """Let frames enter, one after the other; return what leaves, by name of the port."""
+        self._left.clear()
+        for frame in frames:
+            self.datapath.receive(self.world.port_id(port), frame)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0):
+                    for upcall in await self.datapath.upcalls(100):
+                        self.decisions.enqueue(upcall)
+            self.work()
+        return [(self.world.name(port_id), frame) for port_id, frame in self._left]
+
+    def work(self) -> None:
+        """Do all there is to do."""
+        while self.loop.decide_batch():
+            pass
+
+    def change(self, world: World) -> None:
+        """Let the topology be another."""
+        last, self.world = self.decisions.view, world
+        self.decisions.view = replace(world.view(), revision=last.revision + 1)
+        chains = {chain_tag(chain_id) for chain_id in self.decisions.view.chains}
+        self.decisions.view_changed(ViewDelta(last.revision + 1, frozenset(chains)))
+        self.work()
+
+    def drops(self, port: str, reason: DropReason) -> int:
+        return self.datapath.drops().get((self.world.port_id(port), reason), 0)
+
+
+def question(port: int = 5000) -> bytes:
+    return udp(THERE, (A, B), ports=(port, 53))
+
+
+def answer(port: int = 5000) -> bytes:
+    return udp(BACK, (B, A), ports=(53, port))
+
+
+async def test_answers_pass_and_nothing_else() -> None:
+    shell = await Shell(guarded()).open()
+    assert await shell.send("c", answer()) == []
+    assert await shell.send("a", question()) == [("c", question())]
+    assert await shell.send("c", answer()) == [("a", answer())]
+    assert await shell.send("c", answer(5001)) == []
+
+
+async def test_established_packets_do_not_come_up() -> None:
+    shell = await Shell(guarded()).open()
+    for port, frame in (("a", question()), ("c", answer())):
+        await shell.send(port, frame)
+    before = shell.decisions.counters.upcalls
+    assert await shell.send("a", question(), question()) == [("c", question())] * 2
+    assert await shell.send("c", answer(), answer()) == [("a", answer())] * 2
+    assert shell.decisions.counters.upcalls == before
+
+
+async def test_a_refused_connection_is_a_named_drop_and_nothing_leaves() -> None:
+    shell = await Shell(guarded(), ConnectionTable(capacity=8, port_quota=2)).open()
+    for port in (1, 2):
+        await shell.send("a", question(port))
+        await shell.send("c", answer(port))
+    assert await shell.send("a", question(3)) == []
+    assert shell.drops("a", DropReason.CONNECTION_LIMIT) == 1
+    assert await shell.send("c", answer(3)) == []
+    assert await shell.send("a", question(1)) == [("c", question(1))]
+
+
+async def test_policy_that_is_withdrawn_cuts_both_directions() -> None:
+    shell = await Shell(guarded()).open()
+    for port, frame in (("a", question()), ("c", answer())):
+        assert await shell.send(port, frame)
+    shell.change(guarded(denied_port=5000))
+    assert len(shell.decisions.connections.table) == 0
+    assert await shell.send("c", answer()) == []
+    assert await shell.send("a", question()) == []
+
+
+async def test_policy_for_others_cuts_nothing() -> None:
+    shell = await Shell(guarded()).open()
+    await shell.send("a", question())
+    shell.change(guarded(denied_port=1))
+    assert await shell.send("c", answer()) == [("a", answer())]
+
+
+async def test_a_connection_that_programs_serve_lives_on() -> None:
+    shell = await Shell(guarded()).open()
+    for port, frame in (("a", question()), ("c", answer())):
+        await shell.send(port, frame)
+    for _ in range(40):
+        shell.clock.advance(10.0)
+        await shell.send("a", question())
+        shell.loop.tick()
+        shell.work()
+    assert await shell.send("c", answer()) == [("a", answer())]
+
+
+async def test_an_idle_connection_is_over() -> None:
+    shell = await Shell(guarded()).open()
+    for port, frame in (("a", question()), ("c", answer())):
+        await shell.send(port, frame)
+    for _ in range(40):
+        shell.clock.advance(10.0)
+        shell.loop.tick()
+        shell.work()
+    assert len(shell.decisions.connections.table) == 0
+    assert await shell.send("c", answer()) == []
+
+
+async def test_a_port_that_is_gone_takes_its_connections_along() -> None:
+    shell = await Shell(guarded()).open()
+    await shell.send("a", question())
+    shell.datapath.detach(shell.world.port_id("a"))
+    shell.decisions.forget_port(shell.world.port_id("a"))
+    shell.work()
+    assert len(shell.decisions.connections.table) == 0
