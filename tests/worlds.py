@@ -22,6 +22,7 @@ from midonet.agent.simulation.result import Await, Effect, Forward, SimulationRe
 from midonet.agent.simulation.simulate import simulate, simulate_generated
 from midonet.agent.soft_state.lessons import LearnMac, LearnNeighbour, MoveBridgeNeighbour
 from midonet.agent.soft_state.reading import Neighbour, NeighbourState
+from midonet.agent.topology.address_set import AddressSet
 from midonet.agent.topology.assembly import nat_pool
 from midonet.agent.topology.fib import RoutingTable
 from midonet.agent.topology.underlay_addresses import UnderlayAddresses
@@ -44,7 +45,9 @@ from midonet.model.ids import (
     BridgeId,
     ChainId,
     HostId,
+    IpAddressGroupId,
     ObjectId,
+    PortGroupId,
     PortId,
     RouteId,
     RouterId,
@@ -136,6 +139,8 @@ class World:
         self._locations: dict[PortId, Location] = {}
         self._tunnels: dict[HostId, TunnelRoute] = {}
         self._flood_groups: dict[tuple[HostId, BridgeId], int] = {}
+        self._port_groups: dict[PortGroupId, bool] = {}
+        self._address_groups: dict[IpAddressGroupId, AddressSet] = {}
         self._absent: set[ObjectId] = set()
         self._soft = DictSoftState()
         self.revision = 1
@@ -320,10 +325,35 @@ class World:
             names = fields.get(key)
             if isinstance(names, tuple):
                 fields = {**fields, key: tuple(self.port_id(str(name)) for name in names)}
+        for key, name in fields.items():
+            if "group" in key and isinstance(name, str):
+                fields = {**fields, key: self.id(name)}
         return Condition(**fields)  # type: ignore[arg-type]
 
     def _chain_id(self, name: str | None) -> ChainId | None:
         return ChainId(self.id(name)) if name else None
+
+    # Groups. Conditions refer to them by name.
+
+    def port_group(self, name: str, *ports: str, stateful: bool = False) -> World:
+        """Add a group of ports that are there already."""
+        group_id = PortGroupId(self.id(name))
+        self._port_groups[group_id] = stateful
+        for port in ports:
+            view = self._ports[port]
+            self._ports[port] = replace(
+                view,
+                port_group_ids=tuple(sorted((*view.port_group_ids, group_id))),
+                stateful_group_id=group_id if stateful else view.stateful_group_id,
+            )
+        return self
+
+    def address_group(self, name: str, *members: str) -> World:
+        """Add a group of addresses (with their length) and prefixes."""
+        self._address_groups[IpAddressGroupId(self.id(name))] = AddressSet(
+            map(parse_prefix, members)
+        )
+        return self
 
     # Placement.
 
@@ -400,6 +430,8 @@ class World:
             locations=dict(self._locations),
             tunnels=dict(self._tunnels),
             flood_groups=dict(self._flood_groups),
+            port_groups=dict(self._port_groups),
+            address_groups=dict(self._address_groups),
             absent=frozenset(self._absent),
             underlay_addresses=UnderlayAddresses.of(
                 end for tunnel in self._tunnels.values() for end in (tunnel.local, tunnel.remote)

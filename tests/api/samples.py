@@ -55,6 +55,10 @@ async def build_world(api: Api) -> World:
     target = await api.create("/chains", name="target")
     bridge_port = await api.create(bridge["ports"], type="Bridge")
     free_port = await api.create(bridge["ports"], type="Bridge")
+    port_group = await api.create("/port_groups", name="g")
+    await api.create(port_group["ports"], portId=bridge_port["id"])
+    addresses = await api.create("/ip_addr_groups", name="a")
+    await api.create(addresses["addrs"], addr="10.1.0.0/16")
     balancer = await api.create("/load_balancers")
     monitor = await api.create("/health_monitors", type="TCP")
     pool = await api.create(
@@ -73,6 +77,8 @@ async def build_world(api: Api) -> World:
             "routers": router["id"],
             "chains": chain["id"],
             "target_chain": target["id"],
+            "port_groups": port_group["id"],
+            "ip_addr_groups": addresses["id"],
             "load_balancers": balancer["id"],
             "health_monitors": monitor["id"],
             "pools": pool["id"],
@@ -122,6 +128,10 @@ BODIES: dict[str, Callable[[World], Body]] = {
         "tpDst": {"start": 80, "end": 81},
         "invTpDst": True,
     },
+    "PortGroup": lambda world: {"name": "web", "tenantId": "t1", "stateful": True},
+    "PortGroupPort": lambda world: {"portId": world.ids["free_port"]},
+    "IpAddrGroup": lambda world: {"name": "trusted"},
+    "IpAddrGroupAddr": lambda world: {"version": 6, "addr": "2001:db8::5"},
     "LoadBalancer": lambda world: {"adminStateUp": False},
     "Pool": lambda world: {
         "loadBalancerId": world.ids["load_balancers"],
@@ -209,5 +219,5 @@ def body_for(endpoint: Endpoint, world: World) -> Body:
 
 def with_unknown_ids(path: str) -> str:
     """Fill the remaining parameters of a path with ids of nothing."""
-    path = path.replace("{vlan}", "0")
+    path = path.replace("{vlan}", "0").replace("{version}", "4")
     return re.sub(r"\{\w+\}", "6a1f3d5e-0000-4000-8000-000000000001", path)

@@ -133,7 +133,7 @@ async def test_what_is_not_supported_is_refused_and_its_default_is_not(api: Api)
         ("/bridges", {}, "inboundMirrorIds", [str(uuid4())], []),
         ("/routers", {}, "localRedirectChainId", str(uuid4()), None),
         (chain["uri"] + "/rules", {"type": "drop"}, "matchForwardFlow", True, False),
-        (chain["uri"] + "/rules", {"type": "drop"}, "ipAddrGroupSrc", str(uuid4()), None),
+        ("/ip_addr_groups", {"name": "g"}, "inboundChainId", str(uuid4()), None),
     )
     for path, body, name, bad, good in cases:
         error = await api.refused(400, "POST", path, **body, **{name: bad})

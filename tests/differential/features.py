@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tests.differential import grouping
+
 if TYPE_CHECKING:
     from tests.differential.networks import Drawing
 
@@ -38,4 +40,6 @@ class Feature:
     extend: Extend | None = None
 
 
-FEATURES: tuple[Feature, ...] = ()
+GROUPS = Feature("groups", prepare=grouping.draw_groups, conditions=(grouping.draw_membership,) * 2)
+
+FEATURES: tuple[Feature, ...] = (GROUPS,)

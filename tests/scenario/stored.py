@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from uuid import uuid5
+from uuid import UUID, uuid5
 
 import msgspec
 
@@ -21,6 +21,7 @@ from midonet.agent.topology.view import (
 from midonet.agent.topology.watching import TopologyWatcher, WatchSettings
 from midonet.model.chains import Chain, NatTarget, Rule
 from midonet.model.devices import Bridge, Port, Route, Router
+from midonet.model.groups import IpAddressGroup, PortGroup
 from midonet.model.hosts import (
     FloodGroup,
     Host,
@@ -34,7 +35,16 @@ from midonet.model.hosts import (
 from midonet.model.ids import ChainId, HostId, ObjectId, TunnelZoneId
 from midonet.model.ranks import spread
 from midonet.nsdb.memory import MemoryStore
-from midonet.nsdb.store import Create, Delete, Operation, PutState, StateTables, Store, Update
+from midonet.nsdb.store import (
+    Create,
+    Delete,
+    DropState,
+    Operation,
+    PutState,
+    StateTables,
+    Store,
+    Update,
+)
 from midonet.packets.addresses import IpAddress, format_mac
 from tests.worlds import World
 
@@ -53,6 +63,8 @@ def model_objects(world: World) -> Objects:
     hosts |= {host_id for host_id, _ in view.flood_groups}
     values += [Host(id=host_id, name=f"host {host_id}") for host_id in hosts]
     values += [_bridge(bridge) for bridge in view.bridges.values()]
+    values += [PortGroup(id=one, stateful=flag) for one, flag in view.port_groups.items()]
+    values += [IpAddressGroup(id=one, name=str(one)) for one in view.address_groups]
     for router in view.routers.values():
         values.append(_router(router))
         values += [_route(router, route) for route in router.fib]  # type: ignore[attr-defined]
@@ -140,6 +152,7 @@ def _port(port: PortView) -> Port:
         vlan_id=port.vlan_id,
         addresses=tuple(str(prefix) for prefix in port.addresses),
         mac=format_mac(port.mac) if port.router_id else None,
+        port_group_ids=port.port_group_ids,
     )
 
 
@@ -174,6 +187,27 @@ def _tunnel_zones(view: TopologyView) -> list[msgspec.Struct]:
     return values
 
 
+def members(world: World) -> dict[tuple[str, str], None]:
+    """Return (table, key) of each member of the address groups."""
+    return {
+        (StateTables.ip_address_group(group_id), str(prefix)): None
+        for group_id, group in world.view().address_groups.items()
+        for prefix in group
+    }
+
+
+def member_changes(
+    before: Iterable[tuple[str, str]], after: Iterable[tuple[str, str]]
+) -> list[Operation]:
+    """Return what leads from the members of one network to those of another."""
+    old, new = set(before), set(after)
+    owner = UUID(int=0)
+    return [
+        *(PutState(table, key, "", owner, is_persistent=True) for table, key in new - old),
+        *(DropState(table, key, owner) for table, key in old - new),
+    ]
+
+
 def host_states(world: World) -> list[HostState]:
     """Return what live agents would report, the local one included."""
     view = world.view()
@@ -192,8 +226,8 @@ _BOTH_WAYS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     Router: ("inbound_filter_id", "outbound_filter_id"),
 }
 _ORDER = (
-    Host, TunnelZone, TunnelZoneHost, Chain, Rule, Bridge, Router, Port, Route, PortLocation,
-    FloodGroup,
+    Host, TunnelZone, TunnelZoneHost, PortGroup, IpAddressGroup, Chain, Rule, Bridge, Router,
+    Port, Route, PortLocation, FloodGroup,
 )  # fmt: skip
 """What is referred to comes before what refers to it, apart from `_BOTH_WAYS`."""
 
@@ -230,6 +264,7 @@ class StoredLane:
     def __init__(self, store: Store, host_id: HostId, hash_seed: int) -> None:
         self.store = store
         self.objects: Objects = {}
+        self._members: dict[tuple[str, str], None] = {}
         self.deltas: list[tuple[TopologyView, ViewDelta]] = []
         self._changed = asyncio.Event()
         self._sessions: set[ObjectId] = set()
@@ -261,9 +296,10 @@ class StoredLane:
         after = model_objects(world)
         await self._report(host_states(world))
         operations = transition(self.objects, after)
+        operations += member_changes(self._members, members(world))
         if operations:
             await self.store.transact(operations)
-        self.objects = after
+        self.objects, self._members = after, members(world)
 
     async def _report(self, states: Iterable[HostState]) -> None:
         for state in states:

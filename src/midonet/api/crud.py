@@ -65,6 +65,8 @@ class StoredResource:
 
     missing_delete: status of deleting what does not exist.
     filters: query parameter to stored attribute; an object passes when its text equals.
+    ids_to_list: returns the ids that are listed, None for all. further_queries: parameters that
+        it reads.
     is_exclusive: writes of any such object go one after the other, because they depend on all.
     """
 
@@ -79,6 +81,8 @@ class StoredResource:
     delete: DeleteObject | None = None
     present: Present | None = None
     order: Order | None = None
+    ids_to_list: Callable[[Call], Awaitable[list[ObjectId]]] | None = None
+    further_queries: tuple[str, ...] = ()
     is_exclusive: bool = False
 
     @property
@@ -108,7 +112,7 @@ def endpoints_of(resource: StoredResource) -> list[Endpoint]:
             f"List every {title}",
             200,
             is_collection=True,
-            query=tuple(resource.filters),
+            query=(*resource.filters, *resource.further_queries),
         ),
         "POST": Endpoint(
             "POST",
@@ -245,7 +249,11 @@ async def require(store: Store, schema: ResourceSchema[Any], object_id: ObjectId
 
 
 async def _list_all(resource: StoredResource, call: Call) -> Reply:
-    return Reply(200, _pages(resource, call, await call.store.list_ids(resource.kind)))
+    if resource.ids_to_list is not None:
+        ids = await resource.ids_to_list(call)
+    else:
+        ids = await call.store.list_ids(resource.kind)
+    return Reply(200, _pages(resource, call, ids))
 
 
 async def _list_children(

@@ -134,6 +134,11 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ip_address_group_dst_inverted: bool = False
     traversed_device_id: ObjectId | None = None
     traversed_device_inverted: bool = False
+    icmp_data_src: str | None = None
+    icmp_data_src_inverted: bool = False
+    icmp_data_dst: str | None = None
+    icmp_data_dst_inverted: bool = False
+    match_ip_dst_rewritten: bool = False
     fragment_policy: FragmentPolicy = FragmentPolicy.ANY
 
 

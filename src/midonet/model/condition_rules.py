@@ -18,6 +18,33 @@ if TYPE_CHECKING:
 _INVERSIONS = (
     ("in_ports_inverted", "in_port_ids", "invInPorts", "inPorts"),
     ("out_ports_inverted", "out_port_ids", "invOutPorts", "outPorts"),
+    ("port_group_inverted", "port_group_id", "invPortGroup", "portGroup"),
+    ("in_port_group_inverted", "in_port_group_id", "invInPortGroup", "inPortGroup"),
+    ("out_port_group_inverted", "out_port_group_id", "invOutPortGroup", "outPortGroup"),
+    (
+        "ip_address_group_src_inverted",
+        "ip_address_group_src_id",
+        "invIpAddrGroupSrc",
+        "ipAddrGroupSrc",
+    ),
+    (
+        "ip_address_group_dst_inverted",
+        "ip_address_group_dst_id",
+        "invIpAddrGroupDst",
+        "ipAddrGroupDst",
+    ),
+    (
+        "icmp_data_src_inverted",
+        "icmp_data_src_address",
+        "invIcmpDataSrcIp",
+        "icmpDataSrcIpAddress",
+    ),
+    (
+        "icmp_data_dst_inverted",
+        "icmp_data_dst_address",
+        "invIcmpDataDstIp",
+        "icmpDataDstIpAddress",
+    ),
     ("traversed_device_inverted", "traversed_device_id", "invTraversedDevice", "traversedDevice"),
     ("eth_type_inverted", "eth_type", "invDlType", "dlType"),
     ("eth_src_inverted", "eth_src", "invDlSrc", "dlSrc"),
@@ -36,6 +63,18 @@ _QUALIFIERS = (
     ("eth_dst_mask", "eth_dst", "dlDstMask", "dlDst"),
     ("ip_src_length", "ip_src_address", "nwSrcLength", "nwSrcAddress"),
     ("ip_dst_length", "ip_dst_address", "nwDstLength", "nwDstAddress"),
+    (
+        "icmp_data_src_length",
+        "icmp_data_src_address",
+        "icmpDataSrcIpLength",
+        "icmpDataSrcIpAddress",
+    ),
+    (
+        "icmp_data_dst_length",
+        "icmp_data_dst_address",
+        "icmpDataDstIpLength",
+        "icmpDataDstIpAddress",
+    ),
 )
 """(mask or length, the address it belongs to) as attributes and as properties."""
 

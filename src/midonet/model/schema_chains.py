@@ -45,7 +45,7 @@ from midonet.model.validation import (
     invalid,
     parse_mac_mask,
 )
-from midonet.packets.addresses import parse_ip, parse_prefix
+from midonet.packets.addresses import IpPrefix, parse_ip, parse_prefix
 
 MAC_MASK_ALL = 0xFFFF_FFFF_FFFF
 
@@ -93,6 +93,11 @@ class RuleResource(Struct, frozen=True, kw_only=True, rename="camel"):
         keep the port.
     in_ports_inverted: like every inversion, needs the property that it inverts.
     traversed_device_id: bridge, router or port that the packet has passed.
+    port_group_id: group that has the bound port by which the packet came into the network.
+    in_port_group_id: group that has the port by which it entered the device of the chain.
+    out_port_group_id: group that has the port by which it leaves the device of the chain.
+    ip_address_group_src_id: group that has the source of IPv4, IPv6 or ARP.
+    ip_address_group_dst_id: group that has the destination of IPv4, IPv6 or ARP.
     vlan: 0 matches any; another value excludes `noVlan`.
     eth_src_mask: needs `dlSrc`.
     eth_dst_mask: needs `dlDst`.
@@ -104,6 +109,11 @@ class RuleResource(Struct, frozen=True, kw_only=True, rename="camel"):
     ip_dst_length: needs `nwDstAddress`.
     l4_src: port of TCP, UDP or SCTP, or ICMP type (up to 255), so of no other nwProto.
     l4_dst: port of TCP, UDP or SCTP, or ICMP code (up to 255), so of no other nwProto.
+    match_ip_dst_rewritten: the destination was translated since the packet entered the device.
+    icmp_data_src_address: source of the packet that an ICMP error quotes.
+    icmp_data_src_length: needs `icmpDataSrcIpAddress`.
+    icmp_data_dst_address: destination of the packet that an ICMP error quotes.
+    icmp_data_dst_length: needs `icmpDataDstIpAddress`.
     fragment_policy: any, nonheader, header or unfragmented; null means header when the rule
         matches on transport ports, or is dnat or snat other than 1:1, else any. Later fragments
         follow the first through a translation.
@@ -126,30 +136,16 @@ class RuleResource(Struct, frozen=True, kw_only=True, rename="camel"):
     in_ports_inverted: bool = field(default=False, name="invInPorts")
     out_port_ids: tuple[UUID, ...] = field(default=(), name="outPorts")
     out_ports_inverted: bool = field(default=False, name="invOutPorts")
-    port_group_id: Annotated[UUID | None, UNSUPPORTED] = field(default=None, name="portGroup")
-    port_group_inverted: Annotated[bool, UNSUPPORTED] = field(default=False, name="invPortGroup")
-    in_port_group_id: Annotated[UUID | None, UNSUPPORTED] = field(default=None, name="inPortGroup")
-    in_port_group_inverted: Annotated[bool, UNSUPPORTED] = field(
-        default=False, name="invInPortGroup"
-    )
-    out_port_group_id: Annotated[UUID | None, UNSUPPORTED] = field(
-        default=None, name="outPortGroup"
-    )
-    out_port_group_inverted: Annotated[bool, UNSUPPORTED] = field(
-        default=False, name="invOutPortGroup"
-    )
-    ip_address_group_src_id: Annotated[UUID | None, UNSUPPORTED] = field(
-        default=None, name="ipAddrGroupSrc"
-    )
-    ip_address_group_src_inverted: Annotated[bool, UNSUPPORTED] = field(
-        default=False, name="invIpAddrGroupSrc"
-    )
-    ip_address_group_dst_id: Annotated[UUID | None, UNSUPPORTED] = field(
-        default=None, name="ipAddrGroupDst"
-    )
-    ip_address_group_dst_inverted: Annotated[bool, UNSUPPORTED] = field(
-        default=False, name="invIpAddrGroupDst"
-    )
+    port_group_id: UUID | None = field(default=None, name="portGroup")
+    port_group_inverted: bool = field(default=False, name="invPortGroup")
+    in_port_group_id: UUID | None = field(default=None, name="inPortGroup")
+    in_port_group_inverted: bool = field(default=False, name="invInPortGroup")
+    out_port_group_id: UUID | None = field(default=None, name="outPortGroup")
+    out_port_group_inverted: bool = field(default=False, name="invOutPortGroup")
+    ip_address_group_src_id: UUID | None = field(default=None, name="ipAddrGroupSrc")
+    ip_address_group_src_inverted: bool = field(default=False, name="invIpAddrGroupSrc")
+    ip_address_group_dst_id: UUID | None = field(default=None, name="ipAddrGroupDst")
+    ip_address_group_dst_inverted: bool = field(default=False, name="invIpAddrGroupDst")
     traversed_device_id: UUID | None = field(default=None, name="traversedDevice")
     traversed_device_inverted: bool = field(default=False, name="invTraversedDevice")
     no_vlan: bool = False
@@ -176,32 +172,26 @@ class RuleResource(Struct, frozen=True, kw_only=True, rename="camel"):
         default=None, name="nwDstLength"
     )
     ip_dst_inverted: bool = field(default=False, name="invNwDst")
-    match_ip_dst_rewritten: Annotated[bool, UNSUPPORTED] = field(
-        default=False, name="matchNwDstRewritten"
-    )
+    match_ip_dst_rewritten: bool = field(default=False, name="matchNwDstRewritten")
     fragment_policy: FragmentPolicy | None = None
     l4_src: PortRangeResource | None = field(default=None, name="tpSrc")
     l4_src_inverted: bool = field(default=False, name="invTpSrc")
     l4_dst: PortRangeResource | None = field(default=None, name="tpDst")
     l4_dst_inverted: bool = field(default=False, name="invTpDst")
-    icmp_data_src_address: Annotated[str | None, UNSUPPORTED] = field(
+    icmp_data_src_address: Annotated[str | None, text(IP)] = field(
         default=None, name="icmpDataSrcIpAddress"
     )
-    icmp_data_src_length: Annotated[int | None, UNSUPPORTED] = field(
+    icmp_data_src_length: Annotated[int, Meta(ge=0, le=128)] | None = field(
         default=None, name="icmpDataSrcIpLength"
     )
-    icmp_data_src_inverted: Annotated[bool, UNSUPPORTED] = field(
-        default=False, name="invIcmpDataSrcIp"
-    )
-    icmp_data_dst_address: Annotated[str | None, UNSUPPORTED] = field(
+    icmp_data_src_inverted: bool = field(default=False, name="invIcmpDataSrcIp")
+    icmp_data_dst_address: Annotated[str | None, text(IP)] = field(
         default=None, name="icmpDataDstIpAddress"
     )
-    icmp_data_dst_length: Annotated[int | None, UNSUPPORTED] = field(
+    icmp_data_dst_length: Annotated[int, Meta(ge=0, le=128)] | None = field(
         default=None, name="icmpDataDstIpLength"
     )
-    icmp_data_dst_inverted: Annotated[bool, UNSUPPORTED] = field(
-        default=False, name="invIcmpDataDstIp"
-    )
+    icmp_data_dst_inverted: bool = field(default=False, name="invIcmpDataDstIp")
     chain: Annotated[str | None, link_to("/chains/{chain_id}")] = None
     jump_chain: Annotated[str | None, link_to("/chains/{jump_chain_id}")] = None
 
@@ -274,6 +264,18 @@ def condition_to_model(resource: RuleResource, targets: tuple[NatTarget, ...] = 
         eth_dst_mask=_mac_mask(resource.eth_dst_mask),
         ip_src=_prefix(resource.ip_src_address, resource.ip_src_length, "nwSrc", violations),
         ip_dst=_prefix(resource.ip_dst_address, resource.ip_dst_length, "nwDst", violations),
+        icmp_data_src=_prefix(
+            resource.icmp_data_src_address,
+            resource.icmp_data_src_length,
+            "icmpDataSrcIp",
+            violations,
+        ),
+        icmp_data_dst=_prefix(
+            resource.icmp_data_dst_address,
+            resource.icmp_data_dst_length,
+            "icmpDataDstIp",
+            violations,
+        ),
         l4_src=_range(resource.l4_src, "tpSrc", violations),
         l4_dst=_range(resource.l4_dst, "tpDst", violations),
         fragment_policy=_fragment_policy(resource, targets, violations),
@@ -335,8 +337,11 @@ def _fragment_policy(
 def rule_from_model(rule: Rule) -> RuleResource:
     """Return the representation of a stored rule, at position 1."""
     condition = rule.condition
-    source = None if condition.ip_src is None else parse_prefix(condition.ip_src)
-    destination = None if condition.ip_dst is None else parse_prefix(condition.ip_dst)
+    source, destination = _parsed(condition.ip_src), _parsed(condition.ip_dst)
+    quoted_source, quoted_destination = (
+        _parsed(condition.icmp_data_src),
+        _parsed(condition.icmp_data_dst),
+    )
     return RuleResource(
         id=rule.id,
         chain_id=rule.chain_id,
@@ -351,10 +356,20 @@ def rule_from_model(rule: Rule) -> RuleResource:
         ip_src_length=None if source is None else source.length,
         ip_dst_address=None if destination is None else str(destination.address),
         ip_dst_length=None if destination is None else destination.length,
+        icmp_data_src_address=None if quoted_source is None else str(quoted_source.address),
+        icmp_data_src_length=None if quoted_source is None else quoted_source.length,
+        icmp_data_dst_address=(
+            None if quoted_destination is None else str(quoted_destination.address)
+        ),
+        icmp_data_dst_length=None if quoted_destination is None else quoted_destination.length,
         l4_src=_range_resource(condition.l4_src),
         l4_dst=_range_resource(condition.l4_dst),
         fragment_policy=condition.fragment_policy,
     )
+
+
+def _parsed(text_form: str | None) -> IpPrefix | None:
+    return None if text_form is None else parse_prefix(text_form)
 
 
 def _target_resources(rule: Rule) -> tuple[NatTargetResource, ...] | None:

@@ -10,6 +10,12 @@ from midonet.model.schema import ResourceSchema
 from midonet.model.schema_chains import CHAIN, RULE
 from midonet.model.schema_devices import BRIDGE, ROUTE, ROUTER
 from midonet.model.schema_dhcp import DHCP_HOST, DHCP_SUBNET, DHCP_V6_HOST, DHCP_V6_SUBNET
+from midonet.model.schema_groups import (
+    IP_ADDRESS_GROUP,
+    IP_ADDRESS_GROUP_ADDRESS,
+    PORT_GROUP,
+    PORT_GROUP_PORT,
+)
 from midonet.model.schema_hosts import (
     ARP_ENTRY,
     BINDING,
@@ -45,6 +51,10 @@ RESOURCES: tuple[ResourceSchema[Any], ...] = (
     DHCP_V6_HOST,
     CHAIN,
     RULE,
+    PORT_GROUP,
+    PORT_GROUP_PORT,
+    IP_ADDRESS_GROUP,
+    IP_ADDRESS_GROUP_ADDRESS,
     LOAD_BALANCER,
     POOL,
     POOL_MEMBER,

@@ -17,6 +17,8 @@ from midonet.errors import DecodeError, ValidationError, Violation
 from midonet.model import text_patterns
 from midonet.model.address_rules import unusable_host, unusable_interface, unusable_underlay
 from midonet.packets.addresses import (
+    IpAddress,
+    IpPrefix,
     IpVersion,
     format_mac,
     is_multicast_mac,
@@ -71,6 +73,16 @@ def canonical_ipv6(text: str) -> str:
 def canonical_prefix(text: str) -> str:
     """Return `address/length` in canonical text, host bits kept. Raises DecodeError."""
     return str(parse_prefix(text))
+
+
+def canonical_group_member(text: str) -> str:
+    """Return an address or prefix as `network/length` in canonical text. Raises DecodeError."""
+    prefix = parse_prefix(text) if "/" in text else _whole(parse_ip(text))
+    return str(prefix._replace(value=prefix.network))
+
+
+def _whole(address: IpAddress) -> IpPrefix:
+    return IpPrefix(address.version, address.value, address.version.bits)
 
 
 def canonical_mac(text: str) -> str:
@@ -145,6 +157,12 @@ UNDERLAY_IP = TextFormat(
     canonical_ip,
     text_patterns.IP,
     unusable=lambda text: unusable_underlay(parse_ip(text)),
+)
+GROUP_MEMBER = TextFormat(
+    "ip-or-prefix",
+    "must be an IPv4 or IPv6 address, or a prefix such as 10.0.0.0/24",
+    canonical_group_member,
+    text_patterns.IP_OR_PREFIX,
 )
 INTERFACE_PREFIX = TextFormat(
     "prefix",

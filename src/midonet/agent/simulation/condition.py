@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from midonet.agent.flows.program import SlowPathReason
+from midonet.agent.flows.tags import RouteRegion, device_tag, group_member_tag
 from midonet.agent.simulation.header import (
     ETH_DST,
     ETH_SRC,
@@ -34,10 +36,12 @@ from midonet.agent.simulation.header import (
     VLAN_TCI,
 )
 from midonet.agent.simulation.walk import Walk
+from midonet.agent.topology.view import PortView
 from midonet.model.chains import Condition, FragmentPolicy, PortRange
-from midonet.model.ids import ObjectId, PortId
-from midonet.packets.addresses import parse_mac, parse_prefix
+from midonet.model.ids import IpAddressGroupId, ObjectId, PortGroupId, PortId
+from midonet.packets.addresses import parse_mac, parse_prefix, prefix_mask
 from midonet.packets.flowkey import VLAN_PRESENT, FragmentKind
+from midonet.packets.icmp_quote import Quote, find_quote, is_icmp_error
 
 Test = Callable[[Walk], bool | None]
 
@@ -45,6 +49,7 @@ _PORT_PROTOCOLS = {
     ETH_TYPE_IPV4: frozenset((IP_PROTO_TCP, IP_PROTO_UDP, IP_PROTO_SCTP, IP_PROTO_ICMP)),
     ETH_TYPE_IPV6: frozenset((IP_PROTO_TCP, IP_PROTO_UDP, IP_PROTO_SCTP, IP_PROTO_ICMPV6)),
 }
+_ICMP_PROTOCOLS = {ETH_TYPE_IPV4: IP_PROTO_ICMP, ETH_TYPE_IPV6: IP_PROTO_ICMPV6}
 _FRAGMENTS = {
     FragmentPolicy.NONHEADER: frozenset((FragmentKind.LATER,)),
     FragmentPolicy.HEADER: frozenset((FragmentKind.NONE, FragmentKind.FIRST)),
@@ -57,7 +62,7 @@ def compile_condition(condition: Condition) -> Test:
     tests = [
         *_flow_tests(condition),
         *_vlan_tests(condition),
-        *_group_tests(condition),
+        *_port_group_tests(condition),
         *_port_tests(condition),
         *_link_tests(condition),
         *_network_tests(condition),
@@ -66,6 +71,9 @@ def compile_condition(condition: Condition) -> Test:
     ]
     if condition.traversed_device_id is not None:
         tests.append(_traversed(condition.traversed_device_id, condition.traversed_device_inverted))
+    tests += _quote_tests(condition)
+    if condition.match_ip_dst_rewritten:
+        tests.append(lambda walk: walk.branch.dst_rewritten)
     return _conjunction(_FRAGMENTS.get(condition.fragment_policy), tuple(tests), condition.inverted)
 
 
@@ -107,22 +115,82 @@ def _vlan_tests(condition: Condition) -> list[Test]:
     return tests
 
 
-def _unresolvable(_: Walk) -> None:
-    return None
+def _port_group_tests(condition: Condition) -> list[Test]:
+    tests: list[Test] = []
+    if condition.port_group_id is not None:
+        tests.append(_port_group(_exterior, condition.port_group_id, condition.port_group_inverted))
+    if condition.in_port_group_id is not None:
+        group_id, inverted = condition.in_port_group_id, condition.in_port_group_inverted
+        tests.append(_port_group(_ingress, group_id, inverted))
+    if condition.out_port_group_id is not None:
+        group_id, inverted = condition.out_port_group_id, condition.out_port_group_inverted
+        tests.append(_port_group(_egress, group_id, inverted))
+    return tests
 
 
-def _group_tests(condition: Condition) -> list[Test]:
-    groups = (
-        condition.port_group_id,
-        condition.in_port_group_id,
-        condition.out_port_group_id,
-    )
-    return [_unresolvable for group in groups if group is not None]
+def _exterior(walk: Walk) -> PortView | None:
+    return walk.branch.exterior_port
+
+
+def _ingress(walk: Walk) -> PortView | None:
+    return walk.branch.ingress_port
+
+
+def _egress(walk: Walk) -> PortView | None:
+    return walk.branch.egress_port
+
+
+def _port_group(
+    port_of: Callable[[Walk], PortView | None], group_id: PortGroupId, inverted: bool
+) -> Test:
+    existence = device_tag(group_id)
+
+    def test(walk: Walk) -> bool | None:
+        tags = walk.findings.tags
+        tags.append(existence)
+        if group_id not in walk.inputs.view.port_groups:
+            return None
+        port = port_of(walk)
+        if port is None:
+            return inverted
+        tags.append(group_member_tag(group_id, port.id))
+        return (group_id in port.port_group_ids) != inverted
+
+    return test
 
 
 def _address_group_tests(condition: Condition) -> list[Test]:
-    groups = (condition.ip_address_group_src_id, condition.ip_address_group_dst_id)
-    return [_unresolvable for group in groups if group is not None]
+    tests: list[Test] = []
+    source_id, destination_id = condition.ip_address_group_src_id, condition.ip_address_group_dst_id
+    if source_id is not None:
+        tests.append(_address_group(IP_SRC, source_id, condition.ip_address_group_src_inverted))
+    if destination_id is not None:
+        tests.append(
+            _address_group(IP_DST, destination_id, condition.ip_address_group_dst_inverted)
+        )
+    return tests
+
+
+def _address_group(field: int, group_id: IpAddressGroupId, inverted: bool) -> Test:
+    existence = device_tag(group_id)
+
+    def test(walk: Walk) -> bool | None:
+        findings, header = walk.findings, walk.header
+        findings.tags.append(existence)
+        group = walk.inputs.view.address_groups.get(group_id)
+        if group is None:
+            return None
+        version = header.ip_version()
+        if version is None:
+            return inverted
+        value, width = header.values[field], version.bits
+        is_member, proof = group.lookup(version, value)
+        header.record_prefix(field, proof, width)
+        network = value >> width - proof << width - proof
+        findings.regions.append(RouteRegion(group_id, version, network, proof))
+        return is_member != inverted
+
+    return test
 
 
 def _port_tests(condition: Condition) -> list[Test]:
@@ -272,5 +340,52 @@ def _range(field: int, ports: PortRange, inverted: bool) -> Test:
 def _traversed(device_id: ObjectId, inverted: bool) -> Test:
     def test(walk: Walk) -> bool:
         return (device_id in walk.branch.traversed) != inverted
+
+    return test
+
+
+def _quote_tests(condition: Condition) -> list[Test]:
+    tests: list[Test] = []
+    if condition.icmp_data_src is not None:
+        tests.append(
+            _quoted(_quoted_source, condition.icmp_data_src, condition.icmp_data_src_inverted)
+        )
+    if condition.icmp_data_dst is not None:
+        tests.append(
+            _quoted(_quoted_destination, condition.icmp_data_dst, condition.icmp_data_dst_inverted)
+        )
+    return tests
+
+
+def _quoted_source(walk: Walk, quote: Quote) -> int:
+    deep = walk.header.deep
+    return quote.source if deep is None or deep.quoted_src is None else deep.quoted_src
+
+
+def _quoted_destination(walk: Walk, quote: Quote) -> int:
+    deep = walk.header.deep
+    return quote.destination if deep is None or deep.quoted_dst is None else deep.quoted_dst
+
+
+def _quoted(address_of: Callable[[Walk, Quote], int], text: str, inverted: bool) -> Test:
+    """Return a test of an address in the packet that an ICMP error quotes. The quote is no part of
+    the key: what becomes of an error that was looked into holds for that error only."""
+    prefix = parse_prefix(text)
+    network, mask = prefix.network, prefix_mask(prefix.version, prefix.length)
+
+    def test(walk: Walk) -> bool:
+        header, findings = walk.header, walk.findings
+        protocol = _ICMP_PROTOCOLS.get(header.read(ETH_TYPE))
+        if protocol is None or header.read(IP_PROTO) != protocol:
+            return inverted
+        header.record(IP_FRAG, 0xFF)
+        header.record(L4_SRC, 0xFFFF)
+        if not is_icmp_error(walk.inputs.packet):
+            return inverted
+        findings.slow_path = findings.slow_path or SlowPathReason.ICMP_QUOTE
+        quote = find_quote(walk.inputs.packet)
+        if quote is None or quote.version is not prefix.version:
+            return inverted
+        return (address_of(walk, quote) & mask == network) != inverted
 
     return test

@@ -43,6 +43,8 @@ def enter_port(walk: Walk, port: PortView) -> Outcome:
     branch.traversed = (*branch.traversed, port.id)
     branch.flooded_by = None
     branch.dst_rewritten = False
+    if port.host_id is not None:
+        branch.exterior_port = port
     if walk.findings.steps is not None:
         walk.step(EnteredPort(port.id, port.bridge_id or port.router_id))
         walk.note_entry()

@@ -143,6 +143,7 @@ class Branch:
     traversed: the ports that were passed, and the devices that were entered, in order.
     device_id: of the filter that is evaluated, or was last; it owns what its rules translate.
     dst_rewritten: a rule of NAT has changed the destination since the last port was entered.
+    exterior_port: the last bound port by which the packet entered a device.
     entered: when tracing, the header as it was where the present device was entered.
     """
 
@@ -156,6 +157,7 @@ class Branch:
     entered: tuple[int, ...] | None = None
     traversed: tuple[ObjectId, ...] = ()
     device_id: ObjectId | None = None
+    exterior_port: PortView | None = None
     dst_rewritten: bool = False
 
     def fork(self, flooded_by: BridgeId | None) -> Branch:
@@ -170,6 +172,7 @@ class Branch:
             flooded_by,
             self.entered,
             self.traversed,
+            exterior_port=self.exterior_port,
         )
 
 
