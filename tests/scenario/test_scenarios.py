@@ -11,6 +11,7 @@ from tests.scenario import (
     filtering,
     grouping,
     neighbours,
+    refusing,
     resolution,
     routing,
     scopes,
@@ -29,6 +30,7 @@ SCENARIOS: list[Scenario] = [
     *scopes.SCENARIOS,
     *answering.SCENARIOS,
     *neighbours.SCENARIOS,
+    *refusing.SCENARIOS,
     *vlans.SCENARIOS,
     *translating.SCENARIOS,
 ]

@@ -49,5 +49,7 @@ def echo_reply(request: ParsedFrame, *, ip_src: IpAddress | None = None) -> byte
     if envelope.is_ipv6:  # swapped addresses have the same sum, a new source has another
         checksum = updated_checksum(checksum, key.ip_dst, envelope.ip_src.value, 128)
     message[0] = reply_type
+    if not checksum and not any((message[0], *message[4:])):
+        checksum = 0xFFFF  # of nothing but zeros; an adapted one cannot tell it from 0
     message[2:4] = checksum.to_bytes(2, "big")
     return ip_frame(envelope, key.ip_proto, bytes(message))

@@ -1,8 +1,8 @@
 """What happens at a port, on the way into its device and on the way out.
 
 Into the device: hop limit, administrative state, inbound filter, then the device. Out of it:
-VLAN of the port, administrative state, outbound filter, then an output, the peer
-port, or nothing.
+hairpin of a router port, VLAN of a bridge port, administrative state, outbound filter, then an
+output, the peer port, or nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from midonet.agent.simulation import answers
 from midonet.agent.simulation.bridge import process_bridge
 from midonet.agent.simulation.emission import emit
 from midonet.agent.simulation.filtering import apply_filter
-from midonet.agent.simulation.header import VLAN_TCI
+from midonet.agent.simulation.header import ETH_DST, ETH_SRC, VLAN_TCI
 from midonet.agent.simulation.router import process_router
 from midonet.agent.simulation.trace import EnteredPort, Hook, LeftPort
 from midonet.agent.simulation.walk import (
@@ -72,6 +72,8 @@ def leave_port(walk: Walk, port: PortView) -> Outcome:
     if walk.findings.steps is not None:
         walk.note_rewrites(port.bridge_id or port.router_id or port.id)
         walk.step(LeftPort(port.id))
+    if port.router_id is not None and _is_to_itself(walk):
+        return ToIngress(port)
     instead = _admit(walk, Hook.PORT_OUTBOUND, port, port.outbound_filter_id)
     if instead is not None:
         return instead
@@ -81,6 +83,15 @@ def leave_port(walk: Walk, port: PortView) -> Outcome:
         return Dropped(DropReason.PORT_UNPLUGGED, object_id=port.id)
     peer = walk.port(port.peer_port_id)
     return ToIngress(peer) if isinstance(peer, PortView) else peer
+
+
+def _is_to_itself(walk: Walk) -> bool:
+    """Tell whether a router sends to the MAC by which it sends.
+
+    So it does when the next hop's address is one for which its own port stands: a floating address
+    of the router, say, that another of its networks sends to.
+    """
+    return walk.header.read(ETH_SRC) == walk.header.read(ETH_DST)
 
 
 def _pop_vlan(walk: Walk, port: PortView) -> bool:
