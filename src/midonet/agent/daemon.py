@@ -18,6 +18,8 @@ from midonet.agent.datapath.protocol import Datapath
 from midonet.agent.decisions.decisions import Decisions
 from midonet.agent.decisions.loading import Loader
 from midonet.agent.decisions.upcalls import PacketLoop
+from midonet.agent.flow_exchange.exchange_engine import ExchangeEngine
+from midonet.agent.flow_exchange.flow_exchange import FlowExchange
 from midonet.agent.host.host_keeper import DeclaredInterfaces, HostKeeper, InterfaceSource
 from midonet.agent.host.state_directory import StateDirectory
 from midonet.agent.operator.control import Control
@@ -129,6 +131,16 @@ class Agent:
             on_detached=self.decisions.forget_port,
             on_reconciled=self._publish,
         )
+        # Its frames, like the probes, are signed by what only this deployment's hosts share.
+        self.exchange = FlowExchange(
+            ExchangeEngine(host.id, epoch, hash_seed.to_bytes(8, "big")),
+            self.decisions.connections.table,
+            datapath,
+            clock,
+            view=lambda: self.decisions.view,
+            on_news=self._connections_told,
+        )
+        self.decisions.connections.fetch = self.exchange.fetch
         overview = Overview(
             host,
             datapath,
@@ -137,6 +149,7 @@ class Agent:
             self.decisions,
             self._tunnels.network,
             self.outbox,
+            self.exchange,
         )
         tracer = Tracer(host, store, self.decisions, self.topology.request)
         self.control = Control(
@@ -178,6 +191,7 @@ class Agent:
         supervisor.start("upcalls", self.loop.read)
         supervisor.start("decisions", self.loop.decide)
         supervisor.start("timers", self.loop.keep_time)
+        supervisor.start("connections", self.exchange.run)
         supervisor.start("garbage", GarbageCollection(self._clock, self.loop.is_idle).run)
 
     async def stop(self) -> None:
@@ -212,6 +226,10 @@ class Agent:
     def _wake_decisions(self) -> None:
         self.decisions.release_parked()
         self.loop.wake()
+
+    def _connections_told(self) -> None:
+        self.decisions.connections.publish()
+        self._wake_decisions()
 
     def _underlay_mtu_changed(self, mtu_bytes: int) -> None:
         self.topology.set_underlay_mtu(mtu_bytes)

@@ -101,6 +101,7 @@ class ConnectionTable:
         self._begun: Counter[PortId] = Counter()
         self._half_open: dict[PortId, dict[_Record, None]] = {}
         self._index: FactIndex[_Record] = FactIndex()
+        self._should_wait: Callable[[ConnectionKey, float], bool] = lambda _key, _now_s: False
         self._cursor = 0
 
     def __len__(self) -> int:
@@ -123,8 +124,12 @@ class ConnectionTable:
         return record.connection
 
     def should_wait(self, key: ConnectionKey, now_s: float) -> bool:
-        """Nobody else is asked by the table itself."""
-        return False
+        """Tell whether another host may know a key that is not here, and can still be asked."""
+        return self._should_wait(key, now_s)
+
+    def ask_first(self, should_wait: Callable[[ConnectionKey, float], bool]) -> None:
+        """Let `should_wait` say so from now on; before, there is nobody to ask."""
+        self._should_wait = should_wait
 
     def sample(self, connection: Connection) -> Sample | None:
         """Return what to judge a connection by, None when it is gone or judged elsewhere."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from midonet.agent.datapath.protocol import Datapath
 from midonet.agent.decisions.decisions import Decisions
+from midonet.agent.flow_exchange.flow_exchange import FlowExchange
 from midonet.agent.host.host_keeper import HostKeeper
 from midonet.agent.ports.binder import PortBinder
 from midonet.agent.soft_state.outbox import Outbox
@@ -27,6 +28,7 @@ class Overview:
     decisions: Decisions
     network: HostNetwork | None
     outbox: Outbox
+    exchange: FlowExchange
 
     def overview(self) -> dict[str, Any]:
         """Return host, store, ports, peers, paths and counters."""
@@ -61,8 +63,19 @@ class Overview:
                 "queued": len(self.decisions.queue),
                 "unwritten": len(self.outbox),
                 **self._learning_counters(),
+                **self._connection_counters(),
                 "log_lines_lost": lost_log_lines(),
             },
+        }
+
+    def _connection_counters(self) -> dict[str, int]:
+        counters = self.exchange.engine.counters
+        told = {f"state_{name}": value for name, value in asdict(counters).items()}
+        return {
+            "connections": len(self.decisions.connections.table),
+            "connections_refused": self.decisions.connections.refused,
+            "state_refused": self.exchange.refused,
+            **told,
         }
 
     def _learning_counters(self) -> dict[str, int]:
