@@ -78,8 +78,13 @@ static __always_inline int forward(struct __sk_buff *skb, struct state *state, e
 			return segment_for_class(skb, way.slot);
 		return upcall(skb, packet, MIDONET_UPCALL_MISS, 0);
 	}
-	if (!meets_guards(skb, packet, &action->guards))
+	if (!meets_guards(skb, packet, &action->guards)) {
+		/* The end of a connection rides on its last data: of the segments only one goes up. */
+		if (pass == PASS_FIRST && skb->gso_size && skb->len > MIDONET_UPCALL_BYTES &&
+		    (packet->tcp_flags & action->guards.tcp_flags_clear))
+			return segment_for_class(skb, way.slot);
 		return upcall(skb, packet, MIDONET_UPCALL_GUARD, action->program_id);
+	}
 	count_program(skb, action->program_id);
 	if (action->drop_reason)
 		return drop(way.slot, action->drop_reason);

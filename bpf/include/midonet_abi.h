@@ -241,7 +241,8 @@ struct midonet_guards {
 	__u32 max_length;   /* largest IP packet, of one segment, in bytes; 0 no limit */
 	__u8 ttl_above;     /* TTL or hop limit must be greater; ignored for other than IP */
 	__u8 flags;
-	__u16 reserved0;
+	__u8 tcp_flags_clear; /* no TCP segment with one of these flags; ignored for other than TCP */
+	__u8 reserved0;
 };
 
 /*

@@ -163,7 +163,7 @@ static __always_inline int meets_guards(struct __sk_buff *skb, const struct pack
 
 	if (!is_ip(packet))
 		return 1;
-	if (packet->ttl <= guards->ttl_above)
+	if (packet->ttl <= guards->ttl_above || (packet->tcp_flags & guards->tcp_flags_clear))
 		return 0;
 	if (!guards->max_length)
 		return 1;

@@ -54,7 +54,8 @@ struct packet {
 	__u16 vlan_tci;     /* host order, as received, with DEI */
 	__be16 vlan_proto;
 	__u8 ttl;
-	__u8 reserved[7];
+	__u8 tcp_flags;     /* 0 when not TCP */
+	__u8 reserved[6];
 } __attribute__((aligned(8)));
 
 static __always_inline int is_ipv6(const struct packet *packet)

@@ -180,7 +180,7 @@ struct transport {
 	__be16 destination; /* port */
 	__be16 length;      /* UDP */
 	__u8 data_offset;   /* TCP, in the upper four bits */
-	__u8 reserved;
+	__u8 flags;         /* TCP */
 };
 
 /* From the packet's linear part in the common places, which saves a call. */
@@ -200,12 +200,12 @@ static __always_inline int load_transport(struct __sk_buff *skb, const struct pa
 			return -1;
 	} else {
 		__builtin_memcpy(read, found, 6);
-		if (is_tcp && (void *)(found + 13) <= end) {
-			read->data_offset = found[12];
+		if (is_tcp && (void *)(found + 14) <= end) {
+			__builtin_memcpy(&read->data_offset, found + 12, 2);
 			return 0;
 		}
 	}
-	return is_tcp ? bpf_skb_load_bytes(skb, offset + 12, &read->data_offset, 1) : 0;
+	return is_tcp ? bpf_skb_load_bytes(skb, offset + 12, &read->data_offset, 2) : 0;
 }
 
 /* Rules 9 and 10. */
@@ -215,6 +215,7 @@ static __always_inline int parse_transport(struct __sk_buff *skb, struct packet 
 	struct transport read = {};
 	__u32 size, length;
 
+	packet->tcp_flags = 0;
 	if (key->ip_frag == MIDONET_FRAGMENT_LATER) {
 		packet->l4_offset = 0;
 		return 0;
@@ -226,6 +227,7 @@ static __always_inline int parse_transport(struct __sk_buff *skb, struct packet 
 		return -1;
 	key->l4_src = read.source;
 	key->l4_dst = read.destination;
+	packet->tcp_flags = read.flags; /* of other protocols it was not read */
 	if (key->ip_proto == PROTOCOL_ICMP || key->ip_proto == PROTOCOL_ICMPV6) {
 		__u16 type_and_code = bpf_ntohs(read.source);
 

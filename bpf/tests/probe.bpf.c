@@ -114,6 +114,7 @@ int probe_guards(struct __sk_buff *skb)
 	if (!room || parse_packet(skb, &packet))
 		return -1;
 	guards.max_length = room->kind;
-	guards.ttl_above = room->tunnel_key;
+	guards.ttl_above = room->tunnel_key & 0xff;
+	guards.tcp_flags_clear = room->tunnel_key >> 16;
 	return meets_guards(skb, &packet, &guards);
 }

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP
 from scapy.layers.inet6 import (
     ICMPv6EchoRequest,
     IPv6,
@@ -244,13 +244,22 @@ def test_ttl_that_would_not_stay_above_zero_is_refused(probe: LoadedObject) -> N
         (IP() / UDP() / Raw(b"x" * 73), Guards(max_length=100), False),
         (IPv6() / UDP() / Raw(b"x" * 52), Guards(max_length=100), True),
         (IPv6() / UDP() / Raw(b"x" * 53), Guards(max_length=100), False),
+        (IP() / TCP(flags="S"), Guards(tcp_flags_clear=7), False),
+        (IP(options=[IPOption_NOP()]) / TCP(flags="R"), Guards(tcp_flags_clear=7), False),
+        (IPv6() / TCP(flags="FA"), Guards(tcp_flags_clear=7), False),
+        (IPv6() / IPv6ExtHdrDestOpt() / TCP(flags="SA"), Guards(tcp_flags_clear=7), False),
+        (IP() / TCP(flags="PAUEC"), Guards(tcp_flags_clear=7), True),
+        (IP() / TCP(flags="S"), Guards(tcp_flags_clear=5), True),
+        (IP() / UDP() / Raw(b"\xff" * 40), Guards(tcp_flags_clear=7), True),
+        (IP() / ICMP() / Raw(b"\xff" * 40), Guards(tcp_flags_clear=7), True),
     ],
 )
-def test_guards_look_at_ttl_and_length(
+def test_guards_look_at_ttl_length_and_flags(
     probe: LoadedObject, packet: Packet, guards: Guards, passes: bool
 ) -> None:
     room = bytearray(PROBE_SIZE)
-    struct.pack_into("=II", room, KIND_OFFSET, guards.max_length or 0, guards.ttl_above)
+    packed = codec.pack_guards(guards)
+    room[KIND_OFFSET : KIND_OFFSET + len(packed)] = packed
     probe.maps["probe"].update(ZERO, bytes(room))
     ran = run_program(probe.programs["probe_guards"], bytes(Ether() / packet))
     assert ran.verdict == int(passes)

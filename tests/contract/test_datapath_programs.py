@@ -280,6 +280,52 @@ async def test_a_packet_that_is_too_long_comes_up(
     assert (await take_upcalls(harness.datapath, 1))[0].reason is UpcallReason.GUARD
 
 
+@pytest.mark.parametrize("network", [V4, V6], ids=["v4", "v6"])
+@pytest.mark.parametrize("flags", ["S", "SA", "FA", "R", "RA"])
+async def test_a_segment_that_begins_or_ends_something_comes_up(
+    harness: DatapathHarness, network: Packet, flags: str
+) -> None:
+    data = bytes(ETH / network / TCP(flags="PA") / DATA)
+    watched = bytes(ETH / network / TCP(flags=flags) / DATA)
+    guards = Guards(tcp_flags_clear=7)
+    harness.datapath.install([program_for(harness, data, program_id=7, guards=guards)])
+    harness.send(IN, watched)
+    harness.send(IN, data)
+    await expect_delivered(harness, OUT, data)
+    (upcall,) = await take_upcalls(harness.datapath, 1)
+    assert (upcall.reason, upcall.program_id) == (UpcallReason.GUARD, 7)
+    assert upcall.frame == watched
+
+
+async def test_nothing_is_lost_of_a_super_packet_with_a_guarded_flag(
+    harness: DatapathHarness,
+) -> None:
+    """What comes up comes up whole; a datapath that copies beginnings lets the segments in front
+    of the last one by."""
+    if not harness.sends_offloaded:
+        pytest.skip("this harness sends no offloaded super-packets")
+    data = bytes(ETH / V4 / TCP(sport=1, dport=2, flags="A") / Raw(b"x" * 1000))
+    last = bytes(ETH / V4 / TCP(sport=1, dport=2, flags="FA") / Raw(b"x" * 4000))
+    harness.datapath.install([program_for(harness, data, guards=Guards(tcp_flags_clear=7))])
+    harness.send(IN, last, gso_size=1000)
+    (upcall,) = await take_upcalls(harness.datapath, 1)
+    assert (upcall.reason, upcall.length) == (UpcallReason.GUARD, len(upcall.frame))
+    rest = len(last) - len(upcall.frame)
+    await eventually(lambda: sum(map(len, harness.delivered(OUT))) >= rest)
+    passed = [Ether(frame)[TCP] for frame in harness.delivered(OUT)]
+    came_up = Ether(upcall.frame)[TCP]
+    assert sum(len(one.payload) for one in (*passed, came_up)) == 4000
+    assert not any(one.flags.F for one in passed)
+    assert came_up.flags.F
+
+
+async def test_a_guard_of_flags_is_for_tcp(harness: DatapathHarness) -> None:
+    frame = bytes(ETH / V4 / UDP() / Raw(b"\xff" * 40))
+    harness.datapath.install([program_for(harness, frame, guards=Guards(tcp_flags_clear=0xFF))])
+    harness.send(IN, frame)
+    await expect_delivered(harness, OUT, frame)
+
+
 async def test_padding_is_not_part_of_the_guarded_length(harness: DatapathHarness) -> None:
     short = bytes(ETH / V4 / UDP() / Raw(b"x"))
     padded = short.ljust(60, b"\0")

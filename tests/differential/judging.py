@@ -223,7 +223,8 @@ def passes_guards(program: FlowProgram, packet: ParsedFrame) -> bool:
     if packet.ip_version is None:
         return True
     is_short = guards.max_length is None or packet.ip_length <= guards.max_length
-    return packet.ttl > guards.ttl_above and is_short
+    is_unflagged = packet.tcp_flags & guards.tcp_flags_clear == 0
+    return packet.ttl > guards.ttl_above and is_short and is_unflagged
 
 
 def same_program(one: FlowProgram, other: FlowProgram) -> bool:

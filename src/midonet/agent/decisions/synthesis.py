@@ -14,7 +14,7 @@ from midonet.packets.ipv4 import Ipv4Header
 from midonet.packets.ipv6 import FragmentHeader, Ipv6Header
 from midonet.packets.protocols import EtherType, IpProtocol
 from midonet.packets.sctp import SctpHeader
-from midonet.packets.tcp import TcpHeader
+from midonet.packets.tcp import TcpFlag, TcpHeader
 from midonet.packets.udp import UdpHeader
 
 _FRAGMENT_NEXT_HEADER = 44
@@ -25,7 +25,8 @@ _LATER_OFFSET = 24
 def synthesise_frame(key: FlowKey, *, icmp_id: int = 0) -> bytes:
     """Return a frame whose flow key is `key` (`flow_hash` aside), as short as its headers allow.
 
-    icmp_id: identifier of an ICMP echo, which is no part of the key. The TTL is 64. A key that no
+    icmp_id: identifier of an ICMP echo, which is no part of the key. The TTL is 64, and a TCP
+    segment goes on with what was begun (ACK), as those that programs let by. A key that no
     frame has (ICMP numbers above 255, a broken combination) gives a frame with another key, or a
     malformed one.
     """
@@ -83,7 +84,7 @@ def _transport(key: FlowKey, icmp_id: int) -> bytes:
         return bytes(8)
     match key.ip_proto:
         case IpProtocol.TCP:
-            return TcpHeader(key.l4_src, key.l4_dst).serialise()
+            return TcpHeader(key.l4_src, key.l4_dst, flags=TcpFlag.ACK).serialise()
         case IpProtocol.UDP:
             return UdpHeader(key.l4_src, key.l4_dst).serialise()
         case IpProtocol.SCTP:

@@ -91,7 +91,9 @@ def observe(
         sight,
         key,
         rank is not Standing.KNOWN and may_begin(tuple_, packet),
-        packet.key.ip_frag != FragmentKind.NONE or is_tcp or tuple_.protocol in ICMP_PROTOCOLS,
+        packet.key.ip_frag != FragmentKind.NONE
+        or tuple_.protocol in ICMP_PROTOCOLS
+        or (is_tcp and bool(packet.tcp_flags & WATCHED_FLAGS)),
         WATCHED_FLAGS if is_tcp else 0,
         rank is Standing.UNKNOWN and connections.should_wait(key, now_s),
     )

@@ -195,7 +195,8 @@ GUARDS = Layout(
     ("max_length", "I"),
     ("ttl_above", "B"),
     ("flags", "B"),
-    ("reserved0", "H"),
+    ("tcp_flags_clear", "B"),
+    ("reserved0", "B"),
 )
 ACTION = Layout(
     "midonet_action",

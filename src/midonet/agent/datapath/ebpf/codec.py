@@ -176,11 +176,13 @@ def unpack_rewrite(data: bytes, *, is_ipv6: bool) -> Rewrite:
 def pack_guards(guards: Guards) -> bytes:
     """Return guards. A limit of zero bytes lets no packet pass, as does one byte."""
     limit = guards.max_length
-    return abi.GUARDS.struct.pack(0 if limit is None else max(limit, 1), guards.ttl_above, 0, 0)
+    return abi.GUARDS.struct.pack(
+        0 if limit is None else max(limit, 1), guards.ttl_above, 0, guards.tcp_flags_clear, 0
+    )
 
 
 @lru_cache(maxsize=64)
 def unpack_guards(data: bytes) -> Guards:
     """Return guards read back."""
-    limit, ttl_above, _, _ = abi.GUARDS.struct.unpack(data)
-    return Guards(ttl_above, limit or None)
+    limit, ttl_above, _, tcp_flags_clear, _ = abi.GUARDS.struct.unpack(data)
+    return Guards(ttl_above, limit or None, tcp_flags_clear)

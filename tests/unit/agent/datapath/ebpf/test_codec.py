@@ -73,9 +73,10 @@ def test_no_rewrite_is_all_zero() -> None:
     assert codec.pack_rewrite(NO_REWRITE, is_ipv6=False) == bytes(abi.REWRITE.size)
 
 
-@given(ttl=bytes8, limit=st.none() | st.integers(1, 0xFFFF))
-def test_guards_are_read_back_as_written(ttl: int, limit: int | None) -> None:
-    assert codec.unpack_guards(codec.pack_guards(Guards(ttl, limit))) == Guards(ttl, limit)
+@given(ttl=bytes8, limit=st.none() | st.integers(1, 0xFFFF), flags=bytes8)
+def test_guards_are_read_back_as_written(ttl: int, limit: int | None, flags: int) -> None:
+    guards = Guards(ttl, limit, flags)
+    assert codec.unpack_guards(codec.pack_guards(guards)) == guards
 
 
 def test_an_ipv4_address_is_in_front() -> None:
