@@ -12,8 +12,9 @@ that worlds built alike are equal. Router ports bring their own LOCAL and connec
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 from uuid import UUID, uuid5
 
 from midonet.agent.flows.apply import apply_rewrite
@@ -30,7 +31,9 @@ from midonet.agent.topology.view import (
     BridgeView,
     ChainView,
     Location,
+    MirrorView,
     PortView,
+    QosPolicyView,
     RouterAttachment,
     RouterView,
     RouteView,
@@ -46,9 +49,11 @@ from midonet.model.ids import (
     ChainId,
     HostId,
     IpAddressGroupId,
+    MirrorId,
     ObjectId,
     PortGroupId,
     PortId,
+    QosPolicyId,
     RouteId,
     RouterId,
     RuleId,
@@ -136,6 +141,8 @@ class World:
         self._routers: dict[str, RouterView] = {}
         self._routes: dict[str, list[RouteView]] = {}
         self._chains: dict[ChainId, ChainView] = {}
+        self._mirrors: dict[MirrorId, MirrorView] = {}
+        self._qos_policies: dict[QosPolicyId, QosPolicyView] = {}
         self._locations: dict[PortId, Location] = {}
         self._tunnels: dict[HostId, TunnelRoute] = {}
         self._flood_groups: dict[tuple[HostId, BridgeId], int] = {}
@@ -168,6 +175,52 @@ class World:
             BridgeId(self.id(name)), up, self._chain_id(inbound), self._chain_id(outbound)
         )
         return self
+
+    def mirror(self, name: str, to: str, *conditions: dict[str, object], **at: str) -> World:
+        """Add a mirror to the port `to`, at hooks of devices that are there.
+
+        conditions: fields of Condition, {} for every packet. at: hook to device, such as
+        `inbound="p1"`; the hooks are inbound, post_in_filter, pre_out_filter and outbound.
+        """
+        mirror_id = MirrorId(self.id(name))
+        tests = tuple(self._condition(fields) for fields in conditions)
+        self._mirrors[mirror_id] = MirrorView(mirror_id, self.port_id(to), tests)
+        for hook, device in at.items():
+            self._change(device, f"{hook}_mirror_ids", lambda ids: (*ids, mirror_id))
+        return self
+
+    def unwatched(self) -> World:
+        """Take all mirrors away."""
+        for name in [*self._ports, *self._bridges, *self._routers]:
+            for hook in ("inbound", "post_in_filter", "pre_out_filter", "outbound"):
+                self._change(name, f"{hook}_mirror_ids", lambda _: ())
+        self._mirrors.clear()
+        return self
+
+    def unmirror(self, name: str) -> World:
+        """Take a mirror away that no device names."""
+        del self._mirrors[MirrorId(self.id(name))]
+        return self
+
+    def qos_policy(self, name: str, dscp: int | None, *devices: str) -> World:
+        """Add a QoS policy of ports or bridges that are there. dscp: 6 bits; None marks nothing."""
+        policy_id = QosPolicyId(self.id(name))
+        self._qos_policies[policy_id] = QosPolicyView(policy_id, dscp)
+        for device in devices:
+            self._change(device, "qos_policy_id", lambda _: policy_id)
+        return self
+
+    def unpolice(self, name: str) -> World:
+        """Take a QoS policy away that no device names."""
+        del self._qos_policies[QosPolicyId(self.id(name))]
+        return self
+
+    def _change(self, name: str, field: str, new: Callable[[Any], object]) -> None:
+        """Change a field of a port or device that has it."""
+        for objects in (self._ports, self._bridges, self._routers):
+            if name in objects and hasattr(objects[name], field):
+                value = new(getattr(objects[name], field))
+                objects[name] = replace(objects[name], **{field: value})  # type: ignore[arg-type,index]
 
     def router(
         self, name: str, *, inbound: str | None = None, outbound: str | None = None, up: bool = True
@@ -427,6 +480,8 @@ class World:
                 for name, router in self._routers.items()
             },
             chains=dict(self._chains),
+            mirrors=dict(self._mirrors),
+            qos_policies=dict(self._qos_policies),
             locations=dict(self._locations),
             tunnels=dict(self._tunnels),
             flood_groups=dict(self._flood_groups),

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.differential import grouping
+from tests.differential import copies, grouping
 
 if TYPE_CHECKING:
     from tests.differential.networks import Drawing
@@ -41,5 +41,6 @@ class Feature:
 
 
 GROUPS = Feature("groups", prepare=grouping.draw_groups, conditions=(grouping.draw_membership,) * 2)
+COPIES = Feature("copies", extend=copies.extend)
 
-FEATURES: tuple[Feature, ...] = (GROUPS,)
+FEATURES: tuple[Feature, ...] = (GROUPS, COPIES)

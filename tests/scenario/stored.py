@@ -13,6 +13,7 @@ from midonet.agent.flow_state.pool import NatPool
 from midonet.agent.topology.view import (
     BridgeView,
     PortView,
+    QosPolicyView,
     RouterView,
     RouteView,
     TopologyView,
@@ -33,6 +34,8 @@ from midonet.model.hosts import (
     tunnel_zone_host_id,
 )
 from midonet.model.ids import ChainId, HostId, ObjectId, TunnelZoneId
+from midonet.model.mirrors import Mirror
+from midonet.model.qos import QosDscpRule, QosPolicy
 from midonet.model.ranks import spread
 from midonet.nsdb.memory import MemoryStore
 from midonet.nsdb.store import (
@@ -85,6 +88,12 @@ def model_objects(world: World) -> Objects:
         ]
         values.append(Chain(id=chain.id))
     values += [
+        Mirror(id=mirror.id, to_port_id=mirror.to_port_id, conditions=mirror.conditions)
+        for mirror in view.mirrors.values()
+    ]
+    for policy in view.qos_policies.values():
+        values += _qos_policy(policy)
+    values += [
         PortLocation(
             id=port_id,
             host_id=location.host_id,
@@ -113,6 +122,9 @@ def _bridge(bridge: BridgeView) -> Bridge:
         admin_state_up=bridge.admin_state_up,
         inbound_filter_id=bridge.inbound_filter_id,
         outbound_filter_id=bridge.outbound_filter_id,
+        inbound_mirror_ids=bridge.inbound_mirror_ids,
+        outbound_mirror_ids=bridge.outbound_mirror_ids,
+        qos_policy_id=bridge.qos_policy_id,
     )
 
 
@@ -122,6 +134,8 @@ def _router(router: RouterView) -> Router:
         admin_state_up=router.admin_state_up,
         inbound_filter_id=router.inbound_filter_id,
         outbound_filter_id=router.outbound_filter_id,
+        inbound_mirror_ids=router.inbound_mirror_ids,
+        outbound_mirror_ids=router.outbound_mirror_ids,
     )
 
 
@@ -153,6 +167,11 @@ def _port(port: PortView) -> Port:
         addresses=tuple(str(prefix) for prefix in port.addresses),
         mac=format_mac(port.mac) if port.router_id else None,
         port_group_ids=port.port_group_ids,
+        inbound_mirror_ids=port.inbound_mirror_ids,
+        post_in_filter_mirror_ids=port.post_in_filter_mirror_ids,
+        pre_out_filter_mirror_ids=port.pre_out_filter_mirror_ids,
+        outbound_mirror_ids=port.outbound_mirror_ids,
+        qos_policy_id=port.qos_policy_id,
     )
 
 
@@ -166,6 +185,14 @@ def _targets(pool: NatPool) -> tuple[NatTarget, ...]:
         )
         for one in pool.ranges
     )
+
+
+def _qos_policy(policy: QosPolicyView) -> list[msgspec.Struct]:
+    values: list[msgspec.Struct] = [QosPolicy(id=policy.id)]
+    if policy.dscp is not None:
+        rule_id = uuid5(policy.id, "dscp")
+        values.append(QosDscpRule(id=rule_id, policy_id=policy.id, dscp_mark=policy.dscp))
+    return values
 
 
 def _tunnel_zones(view: TopologyView) -> list[msgspec.Struct]:
@@ -220,14 +247,23 @@ def host_states(world: World) -> list[HostState]:
 
 
 _BOTH_WAYS: dict[type[msgspec.Struct], tuple[str, ...]] = {
-    Port: ("peer_port_id", "inbound_filter_id", "outbound_filter_id"),
+    Port: (
+        "peer_port_id", "inbound_filter_id", "outbound_filter_id", "inbound_mirror_ids",
+        "post_in_filter_mirror_ids", "pre_out_filter_mirror_ids", "outbound_mirror_ids",
+        "qos_policy_id",
+    ),
     Rule: ("jump_chain_id",),
-    Bridge: ("inbound_filter_id", "outbound_filter_id"),
-    Router: ("inbound_filter_id", "outbound_filter_id"),
-}
+    Bridge: (
+        "inbound_filter_id", "outbound_filter_id", "inbound_mirror_ids", "outbound_mirror_ids",
+        "qos_policy_id",
+    ),
+    Router: (
+        "inbound_filter_id", "outbound_filter_id", "inbound_mirror_ids", "outbound_mirror_ids",
+    ),
+}  # fmt: skip
 _ORDER = (
     Host, TunnelZone, TunnelZoneHost, PortGroup, IpAddressGroup, Chain, Rule, Bridge, Router,
-    Port, Route, PortLocation, FloodGroup,
+    Port, Route, PortLocation, FloodGroup, Mirror, QosPolicy, QosDscpRule,
 )  # fmt: skip
 """What is referred to comes before what refers to it, apart from `_BOTH_WAYS`."""
 
@@ -254,7 +290,10 @@ def transition(before: Objects, after: Objects) -> list[Operation]:
 
 
 def _without_references(value: msgspec.Struct) -> msgspec.Struct:
-    empty = dict.fromkeys(_BOTH_WAYS.get(type(value), ()))
+    empty = {
+        name: () if isinstance(getattr(value, name), tuple) else None
+        for name in _BOTH_WAYS.get(type(value), ())
+    }
     return msgspec.structs.replace(value, **empty) if empty else value
 
 

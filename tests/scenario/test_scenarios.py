@@ -10,6 +10,8 @@ from tests.scenario import (
     bridging,
     filtering,
     grouping,
+    marking,
+    mirroring,
     neighbours,
     refusing,
     resolution,
@@ -33,6 +35,8 @@ SCENARIOS: list[Scenario] = [
     *refusing.SCENARIOS,
     *vlans.SCENARIOS,
     *translating.SCENARIOS,
+    *mirroring.SCENARIOS,
+    *marking.SCENARIOS,
 ]
 
 

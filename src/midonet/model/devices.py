@@ -15,8 +15,10 @@ from midonet.model.ids import (
     ChainId,
     HostId,
     LoadBalancerId,
+    MirrorId,
     PortGroupId,
     PortId,
+    QosPolicyId,
     RouteId,
     RouterId,
 )
@@ -26,6 +28,8 @@ class Bridge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A virtual L2 segment (learning switch).
 
     mac_ageing_s: time (s) until an unused MAC is forgotten; None is the cluster's.
+    inbound_mirror_ids, outbound_mirror_ids: before the inbound and after the outbound filter.
+    qos_policy_id: of ports that have none of their own.
     """
 
     id: BridgeId
@@ -35,12 +39,16 @@ class Bridge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     inbound_filter_id: ChainId | None = None
     outbound_filter_id: ChainId | None = None
     mac_ageing_s: int | None = None
+    inbound_mirror_ids: tuple[MirrorId, ...] = ()
+    outbound_mirror_ids: tuple[MirrorId, ...] = ()
+    qos_policy_id: QosPolicyId | None = None
 
 
 class Router(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A virtual L3 device.
 
     load_balancer_id: answers for its VIPs; a load balancer is at one router at most.
+    inbound_mirror_ids, outbound_mirror_ids: before the inbound and after the outbound filter.
     """
 
     id: RouterId
@@ -51,6 +59,8 @@ class Router(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     outbound_filter_id: ChainId | None = None
     as_number: int = 0
     load_balancer_id: LoadBalancerId | None = None
+    inbound_mirror_ids: tuple[MirrorId, ...] = ()
+    outbound_mirror_ids: tuple[MirrorId, ...] = ()
 
 
 class Port(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -65,6 +75,9 @@ class Port(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     port_group_ids: groups that the port is in; at most one of them is stateful.
     tunnel_key: 24-bit key assigned by the server; what a receiving host delivers by is the
         key of the port's location (`midonet.model.hosts.PortLocation`).
+    inbound_mirror_ids, post_in_filter_mirror_ids: before and after the inbound filter.
+    pre_out_filter_mirror_ids, outbound_mirror_ids: before and after the outbound filter.
+    qos_policy_id: of what enters by the port; None is that of the bridge.
     """
 
     id: PortId
@@ -85,6 +98,11 @@ class Port(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     vni: int = 0
     off_ramp_vxlan: bool = False
     port_group_ids: tuple[PortGroupId, ...] = ()
+    inbound_mirror_ids: tuple[MirrorId, ...] = ()
+    post_in_filter_mirror_ids: tuple[MirrorId, ...] = ()
+    pre_out_filter_mirror_ids: tuple[MirrorId, ...] = ()
+    outbound_mirror_ids: tuple[MirrorId, ...] = ()
+    qos_policy_id: QosPolicyId | None = None
 
 
 class NextHopKind(StrEnum):

@@ -18,6 +18,8 @@ from midonet.model.dhcp import DhcpHost, DhcpSubnet, DhcpV6Host, DhcpV6Subnet
 from midonet.model.groups import IpAddressGroup, PortGroup
 from midonet.model.hosts import FloodGroup, Host, PortLocation, TunnelZone, TunnelZoneHost
 from midonet.model.load_balancer import HealthMonitor, LoadBalancer, Pool, PoolMember, Vip
+from midonet.model.mirrors import Mirror
+from midonet.model.qos import QosBandwidthRule, QosDscpRule, QosPolicy
 
 
 class OnTargetDelete(Enum):
@@ -88,6 +90,19 @@ REFERENCES: tuple[Reference, ...] = (
     Reference(Rule, "condition.out_port_group_id", PortGroup, _REFUSE),
     Reference(Rule, "condition.ip_address_group_src_id", IpAddressGroup, _REFUSE),
     Reference(Rule, "condition.ip_address_group_dst_id", IpAddressGroup, _REFUSE),
+    Reference(Mirror, "to_port_id", Port, _CASCADE),
+    Reference(Port, "inbound_mirror_ids", Mirror, _CLEAR),
+    Reference(Port, "post_in_filter_mirror_ids", Mirror, _CLEAR),
+    Reference(Port, "pre_out_filter_mirror_ids", Mirror, _CLEAR),
+    Reference(Port, "outbound_mirror_ids", Mirror, _CLEAR),
+    Reference(Bridge, "inbound_mirror_ids", Mirror, _CLEAR),
+    Reference(Bridge, "outbound_mirror_ids", Mirror, _CLEAR),
+    Reference(Router, "inbound_mirror_ids", Mirror, _CLEAR),
+    Reference(Router, "outbound_mirror_ids", Mirror, _CLEAR),
+    Reference(QosDscpRule, "policy_id", QosPolicy, _CASCADE, is_exclusive=True),
+    Reference(QosBandwidthRule, "policy_id", QosPolicy, _CASCADE, is_exclusive=True),
+    Reference(Port, "qos_policy_id", QosPolicy, _CLEAR),
+    Reference(Bridge, "qos_policy_id", QosPolicy, _CLEAR),
     Reference(TunnelZoneHost, "tunnel_zone_id", TunnelZone, _CASCADE),
     Reference(TunnelZoneHost, "host_id", Host, _CASCADE),
     Reference(PortLocation, "id", Port, _CASCADE),
@@ -115,6 +130,10 @@ KINDS: tuple[type[msgspec.Struct], ...] = (
     Pool,
     PoolMember,
     Vip,
+    Mirror,
+    QosPolicy,
+    QosDscpRule,
+    QosBandwidthRule,
     Host,
     TunnelZone,
     TunnelZoneHost,

@@ -113,7 +113,22 @@ def worlds(draw: st.DrawFn) -> World:
     _draw_vlans(draw, world)
     _draw_routes(draw, world)
     _draw_soft_state(draw, world)
+    _draw_mirrors(draw, world)
     return world
+
+
+def _draw_mirrors(draw: st.DrawFn, world: World) -> None:
+    """Mirrors of any hook to any port, mirrored themselves too; a policy of a port or bridge."""
+    ports = ["p1", "p2", "p4", "q1", "q2", "rp1-peer"]
+    for index in range(draw(st.integers(0, 2))):
+        hook = draw(st.sampled_from(["inbound", "post_in_filter", "pre_out_filter", "outbound"]))
+        devices = ["b1", "b2", "r"] if hook in ("inbound", "outbound") else []
+        where = draw(st.sampled_from([*ports, "rp1", "rp2", *devices]))
+        tests = draw(st.lists(st.one_of(_conditions(), st.just({})), min_size=1, max_size=2))
+        world.mirror(f"mirror {index}", draw(st.sampled_from(ports)), *tests, **{hook: where})
+    if draw(st.booleans()):
+        dscp = draw(st.sampled_from([None, 0, 46]))
+        world.qos_policy("policy", dscp, draw(st.sampled_from(["p1", "b1", "b2"])))
 
 
 def _draw_vlans(draw: st.DrawFn, world: World) -> None:

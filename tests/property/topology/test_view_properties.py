@@ -83,6 +83,17 @@ def member_regions(old: TopologyView, new: TopologyView) -> set[RouteRegion]:
     }
 
 
+def settings_of(bridge: BridgeView) -> tuple[object, ...]:
+    return (
+        bridge.admin_state_up,
+        bridge.inbound_filter_id,
+        bridge.outbound_filter_id,
+        bridge.inbound_mirror_ids,
+        bridge.outbound_mirror_ids,
+        bridge.qos_policy_id,
+    )
+
+
 def expected_tags(old: TopologyView, new: TopologyView) -> tuple[set[FlowTag], set[RouteRegion]]:
     """Return what a delta must say, found by comparing two views fact by fact."""
     tags: set[FlowTag] = set()
@@ -93,6 +104,8 @@ def expected_tags(old: TopologyView, new: TopologyView) -> tuple[set[FlowTag], s
     tags |= balanced_tags
     regions |= vip_regions
     tags |= {chain_tag(one) for one in differing(old.chains, new.chains)}
+    tags |= {device_tag(one) for one in differing(old.mirrors, new.mirrors)}
+    tags |= {device_tag(one) for one in differing(old.qos_policies, new.qos_policies)}
     tags |= {location_tag(one) for one in differing(old.locations, new.locations)}
     tags |= {tunnel_tag(one) for one in differing(old.tunnels, new.tunnels)}
     tags |= {flood_group_tag(*one) for one in differing(old.flood_groups, new.flood_groups)}
@@ -102,8 +115,7 @@ def expected_tags(old: TopologyView, new: TopologyView) -> tuple[set[FlowTag], s
         before = old.bridges.get(bridge_id, BridgeView(bridge_id))
         after = new.bridges.get(bridge_id, BridgeView(bridge_id))
         if (bridge_id in old.bridges) != (bridge_id in new.bridges) or (
-            (before.admin_state_up, before.inbound_filter_id, before.outbound_filter_id)
-            != (after.admin_state_up, after.inbound_filter_id, after.outbound_filter_id)
+            settings_of(before) != settings_of(after)
         ):
             tags.add(device_tag(bridge_id))
         if links(before) != links(after):

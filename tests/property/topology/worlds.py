@@ -27,15 +27,19 @@ from midonet.model.ids import (
     ChainId,
     HostId,
     IpAddressGroupId,
+    MirrorId,
     ObjectId,
     PortGroupId,
     PortId,
+    QosPolicyId,
     RouteId,
     RouterId,
     RuleId,
     TunnelZoneId,
 )
 from midonet.model.load_balancer import LoadBalancer, Pool, PoolMember, Vip
+from midonet.model.mirrors import Mirror
+from midonet.model.qos import QosDscpRule, QosPolicy
 from midonet.model.references import REFERENCES, OnTargetDelete
 from midonet.nsdb.store import (
     AllOf,
@@ -70,6 +74,7 @@ class World:
                 Bridge, Router, Port, Route, Chain, Rule,
                 TunnelZone, TunnelZoneHost, PortLocation, FloodGroup, PortGroup, IpAddressGroup,
                 LoadBalancer, Pool, PoolMember, Vip,
+                Mirror, QosPolicy, QosDscpRule,
             )
         }  # fmt: skip
         self.members: dict[str, set[str]] = {}
@@ -225,6 +230,8 @@ class Editor:
             self.flood_group, self.set_address, self.spoil, self.add_group, self.join_group,
             self.join_group, self.member, self.member, self.member,
             *self.balanced.edits,
+            self.add_mirror, self.set_mirrors,
+            self.add_policy, self.set_policy, self.set_policy, self.mark, self.mark,
         ]  # fmt: skip
 
     def populate(self) -> None:
@@ -237,6 +244,8 @@ class Editor:
             (self.host_liveness, 3), (self.zone, 2), (self.zone_member, 8), (self.add_route, 10),
             (self.flood_group, 2), (self.balanced.add_balancer, 2), (self.balanced.add_pool, 4),
             (self.balanced.add_member, 8), (self.balanced.add_vip, 5), (self.balanced.attach, 2),
+            (self.add_mirror, 3), (self.set_mirrors, 5),
+            (self.add_policy, 2), (self.mark, 2), (self.set_policy, 4),
         ):  # fmt: skip
             for _ in range(times):
                 edit()
@@ -373,6 +382,41 @@ class Editor:
         field = self.random.choice(["inbound_filter_id", "outbound_filter_id"])
         self.change(device, **{field: self.random.choice([chain and chain.id, None])})
 
+    def add_mirror(self) -> None:
+        port = self.pick(Port)
+        if port is not None:
+            tests = (Condition(ip_proto=self.random.choice([6, 17])),)
+            mirror_id = MirrorId(self.new_id())
+            self.world.put(Mirror(id=mirror_id, to_port_id=port.id, conditions=tests))
+
+    def set_mirrors(self) -> None:
+        device = self.pick(self.random.choice([Bridge, Router, Port]))
+        fields = ["inbound_mirror_ids", "outbound_mirror_ids"]
+        if isinstance(device, Port):
+            fields += ["post_in_filter_mirror_ids", "pre_out_filter_mirror_ids"]
+        mirrors = [one.id for one in self.world.every(Mirror)]
+        chosen = self.random.sample(mirrors, min(len(mirrors), self.random.randrange(3)))
+        self.change(device, **{self.random.choice(fields): tuple(chosen)})
+
+    def add_policy(self) -> None:
+        self.world.put(QosPolicy(id=QosPolicyId(self.new_id())))
+
+    def mark(self) -> None:
+        """Give a policy a rule, another rule, or none."""
+        policy = self.pick(QosPolicy)
+        if policy is None:
+            return
+        for rule in self.world.every(QosDscpRule):
+            if rule.policy_id == policy.id:
+                self.world.delete(QosDscpRule, rule.id)
+        if self.random.random() < 0.7:
+            mark = self.random.randrange(64)
+            self.world.put(QosDscpRule(id=self.new_id(), policy_id=policy.id, dscp_mark=mark))
+
+    def set_policy(self) -> None:
+        device, policy = self.pick(self.random.choice([Bridge, Port])), self.pick(QosPolicy)
+        self.change(device, qos_policy_id=self.random.choice([policy and policy.id, None]))
+
     def add_route(self) -> None:
         port = self.pick(Port)
         if port is None or port.router_id is None:
@@ -400,7 +444,8 @@ class Editor:
             self.change(route, id=RouteId(self.new_id()), weight=route.weight + 1)
 
     def delete(self) -> None:
-        kind = self.random.choice([Port, Chain, Rule, Route, PortLocation, PortGroup])
+        kinds = [Port, Chain, Rule, Route, PortLocation, PortGroup, Mirror, QosPolicy, QosDscpRule]
+        kind = self.random.choice(kinds)
         if self.random.random() < 0.1:
             kind = self.random.choice([Bridge, Router, IpAddressGroup])
         value = self.pick(kind)

@@ -22,11 +22,14 @@ from midonet.agent.simulation.trace import (
     EnteredOutput,
     EnteredPort,
     Flooded,
+    FollowsCopy,
     FoundConnection,
     LeftPort,
     LookedUpMac,
     LookedUpNeighbour,
+    MarkedDscp,
     MetRule,
+    Mirrored,
     Rewrote,
     TraceStep,
     Translated,
@@ -74,12 +77,33 @@ def describe_step(step: TraceStep, names: Names, *, is_ipv6: bool) -> Json:
     return {"event": kind[0].lower() + kind[1:], "depth": step.depth, "text": text, **fields}
 
 
-_Way = EnteredPort | LeftPort | Flooded | EnteredOutput | WasDropped | WasTooLong | Waits
-_WAY = (EnteredPort, LeftPort, Flooded, EnteredOutput, WasDropped, WasTooLong, Waits)
+_Way = (
+    EnteredPort
+    | LeftPort
+    | Flooded
+    | Mirrored
+    | FollowsCopy
+    | EnteredOutput
+    | WasDropped
+    | WasTooLong
+    | Waits
+)
+_WAY = (
+    EnteredPort,
+    LeftPort,
+    Flooded,
+    Mirrored,
+    FollowsCopy,
+    EnteredOutput,
+    WasDropped,
+    WasTooLong,
+    Waits,
+)
 _Finding = (
     BeganFilter
     | MetRule
     | Translated
+    | MarkedDscp
     | LookedUpMac
     | LookedUpNeighbour
     | ChoseRoute
@@ -106,6 +130,12 @@ class _Words:
                 return f"leaves by port {self._name(port_id)}"
             case Flooded(_, port_ids):
                 return f"floods to {len(port_ids)} ports"
+            case Mirrored(point, owner_id, mirror_id, port_id):
+                where = f"{point.value} {self._name(owner_id)}"
+                to = f"copied to port {self._name(port_id)}"
+                return f"{where}: {to} by mirror {self._name(mirror_id)}"
+            case FollowsCopy(mirror_id, port_id):
+                return f"copy of mirror {self._name(mirror_id)} to port {self._name(port_id)}:"
             case EnteredOutput(port_id, output):
                 return f"output for port {self._name(port_id)}: {describe_output(output)}"
             case WasDropped(reason, place_id, object_id):
@@ -133,6 +163,8 @@ class _Words:
                 why = f" ({reason})" if reason else ""
                 owner = f" for {self._name(device_id)}"
                 return f"{action.value.upper()}{owner}: {before} becomes {after}{why}"
+            case MarkedDscp(_, policy_id, dscp):
+                return f"marked with DSCP {dscp} by policy {self._name(policy_id)}"
             case LookedUpMac(_, vlan, mac, port_id):
                 where = f" in VLAN {vlan}" if vlan else ""
                 answer = f"behind port {self._name(port_id)}" if port_id else "unknown"

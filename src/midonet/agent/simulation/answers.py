@@ -7,6 +7,7 @@ UDP packet is answered in the name of its addressee; bridges have no address for
 No error answers (RFC 1812 section 4.3.2.7, RFC 4443 section 2.4 e): an error; a packet to a
 group, to a broadcast address or in a group frame; a packet whose source names no single host;
 a later IPv4 fragment. Such a packet is dropped silently, and what was looked at is recorded.
+Nothing answers the copies of mirrors: their senders do not know of them.
 """
 
 from __future__ import annotations
@@ -132,6 +133,8 @@ def _transport_protocol(walk: Walk) -> int:
 
 
 def _answer(walk: Walk, error: IcmpError, mtu_bytes: int = 0) -> None:
+    if walk.branch.copy:
+        return
     visit = walk.branch.router
     _record_examined(walk)
     if walk.inputs.packet.ip_version is None:
@@ -165,6 +168,8 @@ def _answer_for_addressee(walk: Walk, error: IcmpError) -> None:
 
 
 def _reset(walk: Walk) -> None:
+    if walk.branch.copy:
+        return
     visit = walk.branch.router
     _record_examined(walk)
     segment = packet_as_received(walk)

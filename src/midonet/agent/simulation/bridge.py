@@ -1,8 +1,8 @@
 """Bridges: learning, forwarding by MAC, flooding, VLANs.
 
-Order: source MAC, administrative state, inbound filter, loop, learning, then the destination
-(ARP and neighbour solicitation, group address, one MAC), outbound filter. Frames with a VLAN
-id skip both filters.
+Order: source MAC, administrative state, mirrors, inbound filter, loop, learning, then the
+destination (ARP and neighbour solicitation, group address, one MAC), outbound filter, mirrors.
+Frames with a VLAN id skip both filters. A flood is copied once, as it leaves the bridge.
 
 A frame that comes to a bridge again as it was there before has gone round a loop: that copy ends,
 and teaches nothing. So each port gets one copy of a flood whatever the links between bridges, and
@@ -27,8 +27,9 @@ from midonet.agent.simulation.header import (
     ETH_TYPE_ARP,
     VLAN_TCI,
 )
+from midonet.agent.simulation.mirroring import mirror
 from midonet.agent.simulation.result import Await, LoadDevices
-from midonet.agent.simulation.trace import Flooded, Hook, LookedUpMac
+from midonet.agent.simulation.trace import Flooded, Hook, LookedUpMac, MirrorPoint
 from midonet.agent.simulation.walk import (
     Dropped,
     HookOutcome,
@@ -52,9 +53,13 @@ def process_bridge(walk: Walk, port: PortView, bridge_id: BridgeId) -> Outcome:
     header = walk.header
     source = header.read(ETH_SRC)
     if is_multicast_mac(source):
-        return Dropped(DropReason.SOURCE_MAC_MULTICAST)
+        awaited = _mirror_inbound(walk, bridge)
+        return awaited or Dropped(DropReason.SOURCE_MAC_MULTICAST)
     if not bridge.admin_state_up:
         return Dropped(DropReason.DEVICE_DOWN, object_id=bridge.id)
+    awaited = _mirror_inbound(walk, bridge)
+    if awaited is not None:
+        return awaited
     is_tagged = header.vlan_id() != 0
     vlan = _table_vlan(walk, bridge, port)
     instead = None if is_tagged else _filter_inbound(walk, bridge)
@@ -66,7 +71,25 @@ def process_bridge(walk: Walk, port: PortView, bridge_id: BridgeId) -> Outcome:
     if instead is not None:
         return instead
     outcome = _forward(walk, bridge, port, vlan)
-    return outcome if is_tagged else _filter_outcome(walk, bridge, outcome)
+    if not is_tagged:
+        outcome = _filter_outcome(walk, bridge, outcome)
+    if bridge.outbound_mirror_ids:
+        return _mirror_outbound(walk, bridge, outcome) or outcome
+    return outcome
+
+
+def _mirror_outbound(walk: Walk, bridge: BridgeView, outcome: Outcome) -> Await | None:
+    if isinstance(outcome, ToEgress):
+        walk.branch.egress_port = outcome.port
+    elif not isinstance(outcome, ToFlood):
+        return None
+    return mirror(walk, MirrorPoint.BRIDGE_OUTBOUND, bridge.id, bridge.outbound_mirror_ids)
+
+
+def _mirror_inbound(walk: Walk, bridge: BridgeView) -> Await | None:
+    if not bridge.inbound_mirror_ids:
+        return None
+    return mirror(walk, MirrorPoint.BRIDGE_INBOUND, bridge.id, bridge.inbound_mirror_ids)
 
 
 def _table_vlan(walk: Walk, bridge: BridgeView, port: PortView) -> int:

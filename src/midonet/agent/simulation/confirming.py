@@ -124,10 +124,15 @@ def _of_known(
 
 
 def _return_keys(walk: Walk, observed: Observation) -> list[ConnectionKey]:
-    """Return a key for each output of the packet, and for each place of its fragments."""
+    """Return a key for each output of the packet, and for each place of its fragments.
+
+    Who gets a copy of it answers nothing.
+    """
     if observed.key is None:
         return []
-    places = [(entry.port, entry.output.rewrite) for entry in walk.findings.outputs]
+    places = [
+        (entry.port, entry.output.rewrite) for entry in walk.findings.outputs if not entry.copy
+    ]
     places += walk.findings.fragmented
     vlan_tci = walk.inputs.packet.key.vlan_tci
     return [return_key(observed.key.tuple, vlan_tci, port, rewrite) for port, rewrite in places]

@@ -32,6 +32,9 @@ from midonet.packets.addresses import IpAddress, IpVersion
 
 _TAG_SIZE = 4
 
+_Place = tuple[PortId, int, BridgeId | None]
+"""What tells the outputs of a packet apart: the port, the copy, the flood that led there."""
+
 
 def emit(walk: Walk, port: PortView) -> Outcome:
     """Enter the output for a bound port."""
@@ -62,7 +65,8 @@ def emit(walk: Walk, port: PortView) -> Outcome:
             is_uplink,
         )
     walk.findings.ttl_above = max(walk.findings.ttl_above, walk.header.ttl_decrement)
-    walk.findings.outputs.append(PortOutput(port, output, walk.branch.flooded_by))
+    branch = walk.branch
+    walk.findings.outputs.append(PortOutput(port, output, branch.flooded_by, branch.copy))
     if walk.findings.steps is not None:
         walk.step(EnteredOutput(port.id, output))
     return Ended.DELIVERED
@@ -92,7 +96,8 @@ def _check_length(walk: Walk, tunnel: TunnelRoute, port: PortView) -> Outcome | 
     findings.slow_path = findings.slow_path or SlowPathReason.GUARD
     if findings.steps is not None:
         walk.step(WasTooLong(walk.inputs.packet.ip_length, limit))
-    fragments = fragment_at_router(walk, limit)
+    # A copy is not cut up: who watches wants to see the packet.
+    fragments = () if walk.branch.copy else fragment_at_router(walk, limit)
     if fragments:
         findings.slow_path = SlowPathReason.FRAGMENT_NEEDED
         # They are parts of the packet, and what it begins they have begun.
@@ -110,23 +115,24 @@ def grouped_outputs(walk: Walk) -> tuple[Output, ...]:
     A host's ports of a flooding bridge merge when all of them are reached with one rewrite,
     none has an outbound filter or a VLAN, and the host has reported the key of its group.
     """
-    flooded: dict[BridgeId, dict[HostId, list[PortOutput]]] = {}
+    flooded: dict[tuple[BridgeId, int], dict[HostId, list[PortOutput]]] = {}
     for entry in walk.findings.outputs:
         if entry.flooded_by is not None and isinstance(entry.output, TunnelOutput):
             host_id = walk.inputs.view.locations[entry.port.id].host_id
-            flooded.setdefault(entry.flooded_by, {}).setdefault(host_id, []).append(entry)
-    merged: dict[PortId, Output | None] = {}
-    for bridge_id, by_host in flooded.items():
+            flood = entry.flooded_by, entry.copy
+            flooded.setdefault(flood, {}).setdefault(host_id, []).append(entry)
+    merged: dict[_Place, Output | None] = {}
+    for (bridge_id, _), by_host in flooded.items():
         merged.update(_merge_hosts(walk, bridge_id, by_host))
-    outputs = (merged.get(entry.port.id, entry.output) for entry in walk.findings.outputs)
+    outputs = (merged.get(_place(entry), entry.output) for entry in walk.findings.outputs)
     return tuple(output for output in outputs if output is not None)
 
 
 def _merge_hosts(
     walk: Walk, bridge_id: BridgeId, by_host: Mapping[HostId, list[PortOutput]]
-) -> dict[PortId, Output | None]:
+) -> dict[_Place, Output | None]:
     """Return what becomes of the outputs of a flood: one for all of a host, None for others."""
-    merged: dict[PortId, Output | None] = {}
+    merged: dict[_Place, Output | None] = {}
     partial: frozenset[HostId] | None = None
     for host_id, entries in by_host.items():
         walk.findings.tags.append(flood_group_tag(host_id, bridge_id))
@@ -137,11 +143,15 @@ def _merge_hosts(
         if partial is None:
             partial = _hosts_left_out(walk, walk.inputs.view.bridges[bridge_id], by_host)
         if host_id not in partial:
-            merged.update(dict.fromkeys(entry.port.id for entry in entries))
-            merged[entries[0].port.id] = TunnelOutput(
+            merged.update(dict.fromkeys(map(_place, entries)))
+            merged[_place(entries[0])] = TunnelOutput(
                 first.kind, first.local, first.remote, tunnel_key, first.rewrite
             )
     return merged
+
+
+def _place(entry: PortOutput) -> _Place:
+    return entry.port.id, entry.copy, entry.flooded_by
 
 
 def _is_uniform(entries: Iterable[PortOutput]) -> bool:

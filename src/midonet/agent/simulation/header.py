@@ -182,8 +182,10 @@ class Header:
 
     def tag_count(self) -> int:
         """Return the number of tags on the frame, the one it came with included."""
-        tags = (self.values[VLAN_TCI], *(value for value, _ in self._beneath))
-        return sum(1 for tag in tags if tag & VLAN_PRESENT)
+        tags = ((self.values[VLAN_TCI], self.live[VLAN_TCI]), *self._beneath)
+        for _, live in tags:
+            self.mask[VLAN_TCI] |= live & VLAN_PRESENT
+        return sum(1 for tag, _ in tags if tag & VLAN_PRESENT)
 
     def is_icmpv6_discovery(self) -> bool:
         """Tell whether this is neighbour solicitation or advertisement (RFC 4861 section 4)."""

@@ -1,8 +1,8 @@
 """What happens at a port, on the way into its device and on the way out.
 
-Into the device: hop limit, administrative state, inbound filter, then the device. Out of it:
-hairpin of a router port, VLAN of a bridge port, administrative state, outbound filter, then an
-output, the peer port, or nothing.
+Into the device: hop limit, DSCP marking, administrative state, mirrors, inbound filter, mirrors,
+then the device. Out of it: hairpin of a router port, VLAN of a bridge port, administrative state,
+mirrors, outbound filter, mirrors, then an output, the peer port, or nothing.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from midonet.agent.simulation.bridge import process_bridge
 from midonet.agent.simulation.emission import emit
 from midonet.agent.simulation.filtering import apply_filter
 from midonet.agent.simulation.header import ETH_DST, ETH_SRC, VLAN_TCI
+from midonet.agent.simulation.marking import mark_dscp
+from midonet.agent.simulation.mirroring import mirror
 from midonet.agent.simulation.router import process_router
-from midonet.agent.simulation.trace import EnteredPort, Hook, LeftPort
+from midonet.agent.simulation.trace import EnteredPort, Hook, LeftPort, MirrorPoint
 from midonet.agent.simulation.walk import (
     MAX_DEVICES,
     MAX_DEVICES_ENTERED,
@@ -26,7 +28,6 @@ from midonet.agent.simulation.walk import (
     Walk,
 )
 from midonet.agent.topology.view import PortView
-from midonet.model.ids import ChainId
 
 
 def enter_port(walk: Walk, port: PortView) -> Outcome:
@@ -51,7 +52,11 @@ def enter_port(walk: Walk, port: PortView) -> Outcome:
     if port.router_id is not None:
         # Errors about this packet come from here, and quote it as it is now.
         branch.router = RouterVisit(port, walk.header.copy())
-    instead = _admit(walk, Hook.PORT_INBOUND, port, port.inbound_filter_id)
+    instead: HookOutcome = None
+    if port.bridge_id is not None:
+        instead = mark_dscp(walk, port, port.bridge_id)
+    if instead is None:
+        instead = _admit_inbound(walk, port)
     if instead is not None:
         return instead
     if port.bridge_id is not None:
@@ -65,8 +70,9 @@ def enter_port(walk: Walk, port: PortView) -> Outcome:
 
 def leave_port(walk: Walk, port: PortView) -> Outcome:
     """Take the packet out of its device by `port`."""
-    walk.branch.egress_port = port
-    walk.branch.traversed = (*walk.branch.traversed, port.id)
+    branch = walk.branch
+    branch.egress_port = port
+    branch.traversed = (*branch.traversed, port.id)
     if port.vlan_id and port.bridge_id is not None and not _pop_vlan(walk, port):
         return Dropped(DropReason.VLAN_MISMATCH, object_id=port.id)
     if walk.findings.steps is not None:
@@ -74,7 +80,9 @@ def leave_port(walk: Walk, port: PortView) -> Outcome:
         walk.step(LeftPort(port.id))
     if port.router_id is not None and _is_to_itself(walk):
         return ToIngress(port)
-    instead = _admit(walk, Hook.PORT_OUTBOUND, port, port.outbound_filter_id)
+    if branch.copy and port is branch.ingress_port and port.bridge_id is not None:
+        return Dropped(DropReason.HAIRPIN, object_id=port.id)
+    instead = _admit_outbound(walk, port)
     if instead is not None:
         return instead
     if port.host_id is not None:
@@ -104,10 +112,36 @@ def _pop_vlan(walk: Walk, port: PortView) -> bool:
     return walk.branch.ingress_port is None and not header.values[VLAN_TCI]
 
 
-def _admit(walk: Walk, hook: Hook, port: PortView, chain_id: ChainId | None) -> HookOutcome:
-    """Return what the port makes of the packet."""
-    if not port.admin_state_up:
-        if port.router_id is not None:
-            answers.answer_prohibited(walk)
-        return Dropped(DropReason.PORT_DOWN, object_id=port.id)
-    return apply_filter(walk, hook, port.id, chain_id)
+def _admit_inbound(walk: Walk, port: PortView) -> HookOutcome:
+    """Return what the port makes of a packet that enters its device."""
+    instead: HookOutcome = _closed(walk, port)
+    if instead is None and port.inbound_mirror_ids:
+        instead = mirror(walk, MirrorPoint.PORT_INBOUND, port.id, port.inbound_mirror_ids)
+    if instead is None:
+        instead = apply_filter(walk, Hook.PORT_INBOUND, port.id, port.inbound_filter_id)
+    if instead is None and port.post_in_filter_mirror_ids:
+        mirror_ids = port.post_in_filter_mirror_ids
+        instead = mirror(walk, MirrorPoint.PORT_POST_INBOUND, port.id, mirror_ids)
+    return instead
+
+
+def _admit_outbound(walk: Walk, port: PortView) -> HookOutcome:
+    """Return what the port makes of a packet that leaves its device."""
+    instead: HookOutcome = _closed(walk, port)
+    if instead is None and port.pre_out_filter_mirror_ids:
+        mirror_ids = port.pre_out_filter_mirror_ids
+        instead = mirror(walk, MirrorPoint.PORT_PRE_OUTBOUND, port.id, mirror_ids)
+    if instead is None:
+        instead = apply_filter(walk, Hook.PORT_OUTBOUND, port.id, port.outbound_filter_id)
+    if instead is None and port.outbound_mirror_ids:
+        instead = mirror(walk, MirrorPoint.PORT_OUTBOUND, port.id, port.outbound_mirror_ids)
+    return instead
+
+
+def _closed(walk: Walk, port: PortView) -> Dropped | None:
+    """Return the end of a packet at a port that is administratively down, None at others."""
+    if port.admin_state_up:
+        return None
+    if port.router_id is not None:
+        answers.answer_prohibited(walk)
+    return Dropped(DropReason.PORT_DOWN, object_id=port.id)

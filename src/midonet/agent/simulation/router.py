@@ -1,7 +1,7 @@
 """Routers: from the ingress port to the next hop. IPv4 and IPv6 alike.
 
-Order: VLAN and EtherType, administrative state, group frames and address resolution, the
-destination MAC, inbound filter, route, TTL, outbound filter, next hop MAC.
+Order: VLAN and EtherType, administrative state, mirrors, group frames and address resolution,
+the destination MAC, inbound filter, route, TTL, outbound filter, next hop MAC, mirrors.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from midonet.agent.simulation.header import (
     L4_SRC,
 )
 from midonet.agent.simulation.link_local import is_link_local, link_local_address
+from midonet.agent.simulation.mirroring import mirror
 from midonet.agent.simulation.next_hop import resolve_mac
 from midonet.agent.simulation.port_networks import is_subnet_broadcast
 from midonet.agent.simulation.result import GeneratedPacket
 from midonet.agent.simulation.router_discovery import process_arp, process_discovery
-from midonet.agent.simulation.trace import Answered, ChoseRoute, Hook
+from midonet.agent.simulation.trace import Answered, ChoseRoute, Hook, MirrorPoint
 from midonet.agent.simulation.walk import (
     Dropped,
     Ended,
@@ -65,6 +66,11 @@ def process_router(walk: Walk, port: PortView, router_id: RouterId) -> Outcome:
     if not router.admin_state_up:
         answers.answer_prohibited(walk)
         return Dropped(DropReason.DEVICE_DOWN, object_id=router.id)
+    if router.inbound_mirror_ids:
+        mirror_ids = router.inbound_mirror_ids
+        awaited = mirror(walk, MirrorPoint.ROUTER_INBOUND, router.id, mirror_ids)
+        if awaited is not None:
+            return awaited
     local = _address_resolution(walk, router, port, eth_type)
     if local is not None:
         return local
@@ -272,4 +278,9 @@ def _send(walk: Walk, router: RouterView, route: RouteView, version: IpVersion) 
     visit = branch.router
     if visit is not None:
         branch.router = RouterVisit(visit.port, visit.header, port, header.copy())
+    if router.outbound_mirror_ids:
+        mirror_ids = router.outbound_mirror_ids
+        awaited = mirror(walk, MirrorPoint.ROUTER_OUTBOUND, router.id, mirror_ids)
+        if awaited is not None:
+            return awaited
     return ToEgress(port)

@@ -37,14 +37,18 @@ from midonet.agent.simulation.router import originate
 from midonet.agent.simulation.trace import (
     BeganConnection,
     EndedConnection,
+    FollowsCopy,
     MetRule,
     Waits,
     WasDropped,
 )
 from midonet.agent.simulation.walk import (
+    MAX_COPIES,
+    MAX_DEVICES,
     MAX_OUTPUTS,
     Dropped,
     Ended,
+    Findings,
     Inputs,
     Outcome,
     ToEgress,
@@ -53,7 +57,7 @@ from midonet.agent.simulation.walk import (
     Walk,
 )
 from midonet.agent.soft_state.reading import SoftState
-from midonet.agent.topology.view import PortView, TopologyView
+from midonet.agent.topology.view import MirrorView, PortView, TopologyView
 from midonet.model.ids import PortId, RouterId
 from midonet.packets.frame import ParsedFrame, key_flow_hash
 
@@ -174,7 +178,20 @@ def _with_hash(view: TopologyView, packet: ParsedFrame) -> ParsedFrame:
 
 
 def _run(walk: Walk, first: Outcome) -> SimulationResult:
-    """Take every branch to its end, depth first, in the order of flooded ports."""
+    """Take the packet to the end of its way, then the copies that mirrors made of it."""
+    awaited = _follow(walk, first)
+    if awaited is None and walk.copies_made:
+        awaited = _follow_copies(walk)
+    if awaited is None:
+        return _finish(walk)
+    return awaited if walk.findings.steps is None else _awaiting(walk, awaited)
+
+
+def _follow(walk: Walk, first: Outcome) -> Await | None:
+    """Take every branch to its end, depth first, in the order of flooded ports.
+
+    Return what must be waited for, instead of all that.
+    """
     outcome = first
     while True:
         # Told apart by type in the order of frequency: this loop runs for every port passed.
@@ -185,7 +202,10 @@ def _run(walk: Walk, first: Outcome) -> SimulationResult:
             outcome = enter_port(walk, outcome.port)
             continue
         if isinstance(outcome, Await):
-            return outcome if walk.findings.steps is None else _awaiting(walk, outcome)
+            if not walk.branch.copy or isinstance(outcome.what, LoadDevices):
+                return outcome
+            # Nobody is asked on account of a copy, and no packet waits for one.
+            outcome = Dropped(DropReason.NEIGHBOUR_UNRESOLVED)
         if isinstance(outcome, ToFlood):
             too_many = walk.follow(outcome.ports, outcome.bridge.id)
             if too_many is not None:
@@ -193,14 +213,38 @@ def _run(walk: Walk, first: Outcome) -> SimulationResult:
                 continue
         elif isinstance(outcome, Dropped):
             _drop(walk, outcome)
-            if outcome.is_final:
-                return _finish(walk)
         else:
             _end(walk, outcome)
-        port = walk.next_copy()
+        port = walk.next_branch()
         if port is None:
-            return _finish(walk)
+            return None
         outcome = ToEgress(port)
+
+
+def _follow_copies(walk: Walk) -> Await | None:
+    """Take copies to their ends. Past a bound they all are given up, never the packet itself."""
+    own = walk.findings
+    walk.findings = Findings(steps=own.steps, observation=own.observation)
+    while (mirror := walk.next_copy()) is not None:
+        awaited = _follow(walk, _send_copy(walk, mirror))
+        if awaited is not None:
+            return awaited
+    if walk.copies_made > MAX_COPIES:
+        walk.give_up(DropReason.COPY_LIMIT)
+    own.add_copies(walk.findings)
+    walk.findings = own
+    return None
+
+
+def _send_copy(walk: Walk, mirror: MirrorView) -> Outcome:
+    if walk.findings.steps is not None:
+        walk.step(FollowsCopy(mirror.id, mirror.to_port_id))
+    if walk.copies_made > MAX_COPIES:
+        return Dropped(DropReason.COPY_LIMIT, is_final=True, object_id=mirror.id)
+    if walk.branch.devices > MAX_DEVICES:
+        return Dropped(DropReason.LOOP_LIMIT, object_id=mirror.id)
+    port = walk.port(mirror.to_port_id)
+    return ToEgress(port) if isinstance(port, PortView) else port
 
 
 def _end(walk: Walk, ended: Ended) -> None:
@@ -218,7 +262,7 @@ def _drop(walk: Walk, dropped: Dropped) -> None:
     if walk.findings.steps is not None:
         _trace_drop(walk, dropped)
     if dropped.is_final:
-        walk.findings.give_up(dropped.reason)
+        walk.give_up(dropped.reason)
 
 
 def _trace_drop(walk: Walk, dropped: Dropped) -> None:
@@ -248,7 +292,7 @@ def _awaiting(walk: Walk, outcome: Await) -> Await:
 def _finish(walk: Walk) -> SimulationResult:
     outputs = grouped_outputs(walk)
     if len(outputs) > MAX_OUTPUTS:
-        walk.findings.give_up(DropReason.COPY_LIMIT)
+        _give_up_outputs(walk)
         return _finish(walk)
     observed = walk.findings.observation
     if observed is not None and observed.should_wait and observed.key is not None:
@@ -261,11 +305,11 @@ def _finish(walk: Walk) -> SimulationResult:
         # What a device takes or answers beside the outputs must come up each time.
         if (generated or walk.findings.taken) and walk.findings.slow_path is None:
             walk.findings.slow_path = SlowPathReason.ANSWERED
-        return Forward(_program(walk, outputs, None), effects, generated, steps)
+        return Forward(_program(walk, outputs, None, _own_drop(walk)), effects, generated, steps)
     if walk.findings.taken:
         return Consume(generated, effects, steps)
     reason = walk.findings.drops[0] if walk.findings.drops else DropReason.INTERNAL
-    return Drop(reason, _program(walk, (), reason), effects, generated, steps)
+    return Drop(reason, _program(walk, (), reason, reason), effects, generated, steps)
 
 
 def _connection_effects(walk: Walk) -> tuple[ConnectionEffect, ...]:
@@ -297,7 +341,29 @@ def _generated(walk: Walk) -> tuple[GeneratedPacket, ...]:
     return tuple(replace(one, sight=back) if one.sight is None else one for one in generated)
 
 
-def _program(walk: Walk, outputs: tuple[Output, ...], reason: DropReason | None) -> FlowProgram:
+def _give_up_outputs(walk: Walk) -> None:
+    """Leave out the copies of mirrors when there are too many outputs; without any, all of it."""
+    own = [entry for entry in walk.findings.outputs if not entry.copy]
+    if len(own) == len(walk.findings.outputs):
+        walk.give_up(DropReason.COPY_LIMIT)
+    else:
+        walk.findings.outputs = own
+
+
+def _own_drop(walk: Walk) -> DropReason | None:
+    """Return why the packet itself was dropped, when only copies of it leave the network."""
+    findings = walk.findings
+    if findings.taken or not findings.drops or any(not one.copy for one in findings.outputs):
+        return None
+    return findings.drops[0]
+
+
+def _program(
+    walk: Walk,
+    outputs: tuple[Output, ...],
+    reason: DropReason | None,
+    own_drop: DropReason | None,
+) -> FlowProgram:
     return FlowProgram(
         ingress=walk.inputs.ingress,
         key=walk.inputs.packet.key,
@@ -310,7 +376,7 @@ def _program(walk: Walk, outputs: tuple[Output, ...], reason: DropReason | None)
         tags=frozenset(walk.findings.tags),
         regions=frozenset(walk.findings.regions) or NO_REGIONS,
         learned=tuple(walk.findings.learned.values()),
-        lifetime_s=ERROR_LIFETIME_S if reason in _SHORT_LIVED else LIFETIME_S,
+        lifetime_s=ERROR_LIFETIME_S if own_drop in _SHORT_LIVED else LIFETIME_S,
         slow_path=walk.findings.slow_path,
         connection=_connection_key(walk) if outputs else None,
     )

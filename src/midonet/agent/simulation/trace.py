@@ -17,7 +17,17 @@ from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import Output
 from midonet.model.chains import RuleAction
 from midonet.model.devices import NextHopKind
-from midonet.model.ids import BridgeId, ChainId, ObjectId, PortId, RouteId, RouterId, RuleId
+from midonet.model.ids import (
+    BridgeId,
+    ChainId,
+    MirrorId,
+    ObjectId,
+    PortId,
+    QosPolicyId,
+    RouteId,
+    RouterId,
+    RuleId,
+)
 from midonet.packets.addresses import IpAddress, IpPrefix
 from midonet.packets.flowkey import FlowKey
 
@@ -31,6 +41,19 @@ class Hook(Enum):
     BRIDGE_OUTBOUND = "outbound filter of bridge"
     ROUTER_INBOUND = "inbound filter of router"
     ROUTER_OUTBOUND = "outbound filter of router"
+
+
+class MirrorPoint(Enum):
+    """Where a packet is copied."""
+
+    PORT_INBOUND = "before the inbound filter of port"
+    PORT_POST_INBOUND = "after the inbound filter of port"
+    PORT_PRE_OUTBOUND = "before the outbound filter of port"
+    PORT_OUTBOUND = "after the outbound filter of port"
+    BRIDGE_INBOUND = "before the inbound filter of bridge"
+    BRIDGE_OUTBOUND = "after the outbound filter of bridge"
+    ROUTER_INBOUND = "before the inbound filter of router"
+    ROUTER_OUTBOUND = "after the outbound filter of router"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +129,33 @@ class EndedConnection:
 
     forward: ConnectionKey
     is_dead: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Mirrored:
+    """A mirror of `owner_id` copies the packet as it is now; the copy leaves by a port."""
+
+    point: MirrorPoint
+    owner_id: ObjectId
+    mirror_id: MirrorId
+    to_port_id: PortId
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedDscp:
+    """The packet gets the DSCP of a policy as it enters by a port."""
+
+    port_id: PortId
+    policy_id: QosPolicyId
+    dscp: int
+
+
+@dataclass(frozen=True, slots=True)
+class FollowsCopy:
+    """The packet's own way is told; what follows is that of a copy which a mirror made."""
+
+    mirror_id: MirrorId
+    to_port_id: PortId
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +260,9 @@ TraceEvent = (
     | FoundConnection
     | BeganConnection
     | EndedConnection
+    | Mirrored
+    | FollowsCopy
+    | MarkedDscp
     | LookedUpMac
     | LookedUpNeighbour
     | ChoseRoute

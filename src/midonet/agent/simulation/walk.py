@@ -10,6 +10,7 @@ Viewpoint: ingress is into a device from a port, egress out of a device by a por
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -34,7 +35,13 @@ from midonet.agent.simulation.sighting import (
 )
 from midonet.agent.simulation.trace import FoundConnection, TraceEvent, TraceStep, rewrites
 from midonet.agent.soft_state.reading import SoftState
-from midonet.agent.topology.view import BridgeView, PortView, RouterView, TopologyView
+from midonet.agent.topology.view import (
+    BridgeView,
+    MirrorView,
+    PortView,
+    RouterView,
+    TopologyView,
+)
 from midonet.model.ids import BridgeId, ObjectId, PortId, RouterId
 from midonet.packets.frame import ParsedFrame
 
@@ -56,6 +63,10 @@ MAX_OUTPUTS = 1024
 
 MAX_RULES = 100_000
 """Rules that one packet may meet. The chain that is begun below the bound is gone through."""
+
+MAX_COPIES = 1024
+"""Copies that mirrors may make of one packet, copies of copies included. Past it none is sent; the
+packet itself goes its way."""
 
 MAX_GENERATED = 128
 """Frames that devices may make because of one packet; further answers are left out."""
@@ -126,11 +137,12 @@ class RouterVisit:
 
 @dataclass(frozen=True, slots=True)
 class PortOutput:
-    """An output with where it came from, for grouping floods."""
+    """An output with where it came from, for grouping floods. copy: see `Branch`."""
 
     port: PortView
     output: Output
     flooded_by: BridgeId | None
+    copy: int = 0
 
 
 @dataclass(slots=True)
@@ -145,6 +157,7 @@ class Branch:
     dst_rewritten: a rule of NAT has changed the destination since the last port was entered.
     exterior_port: the last bound port by which the packet entered a device.
     entered: when tracing, the header as it was where the present device was entered.
+    copy: ordinal number of the copy of a mirror that this is a branch of; 0 is the packet itself.
     """
 
     header: Header
@@ -159,6 +172,7 @@ class Branch:
     device_id: ObjectId | None = None
     exterior_port: PortView | None = None
     dst_rewritten: bool = False
+    copy: int = 0
 
     def fork(self, flooded_by: BridgeId | None) -> Branch:
         """Return a branch that starts where this one is."""
@@ -173,6 +187,7 @@ class Branch:
             self.entered,
             self.traversed,
             exterior_port=self.exterior_port,
+            copy=self.copy,
         )
 
 
@@ -207,7 +222,7 @@ class Findings:
     observation: of the packet's connection, once it was asked for.
     fragmented: where the packet leaves in fragments that are made on the way: port and rewrite.
     tcp_flags_clear: a guard.
-    seen: bridges passed, with the VLAN and how the frame was rewritten there.
+    seen: bridges passed, with the VLAN, the copy, and how the frame was rewritten there.
     steps: for people; None when nobody asked.
     """
 
@@ -228,30 +243,57 @@ class Findings:
     branches: int = 1
     devices: int = 0
     rules: int = 0
-    seen: set[tuple[BridgeId, int, tuple[int, ...]]] = field(default_factory=set)
+    seen: set[tuple[BridgeId, int, int, tuple[int, ...]]] = field(default_factory=set)
     steps: list[TraceStep] | None = None
 
     def give_up(self, reason: DropReason) -> None:
-        """Drop the packet as a whole, with everything that it has led to so far."""
+        """Drop all that was found, with everything that it has led to so far."""
         self.drops = [reason]
         self.outputs, self.generated, self.effects, self.learned = [], [], [], {}
         self.fragmented = []
         self.taken = False
 
+    def add_copies(self, copies: Findings) -> None:
+        """Take in where copies of mirrors go, and what that depends on.
+
+        What they would teach or begin, why they end, and what devices would answer to them is
+        left out: a copy is for who looks at it, and must not change what becomes of the packet.
+        """
+        self.tags += copies.tags
+        self.regions += copies.regions
+        self.outputs += copies.outputs
+        self.ttl_above = max(self.ttl_above, copies.ttl_above)
+        limits = [one for one in (self.max_length, copies.max_length) if one is not None]
+        self.max_length = min(limits, default=None)
+        self.slow_path = self.slow_path or copies.slow_path
+        self.tcp_flags_clear |= copies.tcp_flags_clear
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingCopy:
+    """A copy that a mirror has made and that is still to be followed."""
+
+    branch: Branch
+    mirror: MirrorView
+
 
 class Walk:
     """One simulation: its inputs, the branch that is being followed, and the findings of all.
 
-    header: that of the branch. waiting: the copies still to be followed, the next one last.
+    header: that of the branch. waiting: the branches still to be followed, the next one last.
+    copies: those of mirrors, to be followed when the packet's own way is known to its end.
+    copies_made: how many there were so far.
     """
 
-    __slots__ = ("branch", "findings", "header", "inputs", "waiting")
+    __slots__ = ("branch", "copies", "copies_made", "findings", "header", "inputs", "waiting")
 
     def __init__(self, inputs: Inputs, *, trace: bool) -> None:
         self.inputs = inputs
         self.header = Header.from_key(inputs.packet.key)
         self.branch = Branch(self.header)
         self.waiting: list[tuple[Branch, PortView]] = []
+        self.copies: deque[WaitingCopy] = deque()
+        self.copies_made = 0
         self.findings = Findings(steps=[] if trace else None)
 
     def follow(self, ports: Sequence[PortView], flooded_by: BridgeId | None) -> Dropped | None:
@@ -266,20 +308,44 @@ class Walk:
         self.waiting.extend((self.branch.fork(flooded_by), port) for port in reversed(ports))
         return None
 
-    def next_copy(self) -> PortView | None:
-        """Go on with the next copy; return the port by which it leaves, None if there is none."""
+    def next_branch(self) -> PortView | None:
+        """Go on with the next branch; return the port by which it leaves, None if none is left."""
         if not self.waiting:
             return None
         self.branch, port = self.waiting.pop()
         self.header = self.branch.header
         return port
 
+    def follow_copy(self, mirror: MirrorView) -> None:
+        """Let a copy of the packet, as it is now, leave by the port of a mirror later."""
+        self.copies_made += 1
+        if self.copies_made > MAX_COPIES:
+            return  # whoever follows the copies gives them all up
+        branch = self.branch.fork(None)
+        branch.copy = self.copies_made
+        branch.devices += 1
+        self.copies.append(WaitingCopy(branch, mirror))
+
+    def next_copy(self) -> MirrorView | None:
+        """Go on with the next copy of a mirror; return the mirror, None if no copy is left."""
+        if not self.copies:
+            return None
+        waiting = self.copies.popleft()
+        self.branch, self.header = waiting.branch, waiting.branch.header
+        return waiting.mirror
+
+    def give_up(self, reason: DropReason) -> None:
+        """Drop the packet as a whole, or the copies of mirrors when one of them is followed."""
+        self.waiting.clear()
+        self.copies.clear()
+        self.findings.give_up(reason)
+
     def is_repeated(self, bridge_id: BridgeId, vlan: int) -> bool:
         """Note that this frame passes a bridge in a VLAN; tell whether it has done so before.
 
         A frame that comes back unchanged has gone round a loop of bridges.
         """
-        place = bridge_id, vlan, self.header.written()
+        place = bridge_id, vlan, self.branch.copy, self.header.written()
         if place in self.findings.seen:
             return True
         self.findings.seen.add(place)

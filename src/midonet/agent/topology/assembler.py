@@ -93,9 +93,10 @@ class TopologyAssembler:
             return (
                 device_id in view.bridges or device_id in view.routers or (device_id in view.absent)
             )
-        if object_id in view.balancers:
+        if object_id in view.balancers or object_id in view.qos_policies:
             return True
-        return object_id in view.bridges or object_id in view.routers or object_id in view.chains
+        kinds = (view.bridges, view.routers, view.chains, view.mirrors)
+        return any(object_id in objects for objects in kinds)
 
     def settle(self) -> Step:
         """Stop waiting for referents that are known not to exist; what needs them fails closed."""

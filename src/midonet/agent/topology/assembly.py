@@ -12,7 +12,9 @@ from midonet.agent.flow_state.pool import EndpointRange, NatPool
 from midonet.agent.topology.view import (
     ChainView,
     Location,
+    MirrorView,
     PortView,
+    QosPolicyView,
     RouterAttachment,
     RouteView,
     RuleView,
@@ -24,6 +26,8 @@ from midonet.model.devices import Port, Route
 from midonet.model.groups import PortGroup
 from midonet.model.hosts import PortLocation, TunnelKind, TunnelZone, TunnelZoneHost
 from midonet.model.ids import ChainId
+from midonet.model.mirrors import Mirror
+from midonet.model.qos import QosDscpRule, QosPolicy
 from midonet.packets.addresses import IpVersion, parse_ip, parse_mac, parse_prefix
 
 _OVERHEAD_V4 = {TunnelKind.VXLAN: 50, TunnelKind.GRE: 42}
@@ -56,7 +60,23 @@ def port_view(port: Port, groups: Sequence[PortGroup] = ()) -> PortView:
         addresses=tuple(parse_prefix(text) for text in port.addresses),
         port_group_ids=tuple(sorted(group.id for group in groups)),
         stateful_group_id=min(stateful, default=None),
+        inbound_mirror_ids=port.inbound_mirror_ids,
+        post_in_filter_mirror_ids=port.post_in_filter_mirror_ids,
+        pre_out_filter_mirror_ids=port.pre_out_filter_mirror_ids,
+        outbound_mirror_ids=port.outbound_mirror_ids,
+        qos_policy_id=port.qos_policy_id,
     )
+
+
+def mirror_view(mirror: Mirror) -> MirrorView:
+    """Return a mirror as the view holds it."""
+    return MirrorView(mirror.id, mirror.to_port_id, mirror.conditions)
+
+
+def qos_policy_view(policy: QosPolicy, rules: Iterable[QosDscpRule]) -> QosPolicyView:
+    """Return a policy with its rule; of several, the one with the lowest id counts."""
+    first = min(rules, key=lambda rule: rule.id.int, default=None)
+    return QosPolicyView(policy.id, None if first is None else first.dscp_mark)
 
 
 def location_view(location: PortLocation) -> Location:

@@ -2,14 +2,16 @@
 
     root     -> ports bound here, requested objects, tunnel zones with their hosts, the
                 cluster's settings
-    port     -> its device, filter chains, groups, location; at a bridge also the peer port's
-                record
-    bridge   -> its ports, filter chains, flood groups; when a port of it is bound here,
-                also the routers attached to it
-    router   -> its ports, routes, filter chains, load balancer
+    port     -> its device, filter chains, groups, mirrors, QoS policy, location; at a bridge
+                also the peer port's record
+    bridge   -> its ports, filter chains, mirrors, QoS policy, flood groups; when a port of it is
+                bound here, also the routers attached to it
+    router   -> its ports, routes, filter chains, mirrors, load balancer
     balancer -> its pools, their members and VIPs, the table of the members' health
     chain    -> its rules, the chains they jump to, the groups they name with the members of
                 those of addresses
+    mirror   -> the port that copies leave by, the groups it names
+    policy   -> its DSCP rules
 
 A router's port does not lead to its peer: beyond the first router devices are stubs until a
 packet crosses to them.
@@ -26,6 +28,7 @@ from midonet.agent.topology.facts import (
     ALL_ZONE_HOSTS,
     ALL_ZONES,
     Facts,
+    dscp_rules_of,
     flood_groups_of,
     health_of,
     members_of,
@@ -35,13 +38,23 @@ from midonet.agent.topology.facts import (
     rules_of,
     vips_of,
 )
-from midonet.model.chains import Chain, Rule, address_groups_of, port_groups_of
+from midonet.model.chains import Chain, Condition, Rule, address_groups_of, port_groups_of
 from midonet.model.coordination import CLUSTER_SETTINGS_ID, ClusterSettings
 from midonet.model.devices import Bridge, Port, Route, Router
 from midonet.model.groups import IpAddressGroup, PortGroup
 from midonet.model.hosts import PortLocation, TunnelZone, TunnelZoneHost
-from midonet.model.ids import BridgeId, HostId, ObjectId, PortGroupId, PortId, RouterId
+from midonet.model.ids import (
+    BridgeId,
+    HostId,
+    MirrorId,
+    ObjectId,
+    PortGroupId,
+    PortId,
+    RouterId,
+)
 from midonet.model.load_balancer import LoadBalancer, Pool
+from midonet.model.mirrors import Mirror
+from midonet.model.qos import QosPolicy
 from midonet.nsdb.store import (
     AllOf,
     Change,
@@ -59,7 +72,14 @@ EAGER_ROUTER_LIMIT = 8
 """Most attached routers that a bridge with a port bound here brings along unasked. A bridge
 with more is an external network, where the routers behind it are tenants' and not ours."""
 
-REQUESTED_KINDS: tuple[type[msgspec.Struct], ...] = (Port, Bridge, Router, Chain)
+REQUESTED_KINDS: tuple[type[msgspec.Struct], ...] = (
+    Port,
+    Bridge,
+    Router,
+    Chain,
+    Mirror,
+    QosPolicy,
+)
 """Kinds that can be asked for by id."""
 
 TRACKED_KINDS: tuple[type[msgspec.Struct], ...] = (*REQUESTED_KINDS, LoadBalancer)
@@ -167,6 +187,10 @@ def expand(
         _expand_router(facts, RouterId(object_id), sink)
     elif kind is LoadBalancer:
         _expand_balancer(facts, object_id, sink)
+    elif kind is Mirror:
+        _expand_mirror(facts.get(Mirror, object_id), sink)
+    elif kind is QosPolicy:
+        _expand_policy(facts, object_id, sink)
     else:
         _expand_chain(facts, object_id, sink)
 
@@ -195,9 +219,13 @@ def expand_rule(rule: Rule | None, sink: Sink) -> None:
         return
     if rule.jump_chain_id is not None:
         sink.track(Chain, rule.jump_chain_id)
-    for group_id in port_groups_of(rule.condition):
+    _expand_condition(rule.condition, sink)
+
+
+def _expand_condition(condition: Condition, sink: Sink) -> None:
+    for group_id in port_groups_of(condition):
         sink.want(PortGroup, group_id)
-    for address_group_id in address_groups_of(rule.condition):
+    for address_group_id in address_groups_of(condition):
         sink.want(IpAddressGroup, address_group_id)
         sink.want_table(members_of(address_group_id))
 
@@ -229,7 +257,7 @@ def following_keys(change: Change) -> Iterable[WatchKey]:
             expand_rule(value, sink)
         elif isinstance(value, Pool):
             expand_pool(Facts(), value.id, sink)
-        elif isinstance(value, Port | Bridge | Router | Chain | LoadBalancer):
+        elif isinstance(value, TRACKED_KINDS):
             facts = Facts()
             facts.put(change.key.kind, change.key.object_id, value)
             expand(facts, PortIndex(), change.key.kind, change.key.object_id, sink)
@@ -260,6 +288,8 @@ class _Following:
             self.want_list(rules_of(object_id))
         elif kind is LoadBalancer:
             self.want_list(pools_of(object_id))
+        elif kind is QosPolicy:
+            self.want_list(dscp_rules_of(object_id))
 
 
 def _expand_port(port: Port | None, sink: Sink) -> None:
@@ -268,6 +298,15 @@ def _expand_port(port: Port | None, sink: Sink) -> None:
     _expand_filters(port, sink)
     for group_id in port.port_group_ids:
         sink.want(PortGroup, group_id)
+    _expand_mirrors(
+        sink,
+        port.inbound_mirror_ids,
+        port.post_in_filter_mirror_ids,
+        port.pre_out_filter_mirror_ids,
+        port.outbound_mirror_ids,
+    )
+    if port.qos_policy_id is not None:
+        sink.track(QosPolicy, port.qos_policy_id)
     if port.host_id is not None:
         sink.want(PortLocation, port.id)
     if port.router_id is not None:
@@ -286,7 +325,12 @@ def _expand_bridge(facts: Facts, index: PortIndex, bridge_id: BridgeId, sink: Si
     for key in (ports, groups):
         for object_id in facts.ids(key) or ():
             expand_member(key, object_id, sink)
-    _expand_filters(facts.get(Bridge, bridge_id), sink)
+    bridge = facts.get(Bridge, bridge_id)
+    if bridge is not None:
+        _expand_filters(bridge, sink)
+        _expand_mirrors(sink, bridge.inbound_mirror_ids, bridge.outbound_mirror_ids)
+        if bridge.qos_policy_id is not None:
+            sink.track(QosPolicy, bridge.qos_policy_id)
     expand_attached_routers(facts, index, bridge_id, sink)
 
 
@@ -307,9 +351,11 @@ def _expand_router(facts: Facts, router_id: RouterId, sink: Sink) -> None:
         for object_id in facts.ids(key) or ():
             expand_member(key, object_id, sink)
     router = facts.get(Router, router_id)
-    _expand_filters(router, sink)
-    if router is not None and router.load_balancer_id is not None:
-        sink.track(LoadBalancer, router.load_balancer_id)
+    if router is not None:
+        _expand_filters(router, sink)
+        _expand_mirrors(sink, router.inbound_mirror_ids, router.outbound_mirror_ids)
+        if router.load_balancer_id is not None:
+            sink.track(LoadBalancer, router.load_balancer_id)
 
 
 def _expand_balancer(facts: Facts, balancer_id: ObjectId, sink: Sink) -> None:
@@ -320,11 +366,30 @@ def _expand_balancer(facts: Facts, balancer_id: ObjectId, sink: Sink) -> None:
         expand_pool(facts, pool_id, sink)
 
 
-def _expand_filters(device: Port | Bridge | Router | None, sink: Sink) -> None:
-    if device is not None:
-        for chain_id in (device.inbound_filter_id, device.outbound_filter_id):
-            if chain_id is not None:
-                sink.track(Chain, chain_id)
+def _expand_filters(device: Port | Bridge | Router, sink: Sink) -> None:
+    for chain_id in (device.inbound_filter_id, device.outbound_filter_id):
+        if chain_id is not None:
+            sink.track(Chain, chain_id)
+
+
+def _expand_mirrors(sink: Sink, *lists: tuple[MirrorId, ...]) -> None:
+    for mirror_ids in lists:
+        for mirror_id in mirror_ids:
+            sink.track(Mirror, mirror_id)
+
+
+def _expand_mirror(mirror: Mirror | None, sink: Sink) -> None:
+    if mirror is not None:
+        sink.track(Port, mirror.to_port_id)
+        for condition in mirror.conditions:
+            _expand_condition(condition, sink)
+
+
+def _expand_policy(facts: Facts, policy_id: ObjectId, sink: Sink) -> None:
+    rules = dscp_rules_of(policy_id)
+    sink.want_list(rules)
+    for rule_id in facts.ids(rules) or ():
+        expand_member(rules, rule_id, sink)
 
 
 def _discard(index: dict[K, set[PortId]], key: K, port_id: PortId) -> None:

@@ -168,6 +168,9 @@ class BridgeAssembly:
             attachments=self._by_mac.frozen(),
             attachment_by_address=self._by_address.frozen(),
             mac_ageing_s=bridge.mac_ageing_s,
+            inbound_mirror_ids=bridge.inbound_mirror_ids,
+            outbound_mirror_ids=bridge.outbound_mirror_ids,
+            qos_policy_id=bridge.qos_policy_id,
         )
 
 
@@ -226,6 +229,8 @@ class RouterAssembly:
             outbound_filter_id=router.outbound_filter_id,
             port_ids=self._ports.frozen(),
             load_balancer_id=router.load_balancer_id,
+            inbound_mirror_ids=router.inbound_mirror_ids,
+            outbound_mirror_ids=router.outbound_mirror_ids,
         )
 
     def _is_usable(self, route: RouteView) -> bool:

@@ -33,7 +33,9 @@ from midonet.agent.topology.view import (
     BridgeView,
     ChainView,
     Location,
+    MirrorView,
     PortView,
+    QosPolicyView,
     RouterView,
     TopologyView,
     TunnelRoute,
@@ -46,9 +48,11 @@ from midonet.model.ids import (
     HostId,
     IpAddressGroupId,
     LoadBalancerId,
+    MirrorId,
     ObjectId,
     PortGroupId,
     PortId,
+    QosPolicyId,
     RouterId,
 )
 
@@ -111,6 +115,8 @@ class ViewDraft:
         self.bridges: Layer[BridgeId, BridgeView] = Layer()
         self.routers: Layer[RouterId, RouterView] = Layer()
         self.chains: Layer[ChainId, ChainView] = Layer()
+        self.mirrors: Layer[MirrorId, MirrorView] = Layer()
+        self.qos_policies: Layer[QosPolicyId, QosPolicyView] = Layer()
         self.locations: Layer[PortId, Location] = Layer()
         self.tunnels: Layer[HostId, TunnelRoute] = Layer()
         self.flood_groups: Layer[tuple[HostId, BridgeId], int] = Layer()
@@ -141,6 +147,8 @@ class ViewDraft:
             bridges=self.bridges.publish(),
             routers=self.routers.publish(),
             chains=self.chains.publish(),
+            mirrors=self.mirrors.publish(),
+            qos_policies=self.qos_policies.publish(),
             locations=self.locations.publish(),
             tunnels=self.tunnels.publish(),
             flood_groups=self.flood_groups.publish(),
@@ -190,6 +198,12 @@ class _DeltaBuilder:
         for chain_id, old_chain, chain in draft.chains.changes():
             if old_chain != chain:
                 self._add(chain_tag(chain_id), self._is_chain_urgent(old_chain, chain))
+        for mirror_id, old_mirror, mirror in draft.mirrors.changes():
+            if old_mirror != mirror:
+                self._add(device_tag(mirror_id), False)
+        for policy_id, old_policy, policy in draft.qos_policies.changes():
+            if old_policy != policy:
+                self._add(device_tag(policy_id), False)
 
     def _groups(self, draft: ViewDraft) -> None:
         for port_group_id, was_stateful, is_stateful in draft.port_groups.changes():
@@ -327,8 +341,15 @@ def _vlan_link(port: PortView | None) -> tuple[BridgeId | None, int] | None:
     return port.bridge_id, port.vlan_id
 
 
-def _configuration(device: BridgeView | RouterView) -> tuple[bool, ChainId | None, ChainId | None]:
-    return device.admin_state_up, device.inbound_filter_id, device.outbound_filter_id
+def _configuration(device: BridgeView | RouterView) -> tuple[object, ...]:
+    return (
+        device.admin_state_up,
+        device.inbound_filter_id,
+        device.outbound_filter_id,
+        device.inbound_mirror_ids,
+        device.outbound_mirror_ids,
+        device.qos_policy_id if isinstance(device, BridgeView) else None,
+    )
 
 
 def _table(router: RouterView | None) -> RoutingTable:

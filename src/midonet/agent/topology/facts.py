@@ -17,6 +17,7 @@ from midonet.model.devices import Port
 from midonet.model.hosts import FloodGroup, TunnelZone, TunnelZoneHost
 from midonet.model.ids import HostId, ObjectId
 from midonet.model.load_balancer import Pool, PoolMember, Vip
+from midonet.model.qos import QosDscpRule
 from midonet.nsdb.store import AllOf, ObjectKey, Referrers, StateTables, Table, WatchKey
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -64,6 +65,11 @@ def vips_of(pool_id: ObjectId) -> Referrers:
 def health_of(pool_id: ObjectId) -> Table:
     """Return the key of the table of the health of a pool's members."""
     return Table(StateTables.member_health(pool_id))
+
+
+def dscp_rules_of(policy_id: ObjectId) -> Referrers:
+    """Return the key of the list of DSCP rules of a QoS policy."""
+    return Referrers(QosDscpRule, "policy_id", policy_id)
 
 
 class MissingMember(Enum):

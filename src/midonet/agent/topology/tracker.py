@@ -37,6 +37,7 @@ from midonet.model.ids import (
     RouterId,
 )
 from midonet.model.load_balancer import LoadBalancer, Pool, PoolMember, Vip
+from midonet.model.qos import QosDscpRule, QosPolicy
 from midonet.nsdb.store import (
     AllOf,
     Change,
@@ -55,6 +56,7 @@ _OWNERS: dict[str, _Kind] = {
     "router_id": Router,
     "chain_id": Chain,
     "load_balancer_id": LoadBalancer,
+    "policy_id": QosPolicy,
 }
 """Kind of what the listed objects belong to, by the reference that makes the list."""
 
@@ -210,6 +212,10 @@ class Tracker:
             self.dirty.tunnels = True
         elif kind is ClusterSettings:
             self.dirty.settings = True
+        elif kind is QosDscpRule:
+            rule = self.facts.get(QosDscpRule, object_id)
+            if rule is not None:
+                self.dirty.objects[QosPolicy].add(rule.policy_id)
 
     def _port(
         self, port_id: PortId, old: msgspec.Struct | None, new: msgspec.Struct | None

@@ -29,9 +29,11 @@ from midonet.model.ids import (
     HostId,
     IpAddressGroupId,
     LoadBalancerId,
+    MirrorId,
     ObjectId,
     PortGroupId,
     PortId,
+    QosPolicyId,
     RouteId,
     RouterId,
     RuleId,
@@ -47,6 +49,7 @@ class PortView:
     mac, addresses: router ports; `addresses` keep the host bits.
     port_group_ids: groups that exist and that the port is in. stateful_group_id: the one of them
         that is stateful (the lowest, should there be several).
+    mirrors, QoS policy: see `midonet.model.devices.Port`.
     """
 
     id: PortId
@@ -62,6 +65,11 @@ class PortView:
     addresses: tuple[IpPrefix, ...] = ()
     port_group_ids: tuple[PortGroupId, ...] = ()
     stateful_group_id: PortGroupId | None = None
+    inbound_mirror_ids: tuple[MirrorId, ...] = ()
+    post_in_filter_mirror_ids: tuple[MirrorId, ...] = ()
+    pre_out_filter_mirror_ids: tuple[MirrorId, ...] = ()
+    outbound_mirror_ids: tuple[MirrorId, ...] = ()
+    qos_policy_id: QosPolicyId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,9 @@ class BridgeView:
         default_factory=dict
     )
     mac_ageing_s: int | None = None
+    inbound_mirror_ids: tuple[MirrorId, ...] = ()
+    outbound_mirror_ids: tuple[MirrorId, ...] = ()
+    qos_policy_id: QosPolicyId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +167,8 @@ class RouterView:
     outbound_filter_id: ChainId | None = None
     port_ids: tuple[PortId, ...] = ()
     load_balancer_id: LoadBalancerId | None = None
+    inbound_mirror_ids: tuple[MirrorId, ...] = ()
+    outbound_mirror_ids: tuple[MirrorId, ...] = ()
 
 
 class Compiled:
@@ -190,6 +203,24 @@ class ChainView:
 
     id: ChainId
     rules: tuple[RuleView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorView:
+    """A mirror: what meets one of `conditions` is copied out of a port."""
+
+    id: MirrorId
+    to_port_id: PortId
+    conditions: tuple[Condition, ...] = ()
+    compiled: Compiled = field(default_factory=Compiled, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class QosPolicyView:
+    """A policy. dscp: what packets are marked with, 6 bits; None leaves them alone."""
+
+    id: QosPolicyId
+    dscp: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +262,8 @@ class TopologyView:
     routers: Mapping[RouterId, RouterView] = field(default_factory=dict)
     chains: Mapping[ChainId, ChainView] = field(default_factory=dict)
     balancers: Mapping[LoadBalancerId, LoadBalancerView] = field(default_factory=dict)
+    mirrors: Mapping[MirrorId, MirrorView] = field(default_factory=dict)
+    qos_policies: Mapping[QosPolicyId, QosPolicyView] = field(default_factory=dict)
     locations: Mapping[PortId, Location] = field(default_factory=dict)
     tunnels: Mapping[HostId, TunnelRoute] = field(default_factory=dict)
     flood_groups: Mapping[tuple[HostId, BridgeId], int] = field(default_factory=dict)

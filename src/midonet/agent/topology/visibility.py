@@ -33,6 +33,7 @@ from midonet.agent.topology.facts import (
     rules_of,
 )
 from midonet.agent.topology.groups import VisibleGroups
+from midonet.agent.topology.policies import VisiblePolicies
 from midonet.agent.topology.tracker import Dirty, Tracker
 from midonet.agent.topology.underlay_addresses import UnderlayAddresses
 from midonet.agent.topology.view import (
@@ -74,6 +75,7 @@ class Visibility:
         self._balancers = VisibleBalancers(
             self._facts, draft, self.waiting[LoadBalancer], self.undecodable
         )
+        self._policies = VisiblePolicies(tracker, draft)
         self._retiring: set[ChainId] = set()
         self._users: dict[ChainId, set[ObjectId]] = {}
         self._blocked: dict[ChainId, set[PortId]] = {}
@@ -118,6 +120,7 @@ class Visibility:
         self._retire(settle)
         self._named_groups.retire(settle=settle)
         self._balancers.retire(settle=settle)
+        self._policies.advance(dirty)
         for object_id in dirty.groups:
             self._flood_group(object_id)
         if dirty.tunnels:
@@ -153,6 +156,7 @@ class Visibility:
         for object_id in forgotten[LoadBalancer]:
             self._balancers.forget(LoadBalancerId(object_id))
         self._named_groups.forget_unwatched()
+        self._policies.forget(forgotten)
         gone = [group for group in self._groups if self._facts.get(FloodGroup, group) is None]
         for group_id in gone:
             self._flood_group(group_id)

@@ -30,12 +30,16 @@ from midonet.agent.simulation.trace import (
     EnteredOutput,
     EnteredPort,
     Flooded,
+    FollowsCopy,
     FoundConnection,
     Hook,
     LeftPort,
     LookedUpMac,
     LookedUpNeighbour,
+    MarkedDscp,
     MetRule,
+    Mirrored,
+    MirrorPoint,
     Rewrote,
     TraceEvent,
     TraceStep,
@@ -46,12 +50,22 @@ from midonet.agent.simulation.trace import (
 )
 from midonet.model.chains import RuleAction
 from midonet.model.devices import NextHopKind
-from midonet.model.ids import BridgeId, ChainId, PortId, RouteId, RouterId, RuleId
+from midonet.model.ids import (
+    BridgeId,
+    ChainId,
+    MirrorId,
+    PortId,
+    QosPolicyId,
+    RouteId,
+    RouterId,
+    RuleId,
+)
 from midonet.packets.addresses import IpVersion, parse_ip, parse_prefix
 from midonet.packets.five_tuple import FiveTuple
 
 DEVICE = UUID(int=1)
 PORT = PortId(UUID(int=2))
+MIRROR, POLICY = MirrorId(UUID(int=6)), QosPolicyId(UUID(int=7))
 CHAIN, RULE, ROUTE = ChainId(UUID(int=3)), RuleId(UUID(int=4)), RouteId(UUID(int=5))
 NAMES = {DEVICE: "lan", PORT: "tap0", CHAIN: "web"}
 MAC = 0x020000000001
@@ -119,6 +133,12 @@ SAMPLES: list[tuple[TraceEvent, str]] = [
         ),
         "route 0.0.0.0/0 ({5}): Normal via 10.0.0.1 by port tap0 ({2}), one of 2 equal ones",
     ),
+    (
+        Mirrored(MirrorPoint.BRIDGE_INBOUND, DEVICE, MIRROR, PORT),
+        "before the inbound filter of bridge lan ({1}): copied to port tap0 ({2}) by mirror {6}",
+    ),
+    (FollowsCopy(MIRROR, PORT), "copy of mirror {6} to port tap0 ({2}):"),
+    (MarkedDscp(PORT, POLICY, 46), "marked with DSCP 46 by policy {7}"),
     (Flooded(BridgeId(DEVICE), (PORT, PORT)), "floods to 2 ports"),
     (Rewrote(DEVICE, "eth_src", MAC, MAC + 1), "eth_src 02:00:00:00:00:01 -> 02:00:00:00:00:02"),
     (Rewrote(DEVICE, "ip_dst", 0x0A000001, 0x0A000002), "ip_dst 10.0.0.1 -> 10.0.0.2"),
@@ -163,7 +183,7 @@ SAMPLES: list[tuple[TraceEvent, str]] = [
 @pytest.mark.parametrize(("event", "text"), SAMPLES)
 def test_steps_in_words(event: TraceEvent, text: str) -> None:
     said = describe_step(TraceStep(3, event), NAMES, is_ipv6=False)
-    ids = [str(UUID(int=number)) for number in range(6)]
+    ids = [str(UUID(int=number)) for number in range(8)]
     assert said["text"] == text.format(*ids)
     assert said["depth"] == 3
     assert json.loads(json.dumps(said)) == said

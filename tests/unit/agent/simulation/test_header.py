@@ -14,6 +14,7 @@ from midonet.agent.simulation.header import (
 )
 from midonet.errors import InternalError
 from midonet.packets.addresses import parse_ip
+from midonet.packets.flowkey import VLAN_PRESENT
 from midonet.packets.frame import parse_frame
 from tests.unit.agent.simulation.frames import udp
 
@@ -57,8 +58,10 @@ def test_untouched_header_has_no_rewrite() -> None:
 def test_tags_are_a_stack() -> None:
     frame = header(udp(vlan=5))
     frame.push_vlan(9)
-    assert (frame.vlan_id(), frame.tag_count()) == (9, 2)
+    assert frame.vlan_id() == 9
     assert frame.mask[VLAN_TCI] == 0  # a tag of ours says nothing about the packet's
+    assert frame.tag_count() == 2
+    assert frame.mask[VLAN_TCI] == VLAN_PRESENT  # how many there are says whether it has one
     assert frame.rewrite() == Rewrite(push_vlan=9)
     branch = frame.copy()
     frame.pop_vlan()
