@@ -15,7 +15,22 @@ from midonet.packets.addresses import parse_ip, parse_mac
 from midonet.packets.neighbour import arp_reply, arp_request
 from tests.scenario.bridging import lan
 from tests.scenario.filtering import chains
-from tests.scenario.frames import R1, R2, R3, TCP, UDP, V4, V6, A, B, C, error, tcp, udp
+from tests.scenario.frames import (
+    R1,
+    R2,
+    R3,
+    TCP,
+    UDP,
+    V4,
+    V6,
+    A,
+    B,
+    C,
+    error,
+    retagged,
+    tcp,
+    udp,
+)
 from tests.scenario.routed_networks import IN, OUT, edge, edge_ports
 from tests.scenario.running import Leaving, Step, at, dropped, sent, taken, through
 from tests.worlds import World, rule
@@ -426,6 +441,121 @@ FLOODS = Sequence(
     ),
 )  # fmt: skip
 
+
+def _in_vlan(vlan: int, *, host: str = "h1") -> World:
+    world = World().bridge("t").port("t1", on="t", host="h1").port("q", on="t", host="h1", vlan=20)
+    return world.port("p", on="t", host=host, vlan=vlan, key=77)
+
+
+_T10, _T20 = udp(ROUTE, vlan=10), udp(ROUTE, vlan=20)
+
+ACCESS = Sequence(
+    "an access port changes its VLAN",
+    (
+        state(
+            "VLAN 10",
+            lambda: _in_vlan(10),
+            sent("t1", _T10, at("p", DATAGRAM)),
+            sent("p", DATAGRAM, at("t1", _T10)),
+            sent("t1", _T20, at("q", DATAGRAM)),
+        ),
+        state(
+            "VLAN 20",
+            lambda: _in_vlan(20),
+            sent("t1", _T20, at("p", DATAGRAM), at("q", DATAGRAM)),
+            sent("p", DATAGRAM, at("t1", _T20), at("q", DATAGRAM)),
+            dropped("t1", _T10, DropReason.NO_FLOOD_TARGET),
+        ),
+        state(
+            "a trunk",
+            lambda: _in_vlan(0),
+            sent("t1", _T10, at("p", _T10)),
+            sent("t1", DATAGRAM, at("p", DATAGRAM)),
+            sent("p", _T20, at("t1", _T20), at("q", DATAGRAM)),
+        ),
+        state(
+            "VLAN 10 at another host",
+            lambda: _in_vlan(10, host="h2"),
+            sent("t1", _T10, through(77, DATAGRAM)),
+        ),
+    ),
+)
+
+
+def _gateway_in(vlan: int | None) -> World:
+    world = World().bridge("t").port("t1", on="t", host="h1").port("t2", on="t", host="h1")
+    world.router("r").port("g", on="r", mac=R1, addresses=(V4.router(1),))
+    world.port("keep", on="t", vlan=30)
+    return world if vlan is None else world.attach("g", "t", vlan=vlan)
+
+
+_ASKED = arp_request(parse_mac(A), parse_ip(V4.host(1, 5)).value, parse_ip(V4.host(1, 1)).value)
+_ASKED_10 = retagged(_ASKED, 10)
+_SAID = arp_reply(
+    parse_mac(R1), parse_ip(V4.host(1, 1)).value, parse_mac(A), parse_ip(V4.host(1, 5)).value
+)
+
+GATEWAYS = Sequence(
+    "a router comes to a VLAN and goes to another",
+    (
+        state(
+            "no router",
+            lambda: _gateway_in(None),
+            sent("t1", _ASKED, at("t2", _ASKED)),
+            sent("t1", _ASKED_10, at("t2", _ASKED_10)),
+        ),
+        state(
+            "in VLAN 10",
+            lambda: _gateway_in(10),
+            sent("t1", _ASKED, at("t2", _ASKED)),
+            taken("t1", _ASKED_10, at("t1", retagged(_SAID, 10))),
+            sent("t1", _TO_R1, at("t2", _TO_R1)),
+        ),
+        state(
+            "without VLAN",
+            lambda: _gateway_in(0),
+            taken("t1", _ASKED, at("t1", _SAID)),
+            sent("t1", _ASKED_10, at("t2", _ASKED_10)),
+        ),
+        state(
+            "in VLAN 20",
+            lambda: _gateway_in(20),
+            sent("t1", _ASKED, at("t2", _ASKED)),
+            sent("t1", _ASKED_10, at("t2", _ASKED_10)),
+            taken("t1", retagged(_ASKED, 20), at("t1", retagged(_SAID, 20))),
+        ),
+    ),
+)
+
+_REFUSED = dropped(
+    "a", udp(ROUTE, IN), DropReason.REJECTED, _told("port unreachable", udp(ROUTE, IN))
+)
+
+
+def _with_filter(hook: str, action: str) -> World:
+    world = World().chain("c", rule(action))
+    if hook == "egress port":
+        return edge_ports(world.router("r"), outbound="c")
+    return edge_ports(world.router("r", **{hook: "c"}))
+
+
+ROUTER_FILTERS = Sequence(
+    "filters of a router come, refuse and go",
+    (
+        state("none", edge, _NEAR, _NEAR6),
+        state("inbound rejects", lambda: _with_filter("inbound", "reject"), _REFUSED),
+        state("outbound rejects", lambda: _with_filter("outbound", "reject"), _REFUSED),
+        state("the port rejects", lambda: _with_filter("egress port", "reject"), _REFUSED),
+        state(
+            "inbound drops",
+            lambda: _with_filter("inbound", "drop"),
+            dropped("a", udp(ROUTE, IN), DropReason.FILTERED),
+        ),
+        state("inbound accepts", lambda: _with_filter("inbound", "accept"), _NEAR, _NEAR6),
+    ),
+)
+
 SEQUENCES = (
     FILTERS, JUMPS, PLACES, ZONES, ROUTES, DEVICES, LINKS, ATTACHMENTS, BRIDGES, FLOODS,
+    ACCESS, GATEWAYS, ROUTER_FILTERS,
 )  # fmt: skip

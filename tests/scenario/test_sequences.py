@@ -1,5 +1,6 @@
-"""Each sequence of states as it is, backwards, squashed, with empty states between, shuffled,
-and each state alone; and the programs installed on the way."""
+"""Each sequence of states as it is, backwards, squashed, with empty states between, interleaved
+with changes that concern none of it, shuffled, and each state alone; and the programs installed on
+the way."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from tests.scenario import grouping
 from tests.scenario.running import BuiltLane, Network, Step, settled
 from tests.scenario.sequences import SEQUENCES, Sequence, State
 from tests.scenario.stored import DEADLINE_S, StoredLane, stored, stored_lane
-from tests.worlds import NOW, World
+from tests.worlds import NOW, World, rule
 
 EMPTY = State("empty", World, ())
 
@@ -39,12 +40,32 @@ def _with_empties(states: tuple[State, ...]) -> tuple[State, ...]:
     return (*(one for state in states for one in (EMPTY, state)), EMPTY, states[0])
 
 
+def _busy(state: State) -> State:
+    """Return the state in a deployment with other tenants."""
+
+    def make() -> World:
+        world = state.make().chain("theirs", rule("drop"))
+        world.bridge("their bridge", inbound="theirs").router("their router", outbound="theirs")
+        world.port("their vm", on="their bridge", host="h1").port("their trunk", on="their bridge")
+        world.port("their gateway", on="their router", addresses=("10.0.1.1/24", "fd00:1::1/64"))
+        world.link("their gateway", "their trunk")
+        world.port("their vlan", on="their bridge", vlan=10)
+        return world.route("their router", "0.0.0.0/0", via="their gateway", gateway="10.0.1.9")
+
+    return replace(state, name=f"{state.name}, busy", make=make)
+
+
+def _interleaved(states: tuple[State, ...]) -> tuple[State, ...]:
+    """Nothing of the sequence changes from a state to the busy one and back."""
+    return tuple(one for state in states for one in (state, _busy(state), state))
+
+
 def _shuffled(states: tuple[State, ...]) -> tuple[State, ...]:
     random = Random(len(states))
     return tuple(random.choices(states, k=3 * len(states)))
 
 
-ORDERS = (_forward, _reversed, _with_empties, _shuffled)
+ORDERS = (_forward, _reversed, _with_empties, _interleaved, _shuffled)
 ALL = (*SEQUENCES, *grouping.SEQUENCES)
 named = pytest.mark.parametrize("sequence", [pytest.param(one, id=one.name) for one in ALL])
 

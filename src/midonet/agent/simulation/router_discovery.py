@@ -33,9 +33,9 @@ def process_arp(walk: Walk, router: RouterView, port: PortView) -> Outcome:
     A message to somebody else only moves a neighbour that is known (RFC 826: merge).
     """
     header, arp = walk.header, walk.inputs.packet.arp
-    for field in (IP_PROTO, IP_SRC, IP_DST):
-        header.read(field)
-    if arp is None:
+    fields = [header.read(field) for field in (IP_PROTO, IP_SRC, IP_DST)]
+    if arp is None or not any(fields):
+        # A frame that is no ARP of Ethernet and IPv4 has zeros there, and so has its class.
         return Dropped(DropReason.MALFORMED)
     sender = IpAddress(IpVersion.V4, arp.sender_ip)
     is_probe = sender.value == 0
