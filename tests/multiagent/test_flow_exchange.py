@@ -302,31 +302,16 @@ async def test_a_reply_by_another_uplink_of_a_stateful_group_is_known(
         deployment.agent("h2", "10.9.0.2") as h2,
         deployment.agent("h3", "10.9.0.3") as h3,
     ):
-        group = PortGroup(id=PortGroupId(uuid4()), name="uplinks", stateful=True)
-        await deployment.store.transact([Create(group)])
-        router = await deployment.router()
-        inside = await deployment.router_port(router, C, "10.0.1.1/24", h1.id, "tap1")
-        uplinks = [
-            await deployment.router_port(router, mac(0x100 + n), f"10.0.{n}.1/24", host.id, "tap2")
-            for n, host in ((2, h2), (3, h3))
-        ]
-        for uplink in uplinks:
-            await deployment.change(Port, uplink, port_group_ids=(group.id,))
-        chain = await _only_replies(deployment)
-        await deployment.change(Port, inside, outbound_filter_id=chain)
-        await deployment.change(Port, inside, inbound_filter_id=await _forward_only(deployment))
-        await deployment.settled(h1, h2, h3)
-        for host in (h1, h2, h3):
-            ports = lambda: host.agent.decisions.view.ports  # noqa: B023, E731
-            for uplink in uplinks:
-                await eventually(
-                    lambda: ports()[uplink].stateful_group_id == group.id  # noqa: B023
-                )
-            await eventually(lambda: ports()[inside].outbound_filter_id == chain)  # noqa: B023
+        router, inside, uplinks, _ = await _uplinks(deployment, h1, h2, h3, grouped=2)
         await _resolve([h1, h2, h3], router, inside, uplinks[0])
 
+        # Nothing that is told arrives; the answer is asked for, for it would be dropped.
+        h3.datapath.receive_state(lambda _: None)
         h1.datapath.receive(inside, udp(A, C, "10.0.1.5", "10.0.2.5"))
         await eventually(lambda: h2.at(uplinks[0]))
+        engine = h1.agent.exchange.engine
+        await eventually(lambda: engine.counters.unacknowledged)
+        h3.datapath.receive_state(h3.agent.exchange.received)
         reply = udp(B, mac(0x103), "10.0.2.5", "10.0.1.5", 2000, 1000)
         h3.datapath.receive(uplinks[1], reply)
         await eventually(lambda: h1.at(inside))
@@ -334,6 +319,56 @@ async def test_a_reply_by_another_uplink_of_a_stateful_group_is_known(
         h3.datapath.receive(uplinks[1], stray)
         await eventually(lambda: h3.datapath.drops().get((uplinks[1], DropReason.FILTERED), 0) == 1)
         assert len(h1.at(inside)) == 1
+
+
+async def test_a_new_member_of_a_group_is_told_what_is_known(deployment: Deployment) -> None:
+    async with (
+        deployment.agent("h1", "10.9.0.1") as h1,
+        deployment.agent("h2", "10.9.0.2") as h2,
+        deployment.agent("h3", "10.9.0.3") as h3,
+    ):
+        router, inside, uplinks, group_id = await _uplinks(deployment, h1, h2, h3, grouped=1)
+        await _resolve([h1, h2, h3], router, inside, uplinks[0])
+        h1.datapath.receive(inside, udp(A, C, "10.0.1.5", "10.0.2.5"))
+        await eventually(lambda: h2.at(uplinks[0]))
+        table = h3.agent.decisions.connections.table
+        assert len(table) == 0
+        await deployment.change(Port, uplinks[1], port_group_ids=(group_id,))
+        await eventually(lambda: len(table) == 1)
+
+
+async def _uplinks(
+    deployment: Deployment, h1: RunningAgent, h2: RunningAgent, h3: RunningAgent, *, grouped: int
+) -> tuple[RouterId, PortId, list[PortId], PortGroupId]:
+    """Make a router with a port inside, at h1, where only replies leave, and uplinks at h2 and h3,
+    the first `grouped` of them in a stateful group."""
+    group = PortGroup(id=PortGroupId(uuid4()), name="uplinks", stateful=True)
+    await deployment.store.transact([Create(group)])
+    router = await deployment.router()
+    inside = await deployment.router_port(router, C, "10.0.1.1/24", h1.id, "tap1")
+    uplinks = [
+        await deployment.router_port(router, mac(0x100 + n), f"10.0.{n}.1/24", host.id, "tap2")
+        for n, host in ((2, h2), (3, h3))
+    ]
+    members = uplinks[:grouped]
+    for uplink in members:
+        await deployment.change(Port, uplink, port_group_ids=(group.id,))
+    chain = await _only_replies(deployment)
+    await deployment.change(Port, inside, inbound_filter_id=await _forward_only(deployment))
+    await deployment.change(Port, inside, outbound_filter_id=chain)
+    await deployment.settled(h1, h2, h3)
+    for host in (h1, h2, h3):
+        await eventually(lambda: _is_seen(host, inside, chain, members, group.id))  # noqa: B023
+    return router, inside, uplinks, group.id
+
+
+def _is_seen(
+    host: RunningAgent, inside: PortId, chain: ChainId, members: list[PortId], group_id: PortGroupId
+) -> bool:
+    ports = host.agent.decisions.view.ports
+    return ports[inside].outbound_filter_id == chain and all(
+        ports[member].stateful_group_id == group_id for member in members
+    )
 
 
 async def _resolve(

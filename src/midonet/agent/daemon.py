@@ -221,6 +221,7 @@ class Agent:
         self._tables.follow_view(view)
         self.decisions.view_changed(delta)
         self.loop.wake()
+        self.exchange.view_changed(delta.tags | delta.urgent)
         self.binder.look(places_changed(delta))
 
     def _wake_decisions(self) -> None:

@@ -31,7 +31,7 @@ from midonet.agent.flow_state.state_message import (
     encode_message,
 )
 from midonet.errors import DecodeError
-from midonet.model.ids import HostId
+from midonet.model.ids import HostId, ObjectId
 from midonet.packets.five_tuple import FiveTuple
 
 RETRY_S = (0.01, 0.1, 1.0)
@@ -44,6 +44,10 @@ NOBODY_S = 1.0
 """A key that nobody knew, or nobody answered for, is not asked for again so soon (s)."""
 
 ASKS_PER_S = 1000
+ASKS_PER_S_OF_A_ZONE = 200
+"""Questions a second, of all zones and of one: who scans from outside asks for each packet."""
+
+ZONES_MAX = 4096
 PENDING_MAX = 65_536
 """Messages that wait for their proof. With more, new ones are sent once and left to refreshing."""
 
@@ -94,6 +98,25 @@ class _Question:
     unanswered: set[HostId] = field(default_factory=set)
 
 
+class _Credit:
+    """So many a second, a second's worth at once."""
+
+    __slots__ = ("_at_s", "_left", "_per_s")
+
+    def __init__(self, per_s: int) -> None:
+        self._per_s = self._left = float(per_s)
+        self._at_s: float | None = None
+
+    def take(self, now_s: float) -> bool:
+        if self._at_s is not None:
+            self._left = min(self._per_s, self._left + (now_s - self._at_s) * self._per_s)
+        self._at_s = now_s
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
 class ExchangeEngine:
     """Messages of one host about connections. All times are seconds on one monotonic clock."""
 
@@ -110,7 +133,8 @@ class ExchangeEngine:
         self._timers: list[tuple[float, int]] = []
         self._newest: OrderedDict[tuple[HostId, ConnectionKey], tuple[int, int]] = OrderedDict()
         self._questions: OrderedDict[ConnectionKey, _Question] = OrderedDict()
-        self._ask_credit, self._ask_credit_at_s = float(ASKS_PER_S), 0.0
+        self._credit = _Credit(ASKS_PER_S)
+        self._zone_credits: OrderedDict[ObjectId, _Credit] = OrderedDict()
 
     # Telling.
 
@@ -215,7 +239,7 @@ class ExchangeEngine:
         if question is not None and now_s - question.asked_at_s < NOBODY_S:
             return []
         unanswered = set(hosts)
-        if unanswered and not self._take_credit(now_s):
+        if unanswered and not self._may_ask(key.zone.scope, now_s):
             self.counters.not_asked += 1
             unanswered = set()
         self._questions.pop(key, None)
@@ -226,14 +250,12 @@ class ExchangeEngine:
             heapq.heappush(self._timers, (now_s + ASK_S, _TIME_TO_LOOK))
         return [self._send(host_id, Ask(key), key.tuple) for host_id in sorted(unanswered)]
 
-    def _take_credit(self, now_s: float) -> bool:
-        earned = (now_s - self._ask_credit_at_s) * ASKS_PER_S
-        self._ask_credit = min(float(ASKS_PER_S), self._ask_credit + earned)
-        self._ask_credit_at_s = now_s
-        if self._ask_credit < 1:
-            return False
-        self._ask_credit -= 1
-        return True
+    def _may_ask(self, scope: ObjectId, now_s: float) -> bool:
+        of_zone = self._zone_credits.pop(scope, None) or _Credit(ASKS_PER_S_OF_A_ZONE)
+        while len(self._zone_credits) >= ZONES_MAX:
+            self._zone_credits.popitem(last=False)
+        self._zone_credits[scope] = of_zone
+        return of_zone.take(now_s) and self._credit.take(now_s)
 
     def answer(
         self, sender: HostId, key: ConnectionKey, found: tuple[Connection, float] | None

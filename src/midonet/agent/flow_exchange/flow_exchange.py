@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Iterable
 from typing import assert_never
 
@@ -25,13 +26,17 @@ from midonet.agent.flow_state.state_frame import message_in, state_frame
 from midonet.agent.flow_state.state_message import Ask, Kill, Nothing, Proof, Signed, Tell
 from midonet.agent.flow_state.timeouts import idle_lifetime_s
 from midonet.agent.flows.program import TunnelOutput
+from midonet.agent.flows.tags import FlowTag, TagKind
 from midonet.agent.topology.view import TopologyView
 from midonet.errors import DecodeError
-from midonet.model.ids import HostId
+from midonet.model.ids import HostId, PortId
 from midonet.runtime.clock import Clock
 
 _ENDED = frozenset((Change.KILLED, Change.EVICTED, Change.REPLACED, Change.FORGOTTEN))
 """Changes after which a connection is over here, and so everywhere."""
+
+_PLACES = frozenset((TagKind.LOCATION, TagKind.DEVICE))
+"""Kinds of facts that say where a port is, and in which group."""
 
 REFRESH_PERIOD_S = 1.0
 REFRESH_SLICE = 4096
@@ -117,6 +122,16 @@ class FlowExchange:
             is_in_use = self._table.idle_s(connection, now_s) < age_s
             if is_in_use and age_s >= idle_lifetime_s(connection) / 2 - REFRESH_PERIOD_S:
                 self._tell(connection, self._whom().is_concerned(connection), now_s)
+
+    def view_changed(self, tags: Iterable[FlowTag]) -> None:
+        """Where ports have come to other hosts or groups, their hosts are told of what is known."""
+        ports = self._view().ports
+        for tag in tags:
+            if tag.kind in _PLACES:
+                port = ports.get(PortId(tag.owner))
+                group_id = port.stateful_group_id if port is not None else None
+                for connection in self._table.at_scope(group_id or tag.owner):
+                    self._told_s[connection.forward] = -math.inf
 
     async def run(self) -> None:
         """Send again what is not acknowledged and what is in use, until cancelled."""

@@ -150,6 +150,10 @@ class ConnectionTable:
         """Return some connections in the order of the table, which removals change."""
         return tuple(record.connection for record in self._order[start : start + count])
 
+    def at_scope(self, scope: ObjectId) -> tuple[Connection, ...]:
+        """Return the connections that have a key in a zone of a port or a port group."""
+        return tuple(record.connection for record in self._by_scope.get(scope, ()))
+
     def count_of(self, port_id: PortId) -> int:
         """Return how many connections began at a port."""
         return self._begun[port_id]

@@ -54,6 +54,8 @@ class Observation:
     key: of the packet, where it entered; None when it has no five-tuple. may_begin: a connection
     may begin with it. is_single: the outcome is for this packet only. tcp_flags_clear: it is for
     segments without these flags. should_wait: another host may know the connection.
+    may_be_answer: it could begin a connection, but also answer one that left by another member of
+    the port's stateful group.
     """
 
     sight: Sight
@@ -62,6 +64,7 @@ class Observation:
     is_single: bool = False
     tcp_flags_clear: int = 0
     should_wait: bool = False
+    may_be_answer: bool = False
 
 
 def zone_of(port: PortView, vlan_tci: int) -> Zone:
@@ -96,6 +99,7 @@ def observe(
         or (is_tcp and bool(packet.tcp_flags & WATCHED_FLAGS)),
         WATCHED_FLAGS if is_tcp else 0,
         rank is Standing.UNKNOWN and connections.should_wait(key, now_s),
+        rank is Standing.NEW and not is_tcp and port.stateful_group_id is not None,
     )
 
 

@@ -294,9 +294,9 @@ def _finish(walk: Walk) -> SimulationResult:
     if len(outputs) > MAX_OUTPUTS:
         _give_up_outputs(walk)
         return _finish(walk)
-    observed = walk.findings.observation
-    if observed is not None and observed.should_wait and observed.key is not None:
-        return _awaiting(walk, Await(FetchConnection(observed.key)))
+    fetched = _to_fetch(walk, has_outputs=bool(outputs))
+    if fetched is not None:
+        return _awaiting(walk, Await(fetched))
     effects, generated = (*_connection_effects(walk), *walk.findings.effects), _generated(walk)
     steps = tuple(walk.findings.steps) if walk.findings.steps is not None else ()
     if any(isinstance(effect, KillConnection) for effect in effects):
@@ -310,6 +310,22 @@ def _finish(walk: Walk) -> SimulationResult:
         return Consume(generated, effects, steps)
     reason = walk.findings.drops[0] if walk.findings.drops else DropReason.INTERNAL
     return Drop(reason, _program(walk, (), reason, reason), effects, generated, steps)
+
+
+def _to_fetch(walk: Walk, *, has_outputs: bool) -> FetchConnection | None:
+    """Return the connection that others may know, when the outcome depends on it.
+
+    What could begin a connection and is let pass needs nobody's help; what would be dropped may be
+    an answer that came by another way than the question left.
+    """
+    observed = walk.findings.observation
+    if observed is None or observed.key is None:
+        return None
+    should_wait = observed.should_wait
+    if observed.may_be_answer and not has_outputs and not walk.findings.taken:
+        now_s = walk.inputs.now
+        should_wait = walk.inputs.connections.should_wait(observed.key, now_s)
+    return FetchConnection(observed.key) if should_wait else None
 
 
 def _connection_effects(walk: Walk) -> tuple[ConnectionEffect, ...]:

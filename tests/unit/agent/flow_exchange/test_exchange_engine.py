@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from midonet.agent.flow_exchange.exchange_engine import (
     ASK_S,
     ASKS_PER_S,
+    ASKS_PER_S_OF_A_ZONE,
     NOBODY_S,
     RETRY_S,
     ExchangeEngine,
@@ -19,6 +20,7 @@ from midonet.agent.flow_exchange.exchange_engine import (
 from midonet.agent.flow_exchange.replay_window import WINDOW, ReplayWindow
 from midonet.agent.flow_state.connection import TcpState
 from midonet.agent.flow_state.state_message import Ask, Kill, Nothing, Signed, Tell
+from midonet.agent.flow_state.zone import Zone
 from midonet.model.ids import HostId
 from tests.unit.agent.flow_state.connection_samples import udp_connection
 
@@ -153,12 +155,20 @@ def test_nobody_to_ask_is_no_reason_to_wait() -> None:
     assert not a.should_wait(ONE.forward, 0.0)
 
 
-def test_questions_are_limited() -> None:
+def test_questions_are_limited_for_each_zone_and_in_all() -> None:
     a = _engine()
-    asked = [a.ask(udp_connection(n).forward, [B], 0.0) for n in range(ASKS_PER_S + 5)]
-    assert sum(map(len, asked)) == ASKS_PER_S
-    assert a.counters.not_asked == 5
-    assert not a.should_wait(udp_connection(ASKS_PER_S + 4).forward, 0.0)
+    scanned = [a.ask(udp_connection(n).forward, [B], 0.0) for n in range(300)]
+    assert sum(map(len, scanned)) == ASKS_PER_S_OF_A_ZONE
+    assert not a.should_wait(udp_connection(299).forward, 0.0)
+
+    # Other zones ask, until all together have asked too often.
+    others = [
+        a.ask(ONE.forward._replace(zone=Zone(UUID(int=100 + n))), [B], 0.0)
+        for n in range(ASKS_PER_S)
+    ]
+    assert sum(map(len, others)) == ASKS_PER_S - ASKS_PER_S_OF_A_ZONE
+    assert a.counters.not_asked == 300
+    assert a.ask(udp_connection(1000).forward, [B], 1.0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3 * WINDOW)), max_size=60))
