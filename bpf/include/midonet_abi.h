@@ -107,6 +107,7 @@ enum midonet_drop_reason {
 	MIDONET_DROP_RULE_LIMIT = 86,
 	MIDONET_DROP_GENERATED_LIMIT = 87,
 	MIDONET_DROP_CONNECTION_LIMIT = 88,
+	MIDONET_DROP_REFUSAL_RATE = 89,
 };
 
 /* Numbers equal those of agent/datapath/protocol.py. */

@@ -120,6 +120,8 @@ ADVICE: dict[DropReason, str] = {
     DropReason.CONNECTION_LIMIT: "The port has begun as many connections as it may, all of them"
     " answered, or its address and ports are those of another's connection: look for a machine"
     " that scans, and for two with one address (`midonet connections`).",
+    DropReason.REFUSAL_RATE: "Counted beside the refusal itself. A sender at the port does not stop"
+    " though it is refused: a scan, or a machine that ignores errors (500 a second are told).",
 }
 """What an operator does about each reason."""
 

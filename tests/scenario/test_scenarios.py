@@ -82,6 +82,7 @@ DATAPATH_ONLY = {
     DropReason.INJECTION_FAILED: "packets go back into the datapath",
     DropReason.GENERATED_LIMIT: "the agent sends what devices generate",
     DropReason.CONNECTION_LIMIT: "connections are entered by the agent",
+    DropReason.REFUSAL_RATE: "a budget of the agent",
 }
 """Reasons that simulation never gives, and why."""
 

@@ -23,6 +23,7 @@ from midonet.agent.decisions.flow_programs import FlowPrograms
 from midonet.agent.decisions.neighbours import NeighbourBroker
 from midonet.agent.decisions.parking import AWAIT_LIMIT_S, Awaited, Parking
 from midonet.agent.decisions.questions import question_packet
+from midonet.agent.decisions.refusals import RefusalBudgets
 from midonet.agent.decisions.synthesis import synthesise_frame
 from midonet.agent.decisions.teaching import would_teach
 from midonet.agent.decisions.tracked_connections import TrackedConnections
@@ -103,6 +104,7 @@ class Decisions:
         self.programs = FlowPrograms(datapath, clock)
         self.queue: FairQueue[Work] = FairQueue()
         self.parking: Parking[Work] = Parking(clock)
+        self.refusals = RefusalBudgets(clock, datapath.count_drop)
         self.learning = MacLearning(
             soft_state,
             clock,
@@ -211,7 +213,7 @@ class Decisions:
         match result:
             case Consume():
                 self._apply(result.effects, upcall.ingress)
-                self._generate(result.generated, 0, Allowance())
+                self._generate(result.generated, upcall.ingress, 0, Allowance())
                 return True
             case Forward() | Drop() if _is_settled(upcall, result.program):
                 # Another version's program has carried it out: only the program is wanted here.
@@ -221,7 +223,7 @@ class Decisions:
                 self._apply(result.effects, upcall.ingress)
                 if not self._forward(result.program, upcall, packet, revision):
                     return False
-                self._generate(result.generated, 0, Allowance())
+                self._generate(result.generated, upcall.ingress, 0, Allowance())
                 return True
             case Drop():
                 self._apply(result.effects, upcall.ingress)
@@ -230,7 +232,7 @@ class Decisions:
                 ):
                     return False
                 self._datapath.count_drop(upcall.ingress, result.reason)
-                self._generate(result.generated, 0, Allowance())
+                self._generate(result.generated, upcall.ingress, 0, Allowance())
                 return True
 
     def _forward(
@@ -265,9 +267,13 @@ class Decisions:
     # Generated packets.
 
     def _generate(
-        self, packets: Iterable[GeneratedPacket], depth: int, allowance: Allowance
+        self,
+        packets: Iterable[GeneratedPacket],
+        source: PortId,
+        depth: int,
+        allowance: Allowance,
     ) -> None:
-        for packet in packets:
+        for packet in self.refusals.admitted(packets, source):
             if depth > MAX_GENERATED_DEPTH or not allowance.take():
                 self._datapath.count_drop(packet.egress, DropReason.GENERATED_LIMIT)
             else:
@@ -305,7 +311,7 @@ class Decisions:
             case Consume():
                 pass
         self._apply(result.effects, egress)
-        self._generate(result.generated, work.depth + 1, work.allowance)
+        self._generate(result.generated, egress, work.depth + 1, work.allowance)
 
     def _ask(self, what: ResolveNeighbour) -> None:
         packet = question_packet(self.view, what)
@@ -381,6 +387,7 @@ class Decisions:
         """Drop what is known of a port that was detached here, and what depends on it."""
         self.programs.forget_port(port_id)
         self.queue.drop_port(port_id)
+        self.refusals.forget_port(port_id)
         self.connections.forget_port(port_id)
         self.facts_changed(self.learning.forget_port(port_id))
         gone = frozenset({device_tag(port_id), location_tag(port_id)})

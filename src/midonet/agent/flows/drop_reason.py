@@ -76,3 +76,4 @@ class DropReason(IntEnum):
     RULE_LIMIT = 86  # it would meet more rules than one packet may
     GENERATED_LIMIT = 87  # one packet has led to as many answers and fragments as it may
     CONNECTION_LIMIT = 88  # its connection cannot be entered: the port's share, or its key is taken
+    REFUSAL_RATE = 89  # the port's packets have led to as many ICMP errors and resets as they may

@@ -191,7 +191,7 @@ def _generate(walk: Walk, port_id: PortId, frame: bytes, answer: str) -> None:
     walk.findings.slow_path = walk.findings.slow_path or SlowPathReason.ANSWERED
     if len(walk.findings.generated) >= MAX_GENERATED:
         return
-    walk.findings.generated.append(GeneratedPacket(port_id, frame))
+    walk.findings.generated.append(GeneratedPacket(port_id, frame, is_refusal=True))
     if walk.findings.steps is not None:
         walk.step(Answered(port_id, answer))
 

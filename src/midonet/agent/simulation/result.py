@@ -24,12 +24,14 @@ class GeneratedPacket:
         question came from, the way back to a link-local address.
     sight: RELATED to the connection of the packet that it is about, or the packet's own when it
         is a part of it; None: it is a return packet of no connection.
+    is_refusal: it tells a sender that its packet was refused.
     """
 
     egress: PortId
     frame: bytes
     router_id: RouterId | None = None
     sight: Sight | None = None
+    is_refusal: bool = False
 
 
 @dataclass(frozen=True, slots=True)

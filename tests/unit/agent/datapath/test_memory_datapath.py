@@ -9,7 +9,6 @@ from uuid import UUID
 import pytest
 
 from midonet.agent.datapath.memory import InProcessUnderlay, MemoryDatapath
-from midonet.agent.datapath.memory.token_bucket import TokenBucket
 from midonet.agent.datapath.protocol import PortAttachment
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.mask import EMPTY_MASK
@@ -18,6 +17,7 @@ from midonet.errors import DatapathError
 from midonet.model.ids import PortId
 from midonet.packets.flowkey import FlowKey
 from midonet.runtime.clock import ManualClock
+from midonet.runtime.token_bucket import TokenBucket
 
 PORT = PortId(UUID(int=1))
 OTHER = PortId(UUID(int=2))

@@ -298,7 +298,7 @@ class Routed(Shell):
 
     def __init__(self) -> None:
         super().__init__()
-        world = edge().tunnel("h2", max_inner_length=1400)
+        self.world = world = edge().tunnel("h2", max_inner_length=1400)
         self.a = world.port_id("a")
         self.datapath.attach(PortAttachment(self.a, "tapa"))
         self.decisions.view = world.view()

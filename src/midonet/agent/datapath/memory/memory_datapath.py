@@ -14,7 +14,6 @@ from types import MappingProxyType
 
 from midonet.agent.datapath.memory.carriers import Listener, Underlay, outer_addresses
 from midonet.agent.datapath.memory.classifier import Classifier, Slot
-from midonet.agent.datapath.memory.token_bucket import TokenBucket
 from midonet.agent.datapath.protocol import (
     STATE_FRAME_BYTES,
     STATE_KEY,
@@ -44,6 +43,7 @@ from midonet.packets.overlay import (
     overlay_source_port,
 )
 from midonet.runtime.clock import Clock, SystemClock
+from midonet.runtime.token_bucket import TokenBucket
 
 UPCALL_QUEUE_LENGTH = 4096
 """Upcalls that wait for the agent, of all ports together."""
