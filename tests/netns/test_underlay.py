@@ -68,6 +68,27 @@ def test_scanner_follows_links_and_addresses(namespace: NamespaceMaker) -> None:
     assert seen["port0"].kind == "Virtual"
 
 
+def test_scanner_reads_anew_what_the_kernel_could_not_tell(namespace: NamespaceMaker) -> None:
+    host = namespace("overrun")
+    host.ip("link add port0 type veth peer name port1")
+
+    async def scan() -> set[str]:
+        interfaces = KernelInterfaces()
+        await interfaces.open()
+        try:
+            # Nobody reads meanwhile, and a socket holds about a megabyte.
+            host.ip(*(f"link set port0 mtu {1000 + step % 500}" for step in range(4000)))
+            host.ip("link add last0 type veth peer name last1")
+            await _until(interfaces, lambda: "last1" in interfaces.snapshot())
+            host.ip("link delete last0")
+            await _until(interfaces, lambda: not {"last0", "last1"} & interfaces.snapshot().keys())
+            return set(interfaces.snapshot())
+        finally:
+            await interfaces.close()
+
+    assert run_inside(host, scan) == {"lo", "port0", "port1"}
+
+
 def test_own_links_are_swept_by_prefix(namespace: NamespaceMaker) -> None:
     host = namespace("links")
     host.ip("link add mn-one type veth peer name other", "link add mn-two type veth peer name more")

@@ -7,6 +7,7 @@ One dump at start, then rtnetlink link and address messages applied one by one. 
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from socket import AF_UNSPEC
@@ -105,37 +106,51 @@ class KernelInterfaces:
         return None
 
     async def changes(self) -> None:
-        """Wait until something changed since the last call, and take it in."""
-        assert self._netlink is not None
+        """Wait until something changed since the last call, and take it in.
+
+        Raises OSError when the kernel refuses a socket; the next call tries again.
+        """
         while not self._changed.is_set():
-            async for message in self._netlink.get():
-                self._apply(message)
+            if self._netlink is None:
+                await self.open()
+                continue
+            try:
+                async for message in self._netlink.get():
+                    self._apply(message, self._links)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                # The kernel had more to tell than the socket holds: what was lost is not known.
+                # The library goes on failing on such a socket.
+                await self.close()
         self._changed.clear()
 
     async def _resync(self) -> None:
+        """Read everything anew; what was seen last stands until then."""
         assert self._netlink is not None
-        self._links.clear()
+        links: dict[int, _Link] = {}
         async for message in await self._netlink.get_links():
-            self._apply(message)
+            self._apply(message, links)
         async for message in await self._netlink.get_addr():
-            self._apply(message)
+            self._apply(message, links)
+        self._links = links
         self._changed.set()
 
-    def _apply(self, message: Any) -> None:
+    def _apply(self, message: Any, links: dict[int, _Link]) -> None:
         event = message["event"]
         if event in ("RTM_NEWLINK", "RTM_DELLINK") and message["family"] != AF_UNSPEC:
             return  # a bridge speaks of one of its ports
         if event == "RTM_NEWLINK":
-            self._put_link(message)
+            self._put_link(message, links)
         elif event == "RTM_DELLINK":
-            if self._links.pop(message["index"], None) is not None:
+            if links.pop(message["index"], None) is not None:
                 self._changed.set()
         elif event in ("RTM_NEWADDR", "RTM_DELADDR"):
-            self._put_address(message, present=event == "RTM_NEWADDR")
+            self._put_address(message, links, present=event == "RTM_NEWADDR")
 
-    def _put_link(self, message: Any) -> None:
+    def _put_link(self, message: Any, links: dict[int, _Link]) -> None:
         info = message.get("IFLA_LINKINFO")
-        old = self._links.get(message["index"])
+        old = links.get(message["index"])
         link = _Link(
             index=message["index"],
             name=message.get("IFLA_IFNAME"),
@@ -146,11 +161,11 @@ class KernelInterfaces:
             addresses=old.addresses if old is not None else {},
         )
         if link != old:
-            self._links[link.index] = link
+            links[link.index] = link
             self._changed.set()
 
-    def _put_address(self, message: Any, *, present: bool) -> None:
-        link = self._links.get(message["index"])
+    def _put_address(self, message: Any, links: dict[int, _Link], *, present: bool) -> None:
+        link = links.get(message["index"])
         text = message.get("IFA_LOCAL") or message.get("IFA_ADDRESS")
         if link is None or text is None:
             return
