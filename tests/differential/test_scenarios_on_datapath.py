@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from midonet.agent.flow_state.connection_table import ConnectionTable
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.plans import InstallPlan
 from midonet.agent.flows.table import FlowTable
@@ -23,7 +24,7 @@ from tests.contract.datapath_harness import (
     eventually,
 )
 from tests.differential.wiring import at_harness, configure_overlay, opened
-from tests.scenario.running import Scenario, Step
+from tests.scenario.running import Scenario, Step, settle
 from tests.scenario.test_scenarios import SCENARIOS
 from tests.worlds import NOW, World
 
@@ -80,11 +81,13 @@ class Wire:
         """Send what can be installed; compare what comes out with what the scenario states."""
         world = scenario.make()
         view = at_harness(world.view(), self._harness, IpVersion.V4)
-        soft_state = world.soft_state()
+        soft_state, connections = world.soft_state(), ConnectionTable()
         for step in scenario.steps:
             packet = parse_frame(step.frame, hash_seed=self._harness.hash_seed)
-            result = simulate(view, soft_state, packet, world.port_id(step.port), NOW)
-            if isinstance(result, Await):
+            result = simulate(
+                view, soft_state, packet, world.port_id(step.port), NOW, connections=connections
+            )
+            if isinstance(result, Await) or not settle(connections, result, NOW):
                 continue
             soft_state.apply(result.effects)
             if isinstance(result, Forward | Drop) and result.program.slow_path is None:

@@ -13,10 +13,16 @@ frame that leaves the network with its place, byte by byte, and nothing else lea
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
+from midonet.agent.flow_state.connection_table import ConnectionTable, Refusal
+from midonet.agent.flow_state.effects import (
+    AdvanceConnection,
+    ConfirmConnection,
+    KillConnection,
+)
 from midonet.agent.flows.apply import apply_rewrite
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import LocalOutput, Output
@@ -167,23 +173,39 @@ async def run(scenario: Scenario, lane: Lane, world: World) -> None:
 
 @dataclass(frozen=True)
 class Network:
-    """A view from some lane, with soft state, and the names of `world`."""
+    """A view from some lane, with soft state, connections, and the names of `world`."""
 
     lane: Lane
     world: World
     soft_state: DictSoftState
+    connections: ConnectionTable = field(default_factory=ConnectionTable)
+    now_s: float = NOW
 
     async def judge(self, step: Step) -> Verdict:
         """Return the verdict on a packet; what it teaches goes into the soft state."""
         packet = parse_frame(step.frame)
         port_id = self.world.port_id(step.port)
+        connections, now_s = self.connections, self.now_s
         result = await settled(
-            self.lane, lambda view: simulate(view, self.soft_state, packet, port_id, NOW)
+            self.lane,
+            lambda view: simulate(
+                view, self.soft_state, packet, port_id, now_s, connections=connections
+            ),
         )
-        traced = simulate(self.lane.view, self.soft_state, packet, port_id, NOW, trace=True)
+        traced = simulate(
+            self.lane.view,
+            self.soft_state,
+            packet,
+            port_id,
+            now_s,
+            connections=connections,
+            trace=True,
+        )
         if not isinstance(traced, Await):
             assert not isinstance(result, Await)
             assert replace(traced, steps=()) == result, "a trace changes the outcome"
+        if not settle(connections, result, now_s):
+            return Verdict("drop", (), DropReason.CONNECTION_LIMIT)
         leaving = await self._leaving(result, packet.frame, 0)
         return _verdict(self.world, result, tuple(sorted(leaving)))
 
@@ -206,8 +228,34 @@ class Network:
     def _sent_on(self, packet: GeneratedPacket, view: TopologyView) -> SimulationResult:
         sent = parse_frame(packet.frame)
         return simulate_generated(
-            view, self.soft_state, sent, packet.egress, NOW, router_id=packet.router_id
+            view,
+            self.soft_state,
+            sent,
+            packet.egress,
+            self.now_s,
+            router_id=packet.router_id,
+            sight=packet.sight,
         )
+
+
+def settle(connections: ConnectionTable, result: SimulationResult, now_s: float) -> bool:
+    """Do to connections what a result says; False when one cannot be entered."""
+    if isinstance(result, Await):
+        return True
+    for effect in result.effects:
+        match effect:
+            case ConfirmConnection(connection, sample, replaces):
+                assert not isinstance(result, Drop), "what does not leave confirms nothing"
+                entered = connections.confirm(connection, now_s, sample=sample, replaces=replaces)
+                if isinstance(entered, Refusal):
+                    return False
+            case AdvanceConnection(key, direction, flags):
+                connections.advance(key, direction, flags, now_s)
+            case KillConnection(connection):
+                connections.kill(connection)
+            case _:
+                pass  # soft state
+    return True
 
 
 async def settled(
