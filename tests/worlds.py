@@ -12,16 +12,15 @@ that worlds built alike are equal. Router ports bring their own LOCAL and connec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid5
 
 from midonet.agent.flows.apply import apply_rewrite
 from midonet.agent.flows.program import LocalOutput
-from midonet.agent.simulation.result import Await, Effect, Forward, SimulationResult
+from midonet.agent.simulation.result import Await, Forward, SimulationResult
 from midonet.agent.simulation.simulate import simulate, simulate_generated
-from midonet.agent.soft_state.lessons import LearnMac, LearnNeighbour, MoveBridgeNeighbour
 from midonet.agent.soft_state.reading import Neighbour, NeighbourState
 from midonet.agent.topology.address_set import AddressSet
 from midonet.agent.topology.assembly import nat_pool
@@ -67,40 +66,11 @@ from midonet.packets.addresses import (
     parse_prefix,
 )
 from midonet.packets.frame import ParsedFrame, parse_frame
+from tests.dhcp_builder import DhcpBuilder
+from tests.soft_states import DictSoftState
 
 _NAMESPACE = UUID("5f1d1a52-8e2c-4c7c-9b1e-6d6f0a3c9e01")
 NOW = 1000.0
-
-
-@dataclass(slots=True)
-class DictSoftState:
-    """Soft state in dictionaries. What is not there is unknown."""
-
-    macs: dict[tuple[BridgeId, int, int], PortId] = field(default_factory=dict)
-    bridge_neighbours: dict[tuple[BridgeId, IpAddress], int] = field(default_factory=dict)
-    neighbours: dict[tuple[RouterId, IpAddress], Neighbour | NeighbourState] = field(
-        default_factory=dict
-    )
-
-    def mac_port(self, bridge_id: BridgeId, vlan: int, mac: int) -> PortId | None:
-        return self.macs.get((bridge_id, vlan, mac))
-
-    def bridge_neighbour(self, bridge_id: BridgeId, address: IpAddress) -> int | None:
-        return self.bridge_neighbours.get((bridge_id, address))
-
-    def neighbour(self, router_id: RouterId, address: IpAddress) -> Neighbour | NeighbourState:
-        return self.neighbours.get((router_id, address), NeighbourState.UNKNOWN)
-
-    def apply(self, effects: Iterable[Effect]) -> None:
-        """Take over what a simulation learnt."""
-        for effect in effects:
-            if isinstance(effect, LearnMac):
-                entry = effect.entry
-                self.macs[entry.bridge_id, entry.vlan, entry.mac] = entry.port_id
-            elif isinstance(effect, LearnNeighbour):
-                self.neighbours[effect.router_id, effect.address] = Neighbour(effect.mac)
-            elif isinstance(effect, MoveBridgeNeighbour):
-                self.bridge_neighbours[effect.bridge_id, effect.address] = effect.mac
 
 
 def rule(action: str, *, jump: str | None = None, **condition: object) -> _RuleSpec:
@@ -131,10 +101,11 @@ class _RuleSpec:
     then: FlowAction | None = None
 
 
-class World:
+class World(DhcpBuilder):
     """Builds a TopologyView. `local` is the host whose agent looks at it."""
 
     def __init__(self, local: str = "h1") -> None:
+        super().__init__()
         self.local = local
         self._ports: dict[str, PortView] = {}
         self._bridges: dict[str, BridgeView] = {}
@@ -492,6 +463,10 @@ class World:
                 end for tunnel in self._tunnels.values() for end in (tunnel.local, tunnel.remote)
             ),
             hash_seed=0x0123_4567_89AB_CDEF,
+            dhcp=self.served_dhcp(),
+            overlay_mtu_bytes=min(
+                (tunnel.max_inner_length for tunnel in self._tunnels.values()), default=0
+            ),
         )
 
     def _complete(self, bridge: BridgeView) -> BridgeView:
@@ -573,6 +548,7 @@ class World:
                 generated.egress,
                 NOW,
                 router_id=generated.router_id,
+                is_unfiltered=generated.is_unfiltered,
             )
             delivered += self.settle(again, generated.frame)
         return delivered

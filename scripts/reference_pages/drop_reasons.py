@@ -44,6 +44,9 @@ ADVICE: dict[DropReason, str] = {
     DropReason.NO_FLOOD_TARGET: "The bridge has no other port that is bound or linked.",
     DropReason.LINK_LOCAL_FRAME: "Normal: spanning tree, pause, LACP, 802.1X and LLDP end at the"
     " first bridge, and a virtual bridge takes part in none of them.",
+    DropReason.DHCP_NOT_SERVED: "A machine sends what only DHCP servers and relays do, or a type of"
+    " message that does not exist: an attack, or a server in a virtual machine on a subnet that the"
+    " bridge serves itself.",
     DropReason.NOT_FOR_ROUTER: "Normal for broadcast and multicast at a router port. Else the"
     " sender has a wrong MAC for its gateway, or asks for an address outside the port's subnet.",
     DropReason.UNSUPPORTED_ETHERTYPE: "Routers carry IPv4 and IPv6 without VLAN tag; for anything"

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.differential import copies, grouping
+from tests.differential import copies, grouping, serving
 
 if TYPE_CHECKING:
     from tests.differential.networks import Drawing
@@ -43,4 +43,6 @@ class Feature:
 GROUPS = Feature("groups", prepare=grouping.draw_groups, conditions=(grouping.draw_membership,) * 2)
 COPIES = Feature("copies", extend=copies.extend)
 
-FEATURES: tuple[Feature, ...] = (GROUPS, COPIES)
+DHCP = Feature("dhcp", extend=serving.extend)
+
+FEATURES: tuple[Feature, ...] = (GROUPS, COPIES, DHCP)

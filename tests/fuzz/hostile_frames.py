@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from random import Random
 
-from midonet.packets.addresses import IpAddress, IpVersion, parse_ip
+from midonet.packets.addresses import IpAddress, IpVersion, format_mac, parse_ip
 from midonet.packets.build import Envelope, icmpv6_frame, ip_frame
 from tests.differential.packets import (
     GROUP_MACS,
@@ -18,6 +18,13 @@ from tests.differential.packets import (
     PacketSource,
     host_address,
 )
+from tests.scenario.dhcp_messages import (
+    SERVER_DUID,
+    from_client,
+    from_client6,
+    option6,
+    reframed,
+)
 
 CORRECT = 2500
 """How many correct frames a source begins with."""
@@ -26,6 +33,7 @@ _TYPES = (0x0800, 0x86DD, 0x0806, 0x8100, 0x88A8, 0x9100, 0x8847, 0x0000, 0x05DC
 _EDGES = (0, 1, 2, 5, 7, 8, 0x0F, 0x45, 0x4F, 0x50, 0xF0, 0x7F, 0x80, 0xFE, 0xFF)
 _LINK_MACS = tuple(0x0180_C200_0000 | last for last in (0, 1, 2, 3, 0x0E))
 _NEXT_HEADERS = (0, 6, 17, 41, 43, 44, 50, 51, 58, 59, 60, 132, 135, 139, 255)
+_DHCP_OPTIONS = (12, 50, 50, 52, 53, 54, 55, 55, 57, 57, 82, 255)
 _ND_TYPES = (133, 134, 135, 136, 137)
 
 
@@ -37,7 +45,7 @@ class FrameSource:
         source = PacketSource(random)
         gateways = (*ROUTER_MACS, *HOST_MACS[:2])
         self._correct = [source.draw(gateways).frame() for _ in range(CORRECT)]
-        makers = (self._special, self._segment, self._discovery, self._extended)
+        makers = (self._special, self._segment, self._discovery, self._extended, self._lease)
         self._correct += [make() for make in makers for _ in range(CORRECT // 10)]
 
     def draw(self) -> bytes:
@@ -123,6 +131,31 @@ class FrameSource:
             option = bytes((random.choice((1, 1, 2, 2, 3, 5, 14, 25)), length))
             body += option + self._mac() + bytes(8 * max(0, min(length, 3) - 1))
         return icmpv6_frame(self._envelope(IpVersion.V6), bytes(body))
+
+    def _lease(self) -> bytes:
+        """Return a DHCP or DHCPv6 message with any options, perhaps of lying lengths."""
+        random = self._random
+        source = format_mac(random.choice(HOST_MACS))
+        if random.random() < 0.5:
+            options = tuple(self._option(random.choice(_DHCP_OPTIONS)) for _ in range(3))
+            fields = {"ciaddr": random.choice(("0.0.0.0", "10.0.0.3")),
+                      "giaddr": random.choice(("0.0.0.0", "0.0.0.0", "10.0.7.1")),
+                      "flags": random.choice((0, 0x8000)),
+                      "hlen": random.choice((6, 6, 6, 0, 16, 255))}  # fmt: skip
+            frame = from_client(random.choice((1, 1, 3, 3, 4, 7, 8, 9)), source, *options, **fields)
+        else:
+            inner = [option6(random.choice((5, 13)), random.randbytes(random.choice((2, 24))))]
+            head = random.randbytes(random.choice((4, 12, 12, 12)))
+            codes = random.choice((3, 4, 25)), random.choice((1, 2, 6, 7, 14, 23))
+            options6 = (option6(codes[0], head + b"".join(inner)), option6(codes[1], SERVER_DUID))
+            kind = random.choice((1, 1, 3, 4, 5, 6, 8, 9, 11, 12))
+            frame = from_client6(kind, source, "fe80::a", *options6)
+        cut = len(frame) if random.random() < 0.7 else random.randrange(60, len(frame))
+        # Lengths are set right again, so that it is the message itself that ends too soon.
+        return reframed(frame[:cut])
+
+    def _option(self, code: int) -> tuple[int, bytes]:
+        return code, self._random.randbytes(self._random.choice((0, 1, 1, 2, 4, 4, 255)))
 
     def _extended(self) -> bytes:
         """Return an IPv6 packet with a chain of extension headers."""

@@ -129,9 +129,29 @@ def looped_routers(_random: Random) -> World:
     return world
 
 
+def served_tenants(random: Random) -> World:
+    """Return tenants whose bridges serve DHCP and DHCPv6 to some of their machines."""
+    world = two_tenants(random)
+    for tenant in TENANTS:
+        for network in (0, 1):
+            bridge, (four, six) = f"{tenant}-b{network}", _subnets(network)
+            server = four.partition("/")[0]
+            prefixes = four.replace(".1/", ".0/"), six.replace("::1/", "::/")
+            world.dhcp_subnet(bridge, prefixes[0], gateway=server, dns=(server,) * 3,
+                              enabled=random.random() < 0.8)  # fmt: skip
+            world.dhcp_v6_subnet(bridge, prefixes[1], domains=("example.org",))
+            for host in range(2, 5):
+                mac = format_mac(HOST_MACS[host % len(HOST_MACS)])
+                address, address6 = (host_address(one, network, host) for one in IpVersion)
+                world.dhcp_client(bridge, prefixes[0], mac, str(address), _224="x" * 250)
+                world.dhcp_v6_client(bridge, prefixes[1], mac, str(address6))
+    return world
+
+
 WORLDS: dict[str, WorldMaker] = {
     "random": random_network,
     "tenants": two_tenants,
+    "dhcp": served_tenants,
     "filters": filtered_tenants,
     "bridges": looped_bridges,
     "routers": looped_routers,

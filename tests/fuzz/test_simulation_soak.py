@@ -111,7 +111,13 @@ class _Topology:
             assert self._reachable.is_connected(ingress, made.egress), "answers elsewhere"
             answer = parse_frame(made.frame, hash_seed=self._view.hash_seed)
             again = simulate_generated(
-                self._view, self._soft, answer, made.egress, NOW, router_id=made.router_id
+                self._view,
+                self._soft,
+                answer,
+                made.egress,
+                NOW,
+                router_id=made.router_id,
+                is_unfiltered=made.is_unfiltered,
             )
             self._follow(ingress, answer, again, depth + 1)
 

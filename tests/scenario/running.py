@@ -235,6 +235,7 @@ class Network:
             self.now_s,
             router_id=packet.router_id,
             sight=packet.sight,
+            is_unfiltered=packet.is_unfiltered,
         )
 
 

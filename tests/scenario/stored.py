@@ -22,6 +22,7 @@ from midonet.agent.topology.view import (
 from midonet.agent.topology.watching import TopologyWatcher, WatchSettings
 from midonet.model.chains import Chain, NatTarget, Rule
 from midonet.model.devices import Bridge, Port, Route, Router
+from midonet.model.dhcp import DhcpHost, DhcpSubnet, DhcpV6Host, DhcpV6Subnet
 from midonet.model.groups import IpAddressGroup, PortGroup
 from midonet.model.hosts import (
     FloodGroup,
@@ -113,6 +114,7 @@ def model_objects(world: World) -> Objects:
         for (host_id, bridge_id), key in view.flood_groups.items()
     ]
     values += _tunnel_zones(view)
+    values += world.dhcp.values()
     return {(type(value), value.id): value for value in values}  # type: ignore[attr-defined]
 
 
@@ -264,6 +266,7 @@ _BOTH_WAYS: dict[type[msgspec.Struct], tuple[str, ...]] = {
 _ORDER = (
     Host, TunnelZone, TunnelZoneHost, PortGroup, IpAddressGroup, Chain, Rule, Bridge, Router,
     Port, Route, PortLocation, FloodGroup, Mirror, QosPolicy, QosDscpRule,
+    DhcpSubnet, DhcpHost, DhcpV6Subnet, DhcpV6Host,
 )  # fmt: skip
 """What is referred to comes before what refers to it, apart from `_BOTH_WAYS`."""
 

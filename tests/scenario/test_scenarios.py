@@ -8,6 +8,7 @@ from midonet.agent.flows.drop_reason import DropReason
 from tests.scenario import (
     answering,
     bridging,
+    dhcp,
     filtering,
     grouping,
     marking,
@@ -37,6 +38,7 @@ SCENARIOS: list[Scenario] = [
     *translating.SCENARIOS,
     *mirroring.SCENARIOS,
     *marking.SCENARIOS,
+    *dhcp.SCENARIOS,
 ]
 
 

@@ -17,10 +17,18 @@ from tests.worlds import World, rule
 MACS = [f"02:aa:00:00:00:{index:02x}" for index in range(1, 6)]
 ROUTER_MACS = ["02:00:00:00:01:01", "02:00:00:00:01:02"]
 GROUP_MACS = ["ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:05", "33:33:00:00:00:01"]
-ADDRESSES = ["10.0.1.5", "10.0.1.77", "10.0.2.5", "10.0.2.6", "10.0.1.1", "172.16.3.4", "224.0.0.5"]
-ADDRESSES6 = ["fd00:1::5", "fd00:2::5", "fd00:2::6", "fd00:1::1", "fd99::4", "ff02::5", "fe80::7"]
+ADDRESSES = [
+    "10.0.1.5",
+    "10.0.1.77",
+    "10.0.2.5",
+    "10.0.2.6",
+    "10.0.1.1",
+    "172.16.3.4",
+    "255.255.255.255",
+]
+ADDRESSES6 = ["fd00:1::5", "fd00:2::5", "fd00:2::6", "fd00:1::1", "fd99::4", "ff02::1:2", "fe80::7"]
 PREFIXES = ["10.0.0.0/8", "10.0.2.0/24", "10.0.2.4/31", "172.16.0.0/12", "fd00::/16", "fd00:2::/64"]
-PORTS = [0, 22, 80, 255, 256, 1024, 4999, 5000, 65535]
+PORTS = [0, 67, 68, 546, 547, 1024, 4999, 5000, 65535]
 INVERTIBLE = {"ip_proto_inverted", "ip_src_inverted", "ip_dst_inverted", "l4_dst_inverted"}
 LOCAL_PORTS = ["p1", "p2", "p3", "q1"]
 
@@ -111,6 +119,7 @@ def worlds(draw: st.DrawFn) -> World:
     world.attach("rp1", "b1")
     world.attach("rp2", "b2")
     _draw_vlans(draw, world)
+    _draw_dhcp(draw, world)
     _draw_routes(draw, world)
     _draw_soft_state(draw, world)
     _draw_mirrors(draw, world)
@@ -137,6 +146,16 @@ def _draw_vlans(draw: st.DrawFn, world: World) -> None:
         world.port("w1", on="b3", host="h1").link("v10", "u10")
     if draw(st.booleans()):
         world.flood_group("h2", "b1", 7000)
+
+
+def _draw_dhcp(draw: st.DrawFn, world: World) -> None:
+    if draw(st.booleans()):
+        server = draw(st.sampled_from(["10.0.1.1", "10.0.1.77", "172.16.3.4"]))
+        world.dhcp_subnet("b1", "10.0.1.0/24", server=server, enabled=draw(st.booleans()))
+        for mac in draw(st.lists(st.sampled_from(MACS), unique=True)):
+            world.dhcp_client("b1", "10.0.1.0/24", mac, "10.0.1.5")
+    if draw(st.booleans()):
+        world.dhcp_v6_subnet("b1", "fd00:1::/64").dhcp_v6_client("b1", "fd00:1::/64", MACS[0], None)
 
 
 def _draw_routes(draw: st.DrawFn, world: World) -> None:

@@ -26,7 +26,7 @@ from midonet.agent.topology.fib import RoutingTable
 from midonet.agent.topology.view import BridgeView, RouterView, TopologyView
 from midonet.model.devices import Bridge, Port, Router
 from midonet.model.ids import ObjectId
-from tests.property.topology import balanced
+from tests.property.topology import balanced, serving
 from tests.property.topology.worlds import Editor, Watched, World
 
 
@@ -103,6 +103,7 @@ def expected_tags(old: TopologyView, new: TopologyView) -> tuple[set[FlowTag], s
     balanced_tags, vip_regions = balanced.expected(old, new)
     tags |= balanced_tags
     regions |= vip_regions
+    tags |= serving.expected(old, new)
     tags |= {chain_tag(one) for one in differing(old.chains, new.chains)}
     tags |= {device_tag(one) for one in differing(old.mirrors, new.mirrors)}
     tags |= {device_tag(one) for one in differing(old.qos_policies, new.qos_policies)}

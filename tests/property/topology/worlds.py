@@ -56,6 +56,7 @@ from midonet.nsdb.store import (
     WatchKey,
 )
 from tests.property.topology.balanced import BalancerEdits
+from tests.property.topology.serving import DHCP_KINDS, DhcpEdits
 
 HERE = HostId(UUID(int=0xA1))
 HOSTS = [HERE, HERE, HostId(UUID(int=0xA2)), HostId(UUID(int=0xA3))]
@@ -75,6 +76,7 @@ class World:
                 TunnelZone, TunnelZoneHost, PortLocation, FloodGroup, PortGroup, IpAddressGroup,
                 LoadBalancer, Pool, PoolMember, Vip,
                 Mirror, QosPolicy, QosDscpRule,
+                LoadBalancer, Pool, PoolMember, Vip, *DHCP_KINDS,
             )
         }  # fmt: skip
         self.members: dict[str, set[str]] = {}
@@ -220,6 +222,7 @@ class Editor:
         self.random = random
         self._next = 0x1000
         self.balanced = BalancerEdits(self)
+        self.serving = DhcpEdits(self)
         self.edits: list[Callable[[], None]] = [
             self.add_bridge, self.add_router, self.add_port, self.add_port, self.add_port,
             self.link, self.link, self.bind, self.bind, self.unbind, self.unlink, self.activate,
@@ -232,6 +235,7 @@ class Editor:
             *self.balanced.edits,
             self.add_mirror, self.set_mirrors,
             self.add_policy, self.set_policy, self.set_policy, self.mark, self.mark,
+            *self.serving.edits,
         ]  # fmt: skip
 
     def populate(self) -> None:
@@ -246,6 +250,7 @@ class Editor:
             (self.balanced.add_member, 8), (self.balanced.add_vip, 5), (self.balanced.attach, 2),
             (self.add_mirror, 3), (self.set_mirrors, 5),
             (self.add_policy, 2), (self.mark, 2), (self.set_policy, 4),
+            (self.serving.add_subnet, 6), (self.serving.add_client, 12),
         ):  # fmt: skip
             for _ in range(times):
                 edit()

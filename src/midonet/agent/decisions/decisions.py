@@ -298,6 +298,7 @@ class Decisions:
             self._clock.now_s(),
             router_id=work.packet.router_id,
             sight=work.packet.sight,
+            is_unfiltered=work.packet.is_unfiltered,
         )
         match result:
             case Await(what):

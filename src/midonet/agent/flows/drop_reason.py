@@ -32,6 +32,7 @@ class DropReason(IntEnum):
     VLAN_MISMATCH = 22  # the tag does not match the VLAN of the egress port
     NO_FLOOD_TARGET = 23  # a flood has no other port to go to
     LINK_LOCAL_FRAME = 24  # a group address that no bridge relays (01-80-C2-00-00-00 to 0F)
+    DHCP_NOT_SERVED = 25  # a DHCP client sends a message of a type that is no client's
     # Router.
     NOT_FOR_ROUTER = 30  # the destination MAC is not that of the router port
     UNSUPPORTED_ETHERTYPE = 31  # routers take IPv4, IPv6 and ARP, untagged

@@ -121,6 +121,7 @@ class SlowPathReason(StrEnum):
     FRAGMENT_NEEDED = "fragment_needed"  # the packet must be fragmented in software
     GUARD = "guard"  # the outcome depends on a TTL or a length that a guard cannot express
     ANSWERED = "answered"  # the sender is told each time
+    DHCP = "dhcp"  # the outcome depends on a DHCP message
     ICMP_IDENTIFIER = "icmp_identifier"  # the outcome depends on, or changes, an echo's identifier
     ICMP_QUOTE = "icmp_quote"  # the outcome depends on, or changes, the packet an error quotes
     CONNECTION = "connection"  # a connection begins or ends, or the key does not tell which it is

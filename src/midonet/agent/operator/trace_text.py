@@ -25,6 +25,7 @@ from midonet.agent.simulation.trace import (
     FollowsCopy,
     FoundConnection,
     LeftPort,
+    LookedUpClient,
     LookedUpMac,
     LookedUpNeighbour,
     MarkedDscp,
@@ -106,6 +107,7 @@ _Finding = (
     | MarkedDscp
     | LookedUpMac
     | LookedUpNeighbour
+    | LookedUpClient
     | ChoseRoute
     | Rewrote
     | Answered
@@ -172,6 +174,9 @@ class _Words:
             case LookedUpNeighbour(device_id, address, known):
                 answer = "unknown" if known is None else f"at {format_mac(known)}"
                 return f"neighbour table of {self._name(device_id)}: {address} is {answer}"
+            case LookedUpClient(bridge_id, client, given):
+                answer = "has no entry" if given is None else f"is given {given}"
+                return f"DHCP of {self._name(bridge_id)}: client {client} {answer}"
             case ChoseRoute():
                 return self._route(event)
             case Rewrote(_, "ttl", before, after):

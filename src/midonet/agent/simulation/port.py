@@ -102,6 +102,19 @@ def _is_to_itself(walk: Walk) -> bool:
     return walk.header.read(ETH_SRC) == walk.header.read(ETH_DST)
 
 
+def emit_unfiltered(walk: Walk, port: PortView) -> Outcome:
+    """Take what a device made for the machine at a bound port there, as it is."""
+    walk.branch.egress_port = port
+    walk.branch.traversed = (*walk.branch.traversed, port.id)
+    if walk.findings.steps is not None:
+        walk.step(LeftPort(port.id))
+    return (
+        Dropped(DropReason.PORT_UNPLUGGED, object_id=port.id)
+        if port.host_id is None
+        else emit(walk, port)
+    )
+
+
 def _pop_vlan(walk: Walk, port: PortView) -> bool:
     """Remove the tag of the port's VLAN. Other tags, and frames without one, do not pass."""
     header = walk.header

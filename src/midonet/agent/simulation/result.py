@@ -25,6 +25,7 @@ class GeneratedPacket:
     sight: RELATED to the connection of the packet that it is about, or the packet's own when it
         is a part of it; None: it is a return packet of no connection.
     is_refusal: it tells a sender that its packet was refused.
+    is_unfiltered: it leaves whatever the state and the filters of `egress`, a bound port.
     """
 
     egress: PortId
@@ -32,6 +33,7 @@ class GeneratedPacket:
     router_id: RouterId | None = None
     sight: Sight | None = None
     is_refusal: bool = False
+    is_unfiltered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,9 @@ from midonet.agent.flows.mask import FlowMask, quantise
 from midonet.agent.flows.program import FlowProgram, Guards, Output, SlowPathReason
 from midonet.agent.flows.tags import NO_REGIONS
 from midonet.agent.simulation.confirming import connection_effects, leads_elsewhere
+from midonet.agent.simulation.dhcp_server import serve_dhcp
 from midonet.agent.simulation.emission import grouped_outputs
-from midonet.agent.simulation.port import enter_port, leave_port
+from midonet.agent.simulation.port import emit_unfiltered, enter_port, leave_port
 from midonet.agent.simulation.result import (
     Await,
     Consume,
@@ -134,7 +135,7 @@ def simulate(
 def _enter(walk: Walk) -> SimulationResult:
     port = walk.port(walk.inputs.ingress)
     if isinstance(port, PortView):
-        return _run(walk, ToIngress(port))
+        return _run(walk, serve_dhcp(walk, port) or ToIngress(port))
     return _run(walk, Dropped(DropReason.UNKNOWN_INGRESS_PORT) if _is_gone(port) else port)
 
 
@@ -147,12 +148,13 @@ def simulate_generated(
     *,
     router_id: RouterId | None = None,
     sight: Sight | None = None,
+    is_unfiltered: bool = False,
     trace: bool = False,
 ) -> SimulationResult:
     """Return where a frame goes that a device sends out by its port `egress`.
 
     router_id: of the router that routes the frame first; sight: what it is to the connections
-    that are known (see `GeneratedPacket`).
+    that are known; is_unfiltered: see `GeneratedPacket` for all of them.
     The result is for this one frame and must not be installed.
     """
     packet = _with_hash(view, packet)
@@ -162,6 +164,8 @@ def simulate_generated(
     port = walk.port(egress)
     if not isinstance(port, PortView):
         return _run(walk, port)
+    if is_unfiltered:
+        return _run(walk, emit_unfiltered(walk, port))
     return _run(walk, ToEgress(port) if router_id is None else originate(walk, port, router_id))
 
 

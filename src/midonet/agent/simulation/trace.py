@@ -178,6 +178,15 @@ class LookedUpNeighbour:
 
 
 @dataclass(frozen=True, slots=True)
+class LookedUpClient:
+    """A bridge looked for a DHCP client, by MAC or DUID. address: None when it has no entry."""
+
+    bridge_id: BridgeId
+    client: str
+    address: IpAddress | None
+
+
+@dataclass(frozen=True, slots=True)
 class ChoseRoute:
     """A router chose a route. candidates: how many equal ones there were."""
 
@@ -265,6 +274,7 @@ TraceEvent = (
     | MarkedDscp
     | LookedUpMac
     | LookedUpNeighbour
+    | LookedUpClient
     | ChoseRoute
     | Flooded
     | Rewrote

@@ -222,6 +222,25 @@ def tunnel_route(
     return None
 
 
+def overlay_mtu(
+    memberships: Iterable[tuple[TunnelZone, TunnelZoneHost]],
+    underlay_mtu_bytes: int,
+    tunnels: Iterable[TunnelRoute | None] = (),
+) -> int:
+    """Return the largest IP packet that every tunnel of a host takes, 0 when it can have none.
+
+    memberships: zones that the host is in; a tunnel to a host yet to come is thought of.
+    """
+    lengths = [tunnel.max_inner_length for tunnel in tunnels if tunnel is not None]
+    for zone, ours in memberships:
+        overhead = _OVERHEAD_V4.get(zone.kind)
+        if overhead is not None:
+            is_ipv6 = ":" in ours.address
+            overhead += _EXTRA_OVERHEAD_V6 if is_ipv6 else 0
+            lengths.append(max(0, underlay_mtu_bytes - overhead))
+    return min(lengths, default=0)
+
+
 def may_deny(chain_id: ChainId | None, chains: Mapping[ChainId, ChainView]) -> bool:
     """Tell whether a packet that enters a chain may be refused there or in what it jumps to.
 

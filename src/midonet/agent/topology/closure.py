@@ -5,7 +5,8 @@
     port     -> its device, filter chains, groups, mirrors, QoS policy, location; at a bridge
                 also the peer port's record
     bridge   -> its ports, filter chains, mirrors, QoS policy, flood groups; when a port of it is
-                bound here, also the routers attached to it
+                bound here, also the routers attached to it, and its DHCP subnets with their
+                clients
     router   -> its ports, routes, filter chains, mirrors, load balancer
     balancer -> its pools, their members and VIPs, the table of the members' health
     chain    -> its rules, the chains they jump to, the groups they name with the members of
@@ -28,6 +29,8 @@ from midonet.agent.topology.facts import (
     ALL_ZONE_HOSTS,
     ALL_ZONES,
     Facts,
+    dhcp_clients_of,
+    dhcp_subnets_of,
     dscp_rules_of,
     flood_groups_of,
     health_of,
@@ -41,6 +44,7 @@ from midonet.agent.topology.facts import (
 from midonet.model.chains import Chain, Condition, Rule, address_groups_of, port_groups_of
 from midonet.model.coordination import CLUSTER_SETTINGS_ID, ClusterSettings
 from midonet.model.devices import Bridge, Port, Route, Router
+from midonet.model.dhcp import DhcpSubnet, DhcpV6Subnet
 from midonet.model.groups import IpAddressGroup, PortGroup
 from midonet.model.hosts import PortLocation, TunnelZone, TunnelZoneHost
 from midonet.model.ids import (
@@ -240,6 +244,27 @@ def expand_attached_routers(
             sink.track(Router, peer.router_id)
 
 
+def expand_dhcp(facts: Facts, index: PortIndex, bridge_id: BridgeId, sink: Sink) -> None:
+    """Find what a bridge with a port bound here serves by DHCP."""
+    if bridge_id not in index.local:
+        return
+    for key in dhcp_subnets_of(bridge_id):
+        sink.want_list(key)
+        for subnet_id in facts.ids(key) or ():
+            sink.want(key.kind, subnet_id)
+            expand_dhcp_subnet(facts, key.kind, subnet_id, sink)
+
+
+def expand_dhcp_subnet(
+    facts: Facts, kind: type[msgspec.Struct], subnet_id: ObjectId, sink: Sink
+) -> None:
+    """Find the clients of a DHCP or DHCPv6 subnet."""
+    key = dhcp_clients_of(kind, subnet_id)
+    sink.want_list(key)
+    for host_id in facts.ids(key) or ():
+        sink.want(key.kind, host_id)
+
+
 def following_keys(change: Change) -> Iterable[WatchKey]:
     """Return what will be watched because of one answer of the store, seen by itself.
 
@@ -255,6 +280,8 @@ def following_keys(change: Change) -> Iterable[WatchKey]:
         value = change.current.value
         if isinstance(value, Rule):
             expand_rule(value, sink)
+        elif isinstance(value, DhcpSubnet | DhcpV6Subnet):
+            expand_dhcp_subnet(Facts(), type(value), value.id, sink)
         elif isinstance(value, Pool):
             expand_pool(Facts(), value.id, sink)
         elif isinstance(value, TRACKED_KINDS):
@@ -332,6 +359,7 @@ def _expand_bridge(facts: Facts, index: PortIndex, bridge_id: BridgeId, sink: Si
         if bridge.qos_policy_id is not None:
             sink.track(QosPolicy, bridge.qos_policy_id)
     expand_attached_routers(facts, index, bridge_id, sink)
+    expand_dhcp(facts, index, bridge_id, sink)
 
 
 def _expand_chain(facts: Facts, chain_id: ObjectId, sink: Sink) -> None:

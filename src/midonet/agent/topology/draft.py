@@ -27,6 +27,7 @@ from midonet.agent.flows.tags import (
 from midonet.agent.topology.address_set import AddressSet
 from midonet.agent.topology.assembly import adds_denial, may_deny
 from midonet.agent.topology.balancing import LoadBalancerView, changed_facts
+from midonet.agent.topology.dhcp_views import BridgeDhcp, are_subnets_changed, changed_clients
 from midonet.agent.topology.fib import RoutingTable
 from midonet.agent.topology.underlay_addresses import NO_UNDERLAY
 from midonet.agent.topology.view import (
@@ -123,16 +124,22 @@ class ViewDraft:
         self.port_groups: Layer[PortGroupId, bool] = Layer()
         self.address_groups: Layer[IpAddressGroupId, AddressSet] = Layer()
         self.balancers: Layer[LoadBalancerId, LoadBalancerView] = Layer()
+        self.dhcp: Layer[BridgeId, BridgeDhcp] = Layer()
         self.absent: Layer[ObjectId, bool] = Layer()
         self.underlay_addresses = NO_UNDERLAY
         self.mac_ageing_s = MAC_AGEING_S
+        self.overlay_mtu_bytes = 0
 
     def publish(self, last: TopologyView | None) -> tuple[TopologyView, ViewDelta] | None:
         """Return the next view and its delta, or None when nothing differs from `last`."""
         delta = _DeltaBuilder(self)
         if self.underlay_addresses != (last.underlay_addresses if last else NO_UNDERLAY):
             delta.tags.add(underlay_tag(self._host_id))
-        is_same = last is not None and last.mac_ageing_s == self.mac_ageing_s
+        is_same = (
+            last is not None
+            and last.mac_ageing_s == self.mac_ageing_s
+            and last.overlay_mtu_bytes == self.overlay_mtu_bytes
+        )
         if not delta.tags and not delta.regions and not delta.is_silent and is_same:
             return None
         self._revision += 1
@@ -155,10 +162,12 @@ class ViewDraft:
             port_groups=self.port_groups.publish(),
             address_groups=self.address_groups.publish(),
             balancers=self.balancers.publish(),
+            dhcp=self.dhcp.publish(),
             absent=absent,
             underlay_addresses=self.underlay_addresses,
             hash_seed=self._hash_seed,
             mac_ageing_s=self.mac_ageing_s,
+            overlay_mtu_bytes=self.overlay_mtu_bytes,
         )
         return view, ViewDelta(
             self._revision,
@@ -180,6 +189,8 @@ class _DeltaBuilder:
         self.is_silent = False
         self._devices(draft)
         self._groups(draft)
+        for bridge_id, old_dhcp, dhcp in draft.dhcp.changes():
+            self._dhcp(bridge_id, old_dhcp or BridgeDhcp(), dhcp or BridgeDhcp())
         for balancer_id, old_balancer, balancer in draft.balancers.changes():
             changes = changed_facts(balancer_id, old_balancer, balancer)
             self.tags |= changes.tags
@@ -245,6 +256,17 @@ class _DeltaBuilder:
                 # What kind of object it would be is not known.
                 self._add(device_tag(object_id), False)
                 self._add(chain_tag(object_id), False)
+
+    def _dhcp(self, bridge_id: BridgeId, old: BridgeDhcp, new: BridgeDhcp) -> None:
+        """Note clients that may be served from now on, or not any more.
+
+        Nothing is installed of what is served, nor of any DHCPv6 message where it is served.
+        """
+        self.is_silent = self.is_silent or old != new
+        if are_subnets_changed(old, new):
+            self._add(device_tag(bridge_id), False)
+        for mac in changed_clients(old, new):
+            self._add(mac_tag(bridge_id, 0, mac), False)
 
     def _add(self, tag: FlowTag, is_urgent: bool) -> None:
         self.tags.add(tag)

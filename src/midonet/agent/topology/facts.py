@@ -14,6 +14,7 @@ import msgspec
 
 from midonet.model.chains import Rule
 from midonet.model.devices import Port
+from midonet.model.dhcp import DhcpHost, DhcpSubnet, DhcpV6Host, DhcpV6Subnet
 from midonet.model.hosts import FloodGroup, TunnelZone, TunnelZoneHost
 from midonet.model.ids import HostId, ObjectId
 from midonet.model.load_balancer import Pool, PoolMember, Vip
@@ -70,6 +71,20 @@ def health_of(pool_id: ObjectId) -> Table:
 def dscp_rules_of(policy_id: ObjectId) -> Referrers:
     """Return the key of the list of DSCP rules of a QoS policy."""
     return Referrers(QosDscpRule, "policy_id", policy_id)
+
+
+def dhcp_subnets_of(bridge_id: ObjectId) -> tuple[Referrers, Referrers]:
+    """Return the keys of the lists of DHCP and DHCPv6 subnets of a bridge."""
+    return (
+        Referrers(DhcpSubnet, "bridge_id", bridge_id),
+        Referrers(DhcpV6Subnet, "bridge_id", bridge_id),
+    )
+
+
+def dhcp_clients_of(subnet_kind: type[msgspec.Struct], subnet_id: ObjectId) -> Referrers:
+    """Return the key of the list of clients of a DHCP or DHCPv6 subnet."""
+    kind = DhcpHost if subnet_kind is DhcpSubnet else DhcpV6Host
+    return Referrers(kind, "subnet_id", subnet_id)
 
 
 class MissingMember(Enum):

@@ -13,6 +13,8 @@ from midonet.agent.topology.closure import (
     PortIndex,
     expand,
     expand_attached_routers,
+    expand_dhcp,
+    expand_dhcp_subnet,
     expand_member,
     expand_pool,
     expand_requested,
@@ -23,6 +25,7 @@ from midonet.agent.topology.facts import ALL_ZONE_HOSTS, ALL_ZONES, HOST_STATE, 
 from midonet.model.chains import Chain, Rule
 from midonet.model.coordination import ClusterSettings
 from midonet.model.devices import Bridge, Port, Route, Router
+from midonet.model.dhcp import DhcpHost, DhcpSubnet, DhcpV6Host, DhcpV6Subnet
 from midonet.model.groups import IpAddressGroup, PortGroup
 from midonet.model.hosts import FloodGroup, PortLocation, TunnelZone, TunnelZoneHost
 from midonet.model.ids import (
@@ -61,6 +64,9 @@ _OWNERS: dict[str, _Kind] = {
 """Kind of what the listed objects belong to, by the reference that makes the list."""
 
 
+_DHCP_KINDS: frozenset[_Kind] = frozenset((DhcpSubnet, DhcpHost, DhcpV6Subnet, DhcpV6Host))
+
+
 class _Presence(msgspec.Struct, frozen=True):
     """What one host needs of the state of another. Its interfaces, the bulk of it, are not."""
 
@@ -72,12 +78,14 @@ class Dirty:
     """What has to be assembled again. routes: by router. hosts: whose state changed.
 
     members: by address group, what was told of its members: whether each is there.
+    dhcp: subnets and clients, by kind and id.
     """
 
     objects: dict[_Kind, set[ObjectId]] = field(
         default_factory=lambda: {kind: set() for kind in TRACKED_KINDS}
     )
     routes: dict[RouterId, set[RouteId]] = field(default_factory=dict)
+    dhcp: set[tuple[_Kind, ObjectId]] = field(default_factory=set)
     groups: set[ObjectId] = field(default_factory=set)
     port_groups: set[PortGroupId] = field(default_factory=set)
     members: dict[IpAddressGroupId, dict[str, bool]] = field(default_factory=dict)
@@ -192,12 +200,11 @@ class Tracker:
     def _part(self, kind: _Kind, object_id: ObjectId) -> None:
         """Note what an object that is part of another one touches."""
         if kind is Rule:
-            expand_rule(self.facts.get(Rule, object_id), self)
-            owner = self._rule_owner.get(object_id)
-            if owner is not None:
-                self.dirty.objects[Chain].add(owner)
+            self._rule(object_id)
         elif kind is Route:
             self._dirty_route(object_id)
+        elif kind in _DHCP_KINDS:
+            self.dirty.dhcp.add((kind, object_id))
         elif kind is PortLocation:
             self.dirty.objects[Port].add(object_id)
         elif kind is FloodGroup:
@@ -217,6 +224,12 @@ class Tracker:
             if rule is not None:
                 self.dirty.objects[QosPolicy].add(rule.policy_id)
 
+    def _rule(self, rule_id: ObjectId) -> None:
+        expand_rule(self.facts.get(Rule, rule_id), self)
+        owner = self._rule_owner.get(rule_id)
+        if owner is not None:
+            self.dirty.objects[Chain].add(owner)
+
     def _port(
         self, port_id: PortId, old: msgspec.Struct | None, new: msgspec.Struct | None
     ) -> None:
@@ -232,6 +245,7 @@ class Tracker:
         for bridge_id in bridge_ids:
             if bridge_id is not None and bridge_id in self.tracked[Bridge]:
                 expand_attached_routers(self.facts, self._index, bridge_id, self)
+                expand_dhcp(self.facts, self._index, bridge_id, self)
 
     def _ids(self, change: IdsChange) -> None:
         key = change.key
@@ -244,10 +258,7 @@ class Tracker:
             expand_root(self.facts, self.host_id, self)
             self.dirty.tunnels |= key in {ALL_ZONES, ALL_ZONE_HOSTS}
             return
-        if key.field == "pool_id":
-            for object_id in change.ids:
-                self.want(key.kind, object_id)
-            self._dirty_balancer(key.target_id)
+        if self._parts(key, change.ids):
             return
         owner_kind = _OWNERS[key.field]
         if key.target_id not in self.tracked[owner_kind]:
@@ -268,6 +279,19 @@ class Tracker:
         router_id = self._route_owner.get(route_id)
         if router_id is not None:
             self.dirty.routes.setdefault(router_id, set()).add(RouteId(route_id))
+
+    def _parts(self, key: Referrers, ids: frozenset[ObjectId]) -> bool:
+        """Follow a list of parts that are only read; False for another list."""
+        is_of_pool, is_of_dhcp = key.field == "pool_id", key.kind in _DHCP_KINDS
+        if not is_of_pool and not is_of_dhcp:
+            return False
+        for object_id in ids:
+            self.want(key.kind, object_id)
+            if is_of_dhcp and key.field == "bridge_id":
+                expand_dhcp_subnet(self.facts, key.kind, object_id, self)
+        if is_of_pool:
+            self._dirty_balancer(key.target_id)
+        return True
 
     def _dirty_balancer(self, pool_id: ObjectId) -> None:
         pool = self.facts.get(Pool, pool_id)

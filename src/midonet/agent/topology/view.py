@@ -18,6 +18,7 @@ from midonet.agent.flow_state.pool import NatPool
 from midonet.agent.flows.tags import FlowTag, RouteRegion
 from midonet.agent.topology.address_set import AddressSet
 from midonet.agent.topology.balancing import LoadBalancerView
+from midonet.agent.topology.dhcp_views import BridgeDhcp
 from midonet.agent.topology.underlay_addresses import NO_UNDERLAY, UnderlayAddresses
 from midonet.model.chains import Condition, FlowAction, RuleAction
 from midonet.model.coordination import MAC_AGEING_S
@@ -253,6 +254,9 @@ class TopologyView:
     underlay_addresses: of all hosts, of other tunnel zones too.
     hash_seed: 64-bit deployment-wide key of the flow hash.
     mac_ageing_s: time (s) until an unused MAC is forgotten, of bridges that say nothing else.
+    dhcp: what bridges with a port bound here serve.
+    overlay_mtu_bytes: largest IP packet that every tunnel of this host takes, 0 when it is in no
+        tunnel zone.
     """
 
     revision: int
@@ -273,6 +277,8 @@ class TopologyView:
     underlay_addresses: UnderlayAddresses = NO_UNDERLAY
     hash_seed: int = 0
     mac_ageing_s: int = MAC_AGEING_S
+    dhcp: Mapping[BridgeId, BridgeDhcp] = field(default_factory=dict)
+    overlay_mtu_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from midonet.agent.topology.assembly import (
     chain_view,
     location_view,
     may_carry,
+    overlay_mtu,
     port_view,
     route_view,
     router_attachment,
@@ -24,6 +25,7 @@ from midonet.agent.topology.assembly import (
 from midonet.agent.topology.balancers import VisibleBalancers
 from midonet.agent.topology.closure import REQUESTED_KINDS, TRACKED_KINDS
 from midonet.agent.topology.devices import BridgeAssembly, RouterAssembly
+from midonet.agent.topology.dhcp_assembly import VisibleDhcp
 from midonet.agent.topology.draft import ViewDraft
 from midonet.agent.topology.facts import (
     ALL_ZONE_HOSTS,
@@ -72,6 +74,7 @@ class Visibility:
         self.waiting: dict[type, set[ObjectId]] = {kind: set() for kind in TRACKED_KINDS}
         self.undecodable: dict[ObjectId, str] = {}
         self._named_groups = VisibleGroups(self._facts, draft, self.undecodable)
+        self._dhcp = VisibleDhcp(self._facts, draft, self.undecodable)
         self._balancers = VisibleBalancers(
             self._facts, draft, self.waiting[LoadBalancer], self.undecodable
         )
@@ -123,6 +126,7 @@ class Visibility:
         self._policies.advance(dirty)
         for object_id in dirty.groups:
             self._flood_group(object_id)
+        self._dhcp.advance(dirty.dhcp)
         if dirty.tunnels:
             self._tunnels()
         if dirty.settings:
@@ -157,6 +161,7 @@ class Visibility:
             self._balancers.forget(LoadBalancerId(object_id))
         self._named_groups.forget_unwatched()
         self._policies.forget(forgotten)
+        self._dhcp.forget_unwatched()
         gone = [group for group in self._groups if self._facts.get(FloodGroup, group) is None]
         for group_id in gone:
             self._flood_group(group_id)
@@ -507,6 +512,12 @@ class Visibility:
             route = self._tunnel(host_id, shared)
             if shown.get(host_id) != route:
                 shown.put(host_id, route)
+        zones = ((facts.get(TunnelZone, zone_id), one) for zone_id, one in ours.items())
+        self._draft.overlay_mtu_bytes = overlay_mtu(
+            [(zone, one) for zone, one in zones if zone is not None],
+            self.underlay_mtu_bytes,
+            shown.current.values(),
+        )
 
     def _tunnel(
         self,

@@ -34,6 +34,7 @@ from midonet.agent.simulation.trace import (
     FoundConnection,
     Hook,
     LeftPort,
+    LookedUpClient,
     LookedUpMac,
     LookedUpNeighbour,
     MarkedDscp,
@@ -122,6 +123,14 @@ SAMPLES: list[tuple[TraceEvent, str]] = [
     (
         LookedUpMac(BridgeId(DEVICE), 0, MAC, None),
         "MAC table: 02:00:00:00:00:01 is unknown",
+    ),
+    (
+        LookedUpClient(BridgeId(DEVICE), "02:00:00:00:00:01", GATEWAY),
+        "DHCP of lan ({1}): client 02:00:00:00:00:01 is given 10.0.0.1",
+    ),
+    (
+        LookedUpClient(BridgeId(DEVICE), "02:00:00:00:00:01", None),
+        "DHCP of lan ({1}): client 02:00:00:00:00:01 has no entry",
     ),
     (
         LookedUpNeighbour(DEVICE, GATEWAY, MAC),
