@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -10,7 +10,7 @@ from midonet.model.chains import FragmentPolicy, PortRange, RuleAction
 from midonet.model.devices import NextHopKind
 from midonet.model.hosts import TunnelKind
 from midonet.packets.addresses import IpVersion, format_mac
-from tests.differential.features import FEATURES
+from tests.differential.features import FEATURES, DrawCondition
 from tests.differential.packets import (
     HOST_MACS,
     HOSTS,
@@ -216,12 +216,12 @@ class Drawing:
                     rules.append(rule(action, **self.condition()))
             self.world.chain(name, *rules)
 
-    def condition(self) -> dict[str, Any]:
-        """Return fields of the condition of a rule."""
+    def condition(self, features: Sequence[DrawCondition] = _CONDITIONS) -> dict[str, Any]:
+        """Return fields of the condition of a rule. features: generators beside the own ones."""
         fields: dict[str, Any] = {}
         for _ in range(self.random.choice((1, 1, 2, 2, 3))):
-            if _CONDITIONS and self._maybe(0.2):
-                fields.update(self.random.choice(_CONDITIONS)(self))
+            if features and self._maybe(0.2):
+                fields.update(self.random.choice(features)(self))
             else:
                 fields.update(self.random.choice(self._tests())())
         if self._maybe(0.15):
