@@ -18,6 +18,7 @@ from tests.scenario import (
     resolution,
     routing,
     scopes,
+    stations,
     translating,
     vlans,
 )
@@ -31,6 +32,7 @@ SCENARIOS: list[Scenario] = [
     *filtering.SCENARIOS,
     *grouping.SCENARIOS,
     *scopes.SCENARIOS,
+    *stations.SCENARIOS,
     *answering.SCENARIOS,
     *neighbours.SCENARIOS,
     *refusing.SCENARIOS,
