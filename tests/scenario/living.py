@@ -30,7 +30,7 @@ from tests.worlds import World
 
 SYN, ACK, FIN, RST = TcpFlag.SYN, TcpFlag.ACK, TcpFlag.FIN, TcpFlag.RST
 
-TICK_S = 10.0
+TICK_S = 5.0
 """How far time goes at once: timers run in between."""
 
 

@@ -8,7 +8,7 @@ or on its absence, are judged again.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from midonet.agent.flow_state.connection import Connection, ConnectionKey
@@ -109,17 +109,18 @@ class TrackedConnections:
                 return False
         return True
 
-    def use(self, keys: Iterable[ConnectionKey]) -> None:
-        """Take note that packets with these keys went by unseen, by programs.
+    def use(self, used_ns: Mapping[ConnectionKey, int]) -> None:
+        """Take note that packets with these keys went by unseen, by programs, and when.
 
         Programs let no segment by that begins or ends anything, so what passed was data.
         """
-        now_s = self._clock.now_s()
-        for key in keys:
+        now_s, now_ns = self._clock.now_s(), self._clock.boot_ns()
+        for key, last_ns in used_ns.items():
             known = self.table.find(key, now_s)
             if known is not None:
                 flags = _GOES_ON if key.tuple.protocol == _TCP else 0
-                self.table.advance(key, known.direction_of(key), flags, now_s)
+                seen_s = now_s - max(0, now_ns - last_ns) / 1e9
+                self.table.advance(key, known.direction_of(key), flags, now_s, seen_s=seen_s)
         self._publish()
 
     def publish(self) -> None:

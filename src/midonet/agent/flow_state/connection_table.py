@@ -252,16 +252,22 @@ class ConnectionTable:
         return now
 
     def advance(
-        self, key: ConnectionKey, direction: Direction, tcp_flags: int, now_s: float
+        self,
+        key: ConnectionKey,
+        direction: Direction,
+        tcp_flags: int,
+        now_s: float,
+        *,
+        seen_s: float | None = None,
     ) -> Connection | None:
         """Take note of a packet; return the connection it belongs to, None when that is gone.
 
-        tcp_flags: its eight flag bits, 0 of other protocols.
+        tcp_flags: its eight flag bits, 0 of other protocols. seen_s: when it went by, if not now.
         """
         record = self._records.get(key)
         if record is None or self._is_over(record, now_s):
             return None
-        record.used_s = now_s
+        record.used_s = max(record.used_s, now_s if seen_s is None else seen_s)
         known = record.connection
         state = known.tcp
         if known.forward.tuple.protocol == _TCP:

@@ -316,15 +316,16 @@ class FlowTable:
 
     def connections_in_use(
         self, since_ns: int, program_ids: Iterable[int]
-    ) -> frozenset[ConnectionKey]:
-        """Return the connections of those programs that were used at or after `since_ns`."""
+    ) -> dict[ConnectionKey, int]:
+        """Return the connections of those programs that were used at or after `since_ns`, and
+        when they were used last (ns)."""
         entries = (self._entries[i] for i in program_ids if i in self._entries)
-        return frozenset(
-            key
+        return {
+            key: entry.last_used_ns
             for entry in entries
             if (key := entry.installed.program.connection) is not None
             and entry.last_used_ns >= since_ns
-        )
+        }
 
     def ids_from(self, start: int, span: int) -> list[int]:
         """Return the ids in use among `span` numbers from `start` on."""
