@@ -67,6 +67,11 @@ async def build_world(api: Api) -> World:
     member = await api.create(pool["poolMembers"], address="2001:db8::11")
     vip = await api.create(pool["vips"], address="2001:db8::80")
     router_port = await api.create(router["ports"], type="Router", portSubnet=["10.0.0.1/24"])
+    mirror = await api.create("/mirrors", toPortId=free_port["id"], conditions=[{"nwProto": 6}])
+    policy = await api.create("/qos_policies", name="silver")
+    ruled = await api.create("/qos_policies", name="bronze")
+    limit = await api.create(ruled["bwLimitRules"], maxKbps=1)
+    mark = await api.create(ruled["dscpRules"], dscpMark=10)
     subnet = await api.create(bridge["dhcpSubnets"], **SUBNET)
     await api.create(subnet["hosts"], **CLIENT)
     subnet6 = await api.create(bridge["dhcpSubnet6s"], **SUBNET_V6)
@@ -84,6 +89,10 @@ async def build_world(api: Api) -> World:
             "pools": pool["id"],
             "pool_members": member["id"],
             "vips": vip["id"],
+            "mirrors": mirror["id"],
+            "qos_policies": policy["id"],
+            "qos_bw_limit_rules": limit["id"],
+            "qos_dscp_rules": mark["id"],
             "ports": bridge_port["id"],
             "free_port": free_port["id"],
             "router_port": router_port["id"],
@@ -155,6 +164,15 @@ BODIES: dict[str, Callable[[World], Body]] = {
         "adminStateUp": False,
     },
     "HealthMonitor": lambda world: {"type": "TCP", "delay": 5, "timeout": 3, "maxRetries": 2},
+    "Mirror": lambda world: {"toPortId": world.ids["ports"]},
+    "QosPolicy": lambda world: {
+        "name": "gold",
+        "tenant_id": "t1",
+        "description": "expedited",
+        "shared": True,
+    },
+    "QosBandwidthRule": lambda world: {"maxKbps": 1000, "maxBurstKb": 100},
+    "QosDscpRule": lambda world: {"dscpMark": 46},
     "PortLink": lambda world: {"peerId": world.ids["router_port"]},
     "Host": lambda world: {
         "floodingProxyWeight": 2,

@@ -130,7 +130,7 @@ async def test_dangling_reference_names_the_property(api: Api) -> None:
 async def test_what_is_not_supported_is_refused_and_its_default_is_not(api: Api) -> None:
     chain = await api.create("/chains")
     cases = (
-        ("/bridges", {}, "inboundMirrorIds", [str(uuid4())], []),
+        ("/bridges", {}, "vxLanPortIds", [str(uuid4())], []),
         ("/routers", {}, "localRedirectChainId", str(uuid4()), None),
         (chain["uri"] + "/rules", {"type": "drop"}, "matchForwardFlow", True, False),
         ("/ip_addr_groups", {"name": "g"}, "inboundChainId", str(uuid4()), None),

@@ -13,7 +13,7 @@ from midonet.packets.addresses import IpVersion, parse_ip
 from midonet.packets.protocols import EtherType, IpProtocol
 
 if TYPE_CHECKING:
-    from midonet.model.schema_chains import RuleResource
+    from midonet.model.schema_chains import ConditionResource
 
 _INVERSIONS = (
     ("in_ports_inverted", "in_port_ids", "invInPorts", "inPorts"),
@@ -89,7 +89,7 @@ _OF_VERSION = {
 _ICMP_MAX = 255
 
 
-def contradictions(resource: RuleResource) -> Iterator[Violation]:
+def contradictions(resource: ConditionResource) -> Iterator[Violation]:
     """Yield what is wrong with a condition whose values are each well formed."""
     for attribute, owner, name, owner_name in _QUALIFIERS:
         value = getattr(resource, attribute)
@@ -104,7 +104,7 @@ def contradictions(resource: RuleResource) -> Iterator[Violation]:
     yield from _of_protocols(resource)
 
 
-def _of_frames(resource: RuleResource) -> Iterator[Violation]:
+def _of_frames(resource: ConditionResource) -> Iterator[Violation]:
     """Yield what frames of the one EtherType that may match do not have."""
     if resource.eth_type is None or resource.eth_type_inverted:
         return
@@ -128,7 +128,7 @@ def _of_frames(resource: RuleResource) -> Iterator[Violation]:
             yield broken(name, f"never occurs in frames of {kind}", address)
 
 
-def _of_protocols(resource: RuleResource) -> Iterator[Violation]:
+def _of_protocols(resource: ConditionResource) -> Iterator[Violation]:
     """Yield what packets of the one protocol that may match do not have."""
     proto = resource.ip_proto
     if proto is None or resource.ip_proto_inverted:

@@ -228,8 +228,30 @@ def _split(hint: Any) -> tuple[Any, Facts]:
     return inner, merged
 
 
+def nested_in(field: FieldSchema) -> type[msgspec.Struct] | None:
+    """Return the representation that a list consists of, when its fields have facts of ours."""
+    annotation = field.annotation
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) is not tuple:
+        return None
+    item = get_args(annotation)[0]
+    if not (isinstance(item, type) and issubclass(item, msgspec.Struct)):
+        return None
+    return item if any(each.facts != Facts() for each in fields_of(item)) else None
+
+
 def _descriptions(representation: type[msgspec.Struct]) -> dict[str, str]:
-    """Read `attribute: text` paragraphs of the docstring; indented lines continue one."""
+    """Read `attribute: text` paragraphs of docstrings, those of base types first."""
+    found: dict[str, str] = {}
+    for base in reversed(representation.__mro__):
+        if issubclass(base, msgspec.Struct) and base is not msgspec.Struct:
+            found |= _paragraphs(base)
+    return found
+
+
+def _paragraphs(representation: type[msgspec.Struct]) -> dict[str, str]:
+    """Read the paragraphs of one docstring; indented lines continue one."""
     found: dict[str, str] = {}
     name = ""
     for line in (representation.__doc__ or "").splitlines()[1:]:
@@ -251,11 +273,21 @@ def body_type_of(representation: type[msgspec.Struct]) -> type[msgspec.Struct]:
     for field in fields_of(representation):
         if field.is_writable:
             is_refused = field.facts.access is Access.UNSUPPORTED
-            annotation = Any if is_refused else field.annotation | None
+            nested = nested_in(field)
+            given = field.annotation if nested is None else _bodies(field, body_type_of(nested))
+            annotation = Any if is_refused else given | None
             members.append(
                 (field.name, annotation, msgspec.field(default=None, name=field.external))
             )
     return msgspec.defstruct(f"{representation.__name__}Body", members, kw_only=True)
+
+
+def _bodies(field: FieldSchema, item: Any) -> Any:
+    """Return the type of a list of request bodies, with the constraints of the field."""
+    listed: Any = tuple[item, ...]
+    for constraint in getattr(field.annotation, "__metadata__", ()):
+        listed = Annotated[listed, constraint]
+    return listed
 
 
 def checked(representation: type[R], body: msgspec.Struct, object_id: UUID | None = None) -> R:
@@ -282,10 +314,29 @@ def checked(representation: type[R], body: msgspec.Struct, object_id: UUID | Non
             continue
         if field.facts.text_format is not None:
             given = _canonical(field, given, violations)
+        nested = nested_in(field)
+        if nested is not None:
+            given = _checked_items(field, nested, given, violations)
         values[field.name] = given
     if violations:
         raise ValidationError(violations)
     return representation(**values)
+
+
+def _checked_items(
+    field: FieldSchema, nested: type[msgspec.Struct], given: Any, violations: list[Violation]
+) -> tuple[msgspec.Struct, ...]:
+    """Return the items of a list, each checked; what is wrong is told with the item's index."""
+    items = []
+    for index, body in enumerate(given):
+        try:
+            items.append(checked(nested, body))
+        except ValidationError as error:
+            violations.extend(
+                Violation(f"{field.external}[{index}].{each.field}", each.rule)
+                for each in error.violations
+            )
+    return tuple(items)
 
 
 def _is_default(given: object, default: object) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from msgspec import Meta, Struct, field
@@ -79,18 +79,9 @@ class NatTargetResource(Struct, frozen=True, kw_only=True, rename="camel"):
     port_to: L4Port = 0
 
 
-class RuleResource(Struct, frozen=True, kw_only=True, rename="camel"):
-    """One rule of a chain. An absent condition matches everything.
+class ConditionResource(Struct, frozen=True, kw_only=True, rename="camel"):
+    """What packets are meant; without any property, all of them.
 
-    kind: accept, drop, reject, return, jump, dnat, snat, rev_dnat or rev_snat.
-    position: place in the chain, from 1; the rules behind it move by one.
-    jump_chain_id: required for jump, and only for it; another chain than the rule's own.
-    flow_action: required for dnat, snat, rev_dnat and rev_snat, and only for them: accept, continue
-        or return once the rule has translated; a rule that cannot translate is passed over.
-    nat_targets: required for dnat and snat, and only for them; of one IP version, in the order in
-        which they are tried. A single address without ports is 1:1 translation, which keeps no
-        state; other targets of snat need portFrom and portTo, those of dnat without ports
-        keep the port.
     in_ports_inverted: like every inversion, needs the property that it inverts.
     traversed_device_id: bridge, router or port that the packet has passed.
     port_group_id: group that has the bound port by which the packet came into the network.
@@ -119,16 +110,6 @@ class RuleResource(Struct, frozen=True, kw_only=True, rename="camel"):
         follow the first through a translation.
     """
 
-    id: Annotated[UUID | None, CREATE_ONLY] = None
-    uri: Annotated[str | None, link_to("/rules/{id}")] = None
-    chain_id: Annotated[UUID | None, READ_ONLY] = None
-    kind: Annotated[str, REQUIRED, one_of(*RuleAction)] = field(default="", name="type")
-    position: Annotated[int, Meta(ge=1, le=0x7FFF_FFFF)] = 1
-    meter_name: Annotated[str | None, UNSUPPORTED] = None
-    jump_chain_id: UUID | None = None
-    jump_chain_name: Annotated[str | None, READ_ONLY] = None
-    flow_action: FlowAction | None = None
-    nat_targets: tuple[NatTargetResource, ...] | None = None
     inverted: bool = field(default=False, name="condInvert")
     match_forward_flow: Annotated[bool, UNSUPPORTED] = False
     match_return_flow: Annotated[bool, UNSUPPORTED] = False
@@ -192,6 +173,32 @@ class RuleResource(Struct, frozen=True, kw_only=True, rename="camel"):
         default=None, name="icmpDataDstIpLength"
     )
     icmp_data_dst_inverted: bool = field(default=False, name="invIcmpDataDstIp")
+
+
+class RuleResource(ConditionResource, frozen=True, kw_only=True, rename="camel"):
+    """One rule of a chain. An absent condition matches everything.
+
+    kind: accept, drop, reject, return, jump, dnat, snat, rev_dnat or rev_snat.
+    position: place in the chain, from 1; the rules behind it move by one.
+    jump_chain_id: required for jump, and only for it; another chain than the rule's own.
+    flow_action: required for dnat, snat, rev_dnat and rev_snat, and only for them: accept, continue
+        or return once the rule has translated; a rule that cannot translate is passed over.
+    nat_targets: required for dnat and snat, and only for them; of one IP version, in the order in
+        which they are tried. A single address without ports is 1:1 translation, which keeps no
+        state; other targets of snat need portFrom and portTo, those of dnat without ports
+        keep the port.
+    """
+
+    id: Annotated[UUID | None, CREATE_ONLY] = None
+    uri: Annotated[str | None, link_to("/rules/{id}")] = None
+    chain_id: Annotated[UUID | None, READ_ONLY] = None
+    kind: Annotated[str, REQUIRED, one_of(*RuleAction)] = field(default="", name="type")
+    position: Annotated[int, Meta(ge=1, le=0x7FFF_FFFF)] = 1
+    meter_name: Annotated[str | None, UNSUPPORTED] = None
+    jump_chain_id: UUID | None = None
+    jump_chain_name: Annotated[str | None, READ_ONLY] = None
+    flow_action: FlowAction | None = None
+    nat_targets: tuple[NatTargetResource, ...] | None = None
     chain: Annotated[str | None, link_to("/chains/{chain_id}")] = None
     jump_chain: Annotated[str | None, link_to("/chains/{jump_chain_id}")] = None
 
@@ -199,7 +206,7 @@ class RuleResource(Struct, frozen=True, kw_only=True, rename="camel"):
 _ALIKE = tuple(
     name
     for name in Condition.__struct_fields__
-    if name in RuleResource.__struct_fields__
+    if name in ConditionResource.__struct_fields__
     and name not in ("eth_src_mask", "eth_dst_mask", "l4_src", "l4_dst", "fragment_policy")
 )
 """Fields that the condition and the representation hold in the same form."""
@@ -255,8 +262,13 @@ def _check_jump(action: RuleAction, resource: RuleResource) -> None:
         raise ValidationError([broken("jumpChainId", "must not be the rule's own chain", target)])
 
 
-def condition_to_model(resource: RuleResource, targets: tuple[NatTarget, ...] = ()) -> Condition:
-    """Return the condition of a rule with these NAT targets. Raises ValidationError."""
+def condition_to_model(
+    resource: ConditionResource, targets: tuple[NatTarget, ...] = ()
+) -> Condition:
+    """Return the condition of a mirror, or of a rule with these NAT targets.
+
+    Raises ValidationError.
+    """
     violations = list(contradictions(resource))
     condition = Condition(
         **{name: getattr(resource, name) for name in _ALIKE},
@@ -317,7 +329,7 @@ def _range(
 
 
 def _fragment_policy(
-    resource: RuleResource, targets: tuple[NatTarget, ...], violations: list[Violation]
+    resource: ConditionResource, targets: tuple[NatTarget, ...], violations: list[Violation]
 ) -> FragmentPolicy:
     """Later fragments carry no ports, so a match on ports excludes policies that take them, and so
     does a translation of ports: they follow their first."""
@@ -336,12 +348,6 @@ def _fragment_policy(
 
 def rule_from_model(rule: Rule) -> RuleResource:
     """Return the representation of a stored rule, at position 1."""
-    condition = rule.condition
-    source, destination = _parsed(condition.ip_src), _parsed(condition.ip_dst)
-    quoted_source, quoted_destination = (
-        _parsed(condition.icmp_data_src),
-        _parsed(condition.icmp_data_dst),
-    )
     return RuleResource(
         id=rule.id,
         chain_id=rule.chain_id,
@@ -349,6 +355,18 @@ def rule_from_model(rule: Rule) -> RuleResource:
         jump_chain_id=rule.jump_chain_id,
         flow_action=rule.flow_action,
         nat_targets=_target_resources(rule),
+        **condition_fields(rule.condition),
+    )
+
+
+def condition_fields(condition: Condition) -> dict[str, Any]:
+    """Return the fields of the representation of a stored condition."""
+    source, destination = _parsed(condition.ip_src), _parsed(condition.ip_dst)
+    quoted_source, quoted_destination = (
+        _parsed(condition.icmp_data_src),
+        _parsed(condition.icmp_data_dst),
+    )
+    return dict(
         **{name: getattr(condition, name) for name in _ALIKE},
         eth_src_mask=None if condition.eth_src is None else format_mac_mask(condition.eth_src_mask),
         eth_dst_mask=None if condition.eth_dst is None else format_mac_mask(condition.eth_dst_mask),

@@ -44,6 +44,9 @@ class BridgeResource(Struct, frozen=True, kw_only=True, rename="camel"):
     admin_state_up: a bridge that is down drops everything.
     inbound_filter_id: chain run on frames entering the bridge.
     outbound_filter_id: chain run on frames leaving the bridge.
+    inbound_mirror_ids: mirrors of what enters, before the inbound filter.
+    outbound_mirror_ids: mirrors of what leaves, after the outbound filter; a flood is copied once.
+    qos_policy_id: policy of ports that have none of their own.
     mac_ageing_s: time in seconds until an unused MAC is forgotten; null is the cluster's setting.
     """
 
@@ -60,9 +63,9 @@ class BridgeResource(Struct, frozen=True, kw_only=True, rename="camel"):
     vxlan_port_ids: Annotated[tuple[UUID, ...], UNSUPPORTED] = field(
         default=(), name="vxLanPortIds"
     )
-    inbound_mirror_ids: Annotated[tuple[UUID, ...], UNSUPPORTED] = ()
-    outbound_mirror_ids: Annotated[tuple[UUID, ...], UNSUPPORTED] = ()
-    qos_policy_id: Annotated[UUID | None, UNSUPPORTED] = None
+    inbound_mirror_ids: tuple[UUID, ...] = ()
+    outbound_mirror_ids: tuple[UUID, ...] = ()
+    qos_policy_id: UUID | None = None
     inbound_filter: Annotated[str | None, link_to("/chains/{inbound_filter_id}")] = None
     outbound_filter: Annotated[str | None, link_to("/chains/{outbound_filter_id}")] = None
     ports: Annotated[str | None, link_to("/bridges/{id}/ports")] = None
@@ -96,6 +99,8 @@ class RouterResource(Struct, frozen=True, kw_only=True, rename="camel"):
     admin_state_up: a router that is down rejects everything.
     inbound_filter_id: chain run before routing.
     outbound_filter_id: chain run after routing.
+    inbound_mirror_ids: mirrors of what enters, before the inbound filter.
+    outbound_mirror_ids: mirrors of what leaves, after the outbound filter.
     as_number: BGP autonomous system of the router; 0 when it has none.
     load_balancer_id: for whose VIPs the router answers; of one router at most. A router that has
         one is not deleted.
@@ -110,8 +115,8 @@ class RouterResource(Struct, frozen=True, kw_only=True, rename="camel"):
     outbound_filter_id: UUID | None = None
     as_number: Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)] = 0
     load_balancer_id: UUID | None = None
-    inbound_mirror_ids: Annotated[tuple[UUID, ...], UNSUPPORTED] = ()
-    outbound_mirror_ids: Annotated[tuple[UUID, ...], UNSUPPORTED] = ()
+    inbound_mirror_ids: tuple[UUID, ...] = ()
+    outbound_mirror_ids: tuple[UUID, ...] = ()
     local_redirect_chain_id: Annotated[UUID | None, UNSUPPORTED] = None
     forward_chain_id: Annotated[UUID | None, UNSUPPORTED] = None
     inbound_filter: Annotated[str | None, link_to("/chains/{inbound_filter_id}")] = None

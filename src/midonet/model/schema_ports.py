@@ -20,7 +20,6 @@ from midonet.model.schema import (
     CREATE_ONLY,
     READ_ONLY,
     REQUIRED,
-    UNSUPPORTED,
     MediaType,
     ResourceSchema,
     link_to,
@@ -57,6 +56,11 @@ class PortResource(Struct, frozen=True, kw_only=True, rename="camel"):
     host_id: host to which the port is bound; a body counts only while the port is not bound.
     interface_name: interface on that host.
     peer_port_id: port this one is linked to; a body counts only while the port is not linked.
+    inbound_mirror_ids: mirrors of what enters, before the inbound filter.
+    post_in_filter_mirror_ids: mirrors of what the inbound filter lets in.
+    pre_out_filter_mirror_ids: mirrors of what leaves, before the outbound filter.
+    outbound_mirror_ids: mirrors of what the outbound filter lets out.
+    qos_policy_id: policy of what enters; null is that of the bridge. Router ports ignore it.
     active: the interface is up at a host whose agent is alive.
     vlan_id: bridge ports; 0 means untagged.
     network_address: router ports; must be the network of `portAddress`, and needs it. Like
@@ -85,12 +89,12 @@ class PortResource(Struct, frozen=True, kw_only=True, rename="camel"):
     host_id: UUID | None = None
     interface_name: Annotated[str | None, text(INTERFACE_NAME)] = None
     peer_port_id: UUID | None = field(default=None, name="peerId")
-    inbound_mirror_ids: Annotated[tuple[UUID, ...], UNSUPPORTED] = ()
-    outbound_mirror_ids: Annotated[tuple[UUID, ...], UNSUPPORTED] = ()
-    post_in_filter_mirror_ids: Annotated[tuple[UUID, ...], UNSUPPORTED] = ()
-    pre_out_filter_mirror_ids: Annotated[tuple[UUID, ...], UNSUPPORTED] = ()
+    inbound_mirror_ids: tuple[UUID, ...] = ()
+    outbound_mirror_ids: tuple[UUID, ...] = ()
+    post_in_filter_mirror_ids: tuple[UUID, ...] = ()
+    pre_out_filter_mirror_ids: tuple[UUID, ...] = ()
     insertion_ids: Annotated[tuple[UUID, ...], READ_ONLY] = ()
-    qos_policy_id: Annotated[UUID | None, UNSUPPORTED] = None
+    qos_policy_id: UUID | None = None
     active: Annotated[bool, READ_ONLY] = False
     vlan_id: Annotated[int, Meta(ge=0, le=4094)] = 0
     network_address: Annotated[str | None, text(IPV4)] = None
@@ -124,6 +128,16 @@ class PortLinkResource(Struct, frozen=True, kw_only=True, rename="camel"):
     """Which port to link with. A whole port may be posted; only `peerId` is read."""
 
     peer_port_id: Annotated[UUID | None, REQUIRED] = field(default=None, name="peerId")
+
+
+_ALIKE = (
+    "inbound_mirror_ids",
+    "post_in_filter_mirror_ids",
+    "pre_out_filter_mirror_ids",
+    "outbound_mirror_ids",
+    "qos_policy_id",
+)
+"""Fields that the stored port and the representation hold in the same form."""
 
 
 def port_to_model(resource: PortResource, current: Port | None) -> Port:
@@ -165,6 +179,7 @@ def port_to_model(resource: PortResource, current: Port | None) -> Port:
         mac=_mac(resource, current),
         vni=resource.vni,
         off_ramp_vxlan=resource.off_ramp_vxlan,
+        **{name: getattr(resource, name) for name in _ALIKE},
         port_group_ids=current.port_group_ids if current else (),
     )
 
@@ -282,6 +297,7 @@ def port_from_model(port: Port) -> PortResource:
         mac=port.mac,
         vni=port.vni,
         off_ramp_vxlan=port.off_ramp_vxlan,
+        **{name: getattr(port, name) for name in _ALIKE},
     )
 
 

@@ -32,7 +32,9 @@ from midonet.model.schema_load_balancers import (
     POOL_MEMBER,
     VIP,
 )
+from midonet.model.schema_mirrors import MIRROR
 from midonet.model.schema_ports import PORT, PORT_LINK
+from midonet.model.schema_qos import QOS_BANDWIDTH_RULE, QOS_DSCP_RULE, QOS_POLICY
 from midonet.model.schema_system import SYSTEM_STATE, TENANT, TOKEN
 
 R = TypeVar("R", bound=msgspec.Struct)
@@ -60,6 +62,10 @@ RESOURCES: tuple[ResourceSchema[Any], ...] = (
     POOL_MEMBER,
     VIP,
     HEALTH_MONITOR,
+    MIRROR,
+    QOS_POLICY,
+    QOS_BANDWIDTH_RULE,
+    QOS_DSCP_RULE,
     HOST,
     INTERFACE,
     BINDING,

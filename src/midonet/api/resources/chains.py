@@ -39,7 +39,7 @@ async def _plan_rule(call: Call, resource: RuleResource, rule: Rule) -> list[Ope
     if resource.position > len(order) + 1:
         raise UserError("Position exceeds number of rules in chain", field="position")
     low, high = map(order.rank_of, order.neighbours(resource.position))
-    await _require_referents(call.store, rule.condition)
+    await require_referents(call.store, rule.condition)
     rank = between(low, high, random.getrandbits(64))
     return [Create(msgspec.structs.replace(rule, rank=rank))]
 
@@ -54,8 +54,11 @@ async def _checked_order(
     return await call.services.chain_orders.read_anew(chain_id)
 
 
-async def _require_referents(store: Store, condition: Condition) -> None:
-    """Raise ValidationError when a condition names what does not exist."""
+async def require_referents(store: Store, condition: Condition, place: str = "") -> None:
+    """Raise ValidationError when a condition names what does not exist.
+
+    place: what is put before the names of properties.
+    """
     for name, port_ids in (
         ("inPorts", condition.in_port_ids),
         ("outPorts", condition.out_port_ids),
@@ -63,11 +66,11 @@ async def _require_referents(store: Store, condition: Condition) -> None:
         found = await store.get_many(Port, port_ids) if port_ids else {}
         for port_id in port_ids:
             if port_id not in found:
-                raise invalid(name, f"There is no Port with ID {port_id}.")
+                raise invalid(place + name, f"There is no Port with ID {port_id}.")
     device_id = condition.traversed_device_id
     if device_id is not None and not await _is_device(store, device_id):
         rule = f"There is no Bridge, Router or Port with ID {device_id}."
-        raise invalid("traversedDevice", rule)
+        raise invalid(f"{place}traversedDevice", rule)
 
 
 async def _is_device(store: Store, object_id: ObjectId) -> bool:
