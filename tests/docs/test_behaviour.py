@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.scenario.lives import LIVES
 from tests.scenario.sequences import SEQUENCES
 from tests.scenario.test_scenarios import SCENARIOS
 
@@ -20,7 +21,7 @@ DESIGN = TESTS.parent / "docs" / "design"
 OPEN = frozenset({"conn", "nat", "lb", "grp", "dhcp", "mir"})
 """Parts whose behaviours are not all built; a row may say `open: PART` instead of a test."""
 
-NAMES = frozenset(one.name for one in SCENARIOS) | frozenset(one.name for one in SEQUENCES)
+NAMES = frozenset(one.name for one in (*SCENARIOS, *SEQUENCES, *LIVES))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from midonet.agent.flows.drop_reason import DropReason
 from midonet.model.chains import PortRange
 from midonet.model.devices import NextHopKind
 from midonet.packets.addresses import parse_ip
+from midonet.packets.build import Envelope, ip_frame
 from midonet.packets.neighbour import arp_reply, arp_request, unsolicited_advertisement
 from tests.scenario.bridging import chained, lan, ring, small_lan
 from tests.scenario.filtering import chains
@@ -291,6 +292,30 @@ def _chains(family: Family) -> Iterator[Scenario]:
     )
 
 
+def _without_connection(family: Family) -> Iterator[Scenario]:
+    """What has no connection is forward, and no answer."""
+    route = (family.host(1, 5), family.host(1, 6))
+    link = without_ports(route)
+    frames = (raw(0x88CC), link, udp(route, (A, EVERYONE)))
+    for direction in ("match_forward_flow", "match_return_flow"):
+        yield scenario(
+            f"a rule with {direction} about what has no connection ({family})",
+            chains(top=(rule("drop", **{direction: True}),)),
+            *(
+                dropped("p1", frame, DropReason.FILTERED)
+                if direction == "match_forward_flow"
+                else sent("p1", frame, at("p2", frame))
+                for frame in frames
+            ),
+        )
+
+
+def without_ports(route: tuple[str, str]) -> bytes:
+    """Return a packet of protocol 47, which has no ports."""
+    source, destination = parse_ip(route[0]), parse_ip(route[1])
+    return ip_frame(Envelope(mac(A), mac(B), source, destination), 47, bytes(20))
+
+
 def _gateways(family: Family) -> Iterator[Scenario]:
     """Next hops, and routes that lead to them."""
     one, away = family.host(1, 5), "172.16.5.5" if family is V4 else "2001:db8:5::5"
@@ -341,6 +366,6 @@ def _gateways(family: Family) -> Iterator[Scenario]:
 SCENARIOS: list[Scenario] = [
     one
     for family in FAMILIES
-    for part in (_found, _asked, _announced, _chains, _gateways)
+    for part in (_found, _asked, _announced, _chains, _without_connection, _gateways)
     for one in part(family)
 ]
