@@ -9,15 +9,17 @@ of the rules, accept. A chain that does not exist drops.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.tags import FlowTag, TagKind
 from midonet.agent.simulation.condition import Test, compile_condition
 from midonet.agent.simulation.nat import apply_nat
+from midonet.agent.simulation.rule_index import INDEXED_FROM, Search
 from midonet.agent.simulation.trace import MetRule
 from midonet.agent.simulation.walk import MAX_RULES, Dropped, Refusal, Walk
-from midonet.agent.topology.view import RuleView
+from midonet.agent.topology.view import ChainView, RuleView
 from midonet.model.chains import NAT, FlowAction, RuleAction
 from midonet.model.ids import ChainId
 
@@ -57,12 +59,34 @@ def evaluate_chain(walk: Walk, chain_id: ChainId) -> Decision | Refusal:
 def _evaluate(
     walk: Walk, chain_id: ChainId, visited: set[ChainId], depth: int
 ) -> Decision | Refusal:
-    rules = _begin(walk, chain_id, depth)
-    if not isinstance(rules, tuple):
-        return rules
+    chain = _begin(walk, chain_id, depth)
+    if not isinstance(chain, ChainView):
+        return chain
     visited.add(chain_id)
-    for met, rule in enumerate(rules, 1):
+    if len(chain.rules) < INDEXED_FROM:
+        return _meet(walk, chain, enumerate(chain.rules, 1), visited, depth)
+    search = Search(walk, chain)
+    result = _meet(walk, chain, search, visited, depth)
+    search.record()
+    return result
+
+
+def _meet(
+    walk: Walk,
+    chain: ChainView,
+    rules: Iterable[tuple[int, RuleView]],
+    visited: set[ChainId],
+    depth: int,
+) -> Decision | Refusal:
+    """Return what the first rule that decides says. rules: those that may match, with their
+    positions from 1."""
+    chain_id = chain.id
+    reached = 0
+    for met, rule in rules:
         matched = (rule.compiled.form or _compile(rule))(walk)
+        if walk.findings.steps is not None:
+            _note_passed_over(walk, chain, reached, met - 1)
+            reached = met
         if walk.findings.steps is not None:
             walk.step(MetRule(chain_id, rule.id, met, rule.action, bool(matched)))
         if not matched:
@@ -83,12 +107,21 @@ def _evaluate(
         if result is not Decision.CONTINUE:
             return Decision.CONTINUE if result is Decision.RETURN else result
         walk.findings.rules -= met
-    walk.findings.rules += len(rules)
+    walk.findings.rules += len(chain.rules)
+    if walk.findings.steps is not None:
+        _note_passed_over(walk, chain, reached, len(chain.rules))
     return Decision.CONTINUE
 
 
-def _begin(walk: Walk, chain_id: ChainId, depth: int) -> tuple[RuleView, ...] | Refusal:
-    """Return the rules of a chain that is to be evaluated now, or why it cannot be."""
+def _note_passed_over(walk: Walk, chain: ChainView, start: int, end: int) -> None:
+    """Enter a trace step for each rule that was not tried, as it could not match."""
+    for position in range(start, end):
+        rule = chain.rules[position]
+        walk.step(MetRule(chain.id, rule.id, position + 1, rule.action, is_matching=False))
+
+
+def _begin(walk: Walk, chain_id: ChainId, depth: int) -> ChainView | Refusal:
+    """Return a chain that is to be evaluated now, or why it cannot be."""
     walk.findings.tags.append(FlowTag(TagKind.CHAIN, chain_id))
     chain = walk.inputs.view.chains.get(chain_id)
     if chain is None:
@@ -97,7 +130,7 @@ def _begin(walk: Walk, chain_id: ChainId, depth: int) -> tuple[RuleView, ...] | 
         return Dropped(DropReason.CHAIN_LIMIT, object_id=chain_id)
     if walk.findings.rules > MAX_RULES:
         return Dropped(DropReason.RULE_LIMIT, is_final=True, object_id=chain_id)
-    return chain.rules
+    return chain
 
 
 def _go_on(walk: Walk, rule: RuleView, visited: set[ChainId], depth: int) -> Decision | Refusal:

@@ -26,13 +26,11 @@ from midonet.agent.simulation.header import (
     IP_PROTO,
     IP_PROTO_ICMP,
     IP_PROTO_ICMPV6,
-    IP_PROTO_SCTP,
-    IP_PROTO_TCP,
-    IP_PROTO_UDP,
     IP_SRC,
     IP_TOS,
     L4_DST,
     L4_SRC,
+    PORT_PROTOCOLS,
     VLAN_TCI,
 )
 from midonet.agent.simulation.walk import Walk
@@ -45,10 +43,6 @@ from midonet.packets.icmp_quote import Quote, find_quote, is_icmp_error
 
 Test = Callable[[Walk], bool | None]
 
-_PORT_PROTOCOLS = {
-    ETH_TYPE_IPV4: frozenset((IP_PROTO_TCP, IP_PROTO_UDP, IP_PROTO_SCTP, IP_PROTO_ICMP)),
-    ETH_TYPE_IPV6: frozenset((IP_PROTO_TCP, IP_PROTO_UDP, IP_PROTO_SCTP, IP_PROTO_ICMPV6)),
-}
 _ICMP_PROTOCOLS = {ETH_TYPE_IPV4: IP_PROTO_ICMP, ETH_TYPE_IPV6: IP_PROTO_ICMPV6}
 _FRAGMENTS = {
     FragmentPolicy.NONHEADER: frozenset((FragmentKind.LATER,)),
@@ -279,7 +273,7 @@ def _ip_equals(field: int, expected: int, inverted: bool) -> Test:
         header = walk.header
         mask, live, values = header.mask, header.live, header.values
         mask[ETH_TYPE] |= live[ETH_TYPE]
-        if values[ETH_TYPE] not in _PORT_PROTOCOLS:
+        if values[ETH_TYPE] not in PORT_PROTOCOLS:
             return inverted
         mask[field] |= live[field]
         return (values[field] == expected) != inverted
@@ -323,7 +317,7 @@ def _range(field: int, ports: PortRange, inverted: bool) -> Test:
         header = walk.header
         mask, live, values = header.mask, header.live, header.values
         mask[ETH_TYPE] |= live[ETH_TYPE]
-        protocols = _PORT_PROTOCOLS.get(values[ETH_TYPE])
+        protocols = PORT_PROTOCOLS.get(values[ETH_TYPE])
         if protocols is None:
             return inverted
         mask[IP_PROTO] |= live[IP_PROTO]

@@ -41,6 +41,12 @@ IP_PROTO_UDP = int(IpProtocol.UDP)
 IP_PROTO_ICMPV6 = int(IpProtocol.ICMPV6)
 IP_PROTO_SCTP = int(IpProtocol.SCTP)
 
+PORT_PROTOCOLS = {
+    ETH_TYPE_IPV4: frozenset((IP_PROTO_TCP, IP_PROTO_UDP, IP_PROTO_SCTP, IP_PROTO_ICMP)),
+    ETH_TYPE_IPV6: frozenset((IP_PROTO_TCP, IP_PROTO_UDP, IP_PROTO_SCTP, IP_PROTO_ICMPV6)),
+}
+"""Protocols with ports, or a type and a code in their place, by the type of the frame."""
+
 _IPV4_BITS = (1 << 32) - 1
 _IPV6_BITS = (1 << 128) - 1
 _FULL_IPV4 = [

@@ -173,13 +173,26 @@ class RouterView:
 
 
 class Compiled:
-    """A place beside a part of the view for the form in which simulation uses it. It is made at
-    the first packet, belongs to that part, and goes with it."""
+    """A place beside a rule for the forms in which simulation uses it. They are made at the first
+    packet, belong to the rule, and go with it.
+
+    form: its condition as a test. need: what a packet must have to match at all.
+    """
+
+    __slots__ = ("form", "need")
+
+    def __init__(self) -> None:
+        self.form: Callable[..., bool | None] | None = None
+        self.need: object = None
+
+
+class Arranged:
+    """A place beside a chain for the index of its rules, like `Compiled`."""
 
     __slots__ = ("form",)
 
     def __init__(self) -> None:
-        self.form: Callable[..., bool | None] | None = None
+        self.form: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +217,7 @@ class ChainView:
 
     id: ChainId
     rules: tuple[RuleView, ...] = ()
+    index: Arranged = field(default_factory=Arranged, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
