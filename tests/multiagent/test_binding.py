@@ -11,6 +11,7 @@ import pytest
 
 from midonet.agent.datapath.memory import InProcessUnderlay, MemoryDatapath
 from midonet.agent.datapath.protocol import PortAttachment
+from midonet.agent.flows.program import NO_REWRITE, TunnelOutput
 from midonet.agent.ports.retrying import FIRST_PAUSE_S, LONGEST_PAUSE_S, Retries
 from midonet.model.devices import Port
 from midonet.model.hosts import PortLocation
@@ -189,3 +190,54 @@ def test_outage_does_not_lengthen_the_pause() -> None:
         [due_s] = retries.due_s()
         assert due_s - clock.now_s() == FIRST_PAUSE_S
         clock.advance(FIRST_PAUSE_S)
+
+
+async def test_what_is_flooded_to_a_host_reaches_no_port_that_would_not_take_it(
+    deployment: Deployment,
+) -> None:
+    """A sender whose view is old does not know of filters and VLANs: the receiving host does."""
+    async with (
+        deployment.agent("h1", "10.9.0.1") as h1,
+        deployment.agent("h2", "10.9.0.2") as h2,
+    ):
+        bridge = await deployment.bridge()
+        chain = await deployment.deny_all()
+        far = await deployment.bridge_port(bridge, h2.id, "far")
+        plain, *others = [
+            await deployment.bridge_port(bridge, h1.id, f"tap{index}") for index in range(4)
+        ]
+        filtered = others[0]
+        await deployment.settled(h1, h2)
+        view = h2.agent.decisions.view
+        output = TunnelOutput(
+            view.tunnels[h1.id].kind,
+            view.tunnels[h1.id].local,
+            view.tunnels[h1.id].remote,
+            view.flood_groups[h1.id, bridge],
+            NO_REWRITE,
+        )
+        frame = udp(mac(1), mac(2), "10.0.0.1", "10.0.0.2")
+        h2.datapath.emit(frame, [output])
+        await eventually(lambda: all(h1.at(one) for one in (plain, *others)))
+
+        changes: tuple[dict[str, object], ...] = (
+            {"outbound_filter_id": chain},
+            {"vlan_id": 10},
+            {"admin_state_up": False},
+        )
+        for port_id, change in zip(others, changes, strict=True):
+            await deployment.change(Port, port_id, **change)
+        key = output.tunnel_key
+        await eventually(lambda: h1.datapath.deliveries()[key] == (plain,))
+        for port_id in (plain, *others):
+            h1.take(port_id)
+        h2.datapath.emit(frame, [output])
+        await eventually(lambda: h1.at(plain))
+        assert not any(h1.at(one) for one in others)
+
+        await deployment.change(Port, filtered, outbound_filter_id=None)
+        await eventually(lambda: set(h1.datapath.deliveries()[key]) == {plain, filtered})
+        await deployment.change(Port, plain, vlan_id=20)
+        await deployment.change(Port, filtered, vlan_id=20)
+        await eventually(lambda: not h1.datapath.deliveries().get(key))
+        assert far in h2.datapath.attached()

@@ -97,6 +97,15 @@ def seen_in(view: Callable[[], TopologyView], host_id: HostId) -> SeenPlaces:
     return SeenPlaces(port, lambda bridge_id: view().flood_groups.get((host_id, bridge_id)))
 
 
+def _takes_any_flood(port: Port) -> bool:
+    """Tell whether a port takes whatever is flooded to its bridge on this host.
+
+    Who sends leaves the group out when a port of it does not, but who has not yet seen that port,
+    or its filter, sends all the same.
+    """
+    return port.admin_state_up and port.outbound_filter_id is None and not port.vlan_id
+
+
 def places_changed(delta: ViewDelta) -> set[ObjectId]:
     """Return the ports and bridges of whose places a new view shows something else."""
     changed: set[ObjectId] = set()
@@ -318,7 +327,9 @@ class PortBinder:
         members: dict[BridgeId, list[PortId]] = {}
         for port_id, port in attached.items():
             if port.bridge_id is not None:
-                members.setdefault(port.bridge_id, []).append(port_id)
+                taking = members.setdefault(port.bridge_id, [])
+                if _takes_any_flood(port):
+                    taking.append(port_id)
         for bridge_id in [bridge_id for bridge_id in self._groups if bridge_id not in wanted]:
             if await self._try("release", self._placement.release_group, bridge_id):
                 del self._groups[bridge_id]
@@ -381,7 +392,7 @@ class PortBinder:
         joining: dict[int, set[PortId]] = {}
         for port in coming:
             key = self._groups.get(port.bridge_id) if port.bridge_id is not None else None
-            if key is not None:
+            if key is not None and _takes_any_flood(port):
                 joining.setdefault(key, set()).add(port.id)
         for key, port_ids in joining.items():
             port_ids.update(one for one in deliveries.get(key, ()) if one in attached)
