@@ -11,7 +11,9 @@ import sys
 import time
 from collections.abc import Callable
 
-from midonet.agent.simulation.result import Drop, Forward
+from midonet.agent.flow_state.connection_table import ConnectionTable
+from midonet.agent.flow_state.effects import ConfirmConnection
+from midonet.agent.simulation.result import Drop, Forward, SimulationResult
 from midonet.agent.simulation.simulate import simulate
 from midonet.model.chains import PortRange
 from midonet.packets.addresses import parse_ip, parse_mac
@@ -26,7 +28,10 @@ ROUNDS = 5
 def routed_world(rules: int = 3) -> World:
     """Return bridge - router - bridge with three filters of `rules` rules on the way."""
     world = World("h1")
-    others = [rule("drop", ip_proto=6, ip_src=f"172.16.{index}.0/24") for index in range(rules - 1)]
+    others = [
+        rule("drop", ip_proto=6, ip_src=f"172.{16 + index // 256}.{index % 256}.0/24")
+        for index in range(rules - 1)
+    ]
     for name in ("in", "router", "out"):
         world.chain(name, *others, rule("accept", ip_proto=17, ip_dst="10.0.2.0/24"))
     world.bridge("b1").bridge("b2").router("r", inbound="router")
@@ -82,6 +87,42 @@ def routed_frame() -> bytes:
     )
 
 
+def stateful_world(rules: int) -> World:
+    """Return the routed world with filters that let answers and new connections by."""
+    world = routed_world(rules)
+    others = [
+        rule("drop", ip_proto=6, ip_src=f"172.{16 + index // 256}.{index % 256}.0/24")
+        for index in range(rules - 3)
+    ]
+    for name in ("in", "router", "out"):
+        begins = rule("accept", match_forward_flow=True, ip_proto=17, ip_dst="10.0.2.0/24")
+        world.chain(name, rule("accept", match_return_flow=True), *others, begins, rule("drop"))
+    return world
+
+
+def measure_connections() -> None:
+    """Measure packets that begin connections, and such as belong to one."""
+    for rules in (100, 1000):
+        world = stateful_world(rules)
+        view, soft = world.view(), world.soft_state()
+        ingress = world.port_id("vm1")
+        packet = parse_frame(routed_frame(), hash_seed=view.hash_seed)
+        table = ConnectionTable()
+
+        def walk() -> SimulationResult:
+            return simulate(view, soft, packet, ingress, NOW, connections=table)  # noqa: B023
+
+        first = walk()
+        assert isinstance(first, Forward)
+        name = f"connection state, 3 chains of {rules} rules"
+        measure(f"simulate a first packet, {name}", walk)
+        for effect in first.effects:
+            if isinstance(effect, ConfirmConnection):
+                table.confirm(effect.connection, NOW, sample=effect.sample)
+        assert isinstance(walk(), Forward)
+        measure(f"simulate a packet, {name}", walk)
+
+
 def measure(name: str, work: Callable[[], object]) -> None:
     """Print how often a second `work` runs, by CPU time; the median of ROUNDS rounds."""
     for _ in range(200):
@@ -131,6 +172,7 @@ def main() -> None:
     for rules in (100, 1000, 10_000):
         _measure_filter(f"simulate a bridge with a chain of {rules} rules", long_chain(rules))
     _measure_filter("simulate a bridge with a group of 10,000 prefixes", group_member())
+    measure_connections()
     world = World("h1").bridge("b")
     world.port("in", on="b", host="h1")
     for index in range(100):

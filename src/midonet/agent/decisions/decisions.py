@@ -24,6 +24,7 @@ from midonet.agent.decisions.neighbours import NeighbourBroker
 from midonet.agent.decisions.parking import AWAIT_LIMIT_S, Awaited, Parking
 from midonet.agent.decisions.questions import question_packet
 from midonet.agent.decisions.refusals import RefusalBudgets
+from midonet.agent.decisions.rivals import dead_rivals
 from midonet.agent.decisions.synthesis import synthesise_frame
 from midonet.agent.decisions.teaching import would_teach
 from midonet.agent.decisions.tracked_connections import TrackedConnections
@@ -207,6 +208,8 @@ class Decisions:
             self._park(upcall.ingress, upcall, result.what)
             return True
         if not self.connections.settle(result.effects):
+            if self._frees_key(result, upcall.ingress):
+                return False
             self._datapath.count_drop(upcall.ingress, DropReason.CONNECTION_LIMIT)
             return True
         revision = self.programs.revision
@@ -381,7 +384,7 @@ class Decisions:
     def view_changed(self, delta: ViewDelta) -> None:
         """Take note of what is different in `view`, which is the new one already."""
         self.programs.change(delta.tags, delta.regions, delta.urgent)
-        self.connections.view_changed(delta.tags | delta.urgent)
+        self.connections.view_changed(delta.tags | delta.urgent, delta.regions)
         self.release_parked()
 
     def forget_port(self, port_id: PortId) -> None:
@@ -501,6 +504,21 @@ class Decisions:
             case _:
                 assert_never(result)
 
+    def _frees_key(self, result: Forward | Drop | Consume, ingress: PortId) -> bool:
+        """Tell whether a key that was taken is free now, so that the packet gets another try."""
+        if not isinstance(result, Forward):
+            return False
+        self._apply(result.effects, ingress)  # it shows where its sender's address is
+        kills = dead_rivals(
+            self.connections.table, self.view, result, self._judge, self._clock.now_s()
+        )
+        self.connections.settle(kills)
+        return bool(kills)
+
+    def _judge(self, port_id: PortId, frame: bytes) -> SimulationResult | None:
+        packet = self._parse(port_id, frame)
+        return None if packet is None else self._simulate(packet, port_id, must_ask=True)
+
     def _is_killed(self, result: Forward | Drop | Consume) -> bool:
         """Carry out the end of a connection whose packets are not wanted any more."""
         kills = [effect for effect in result.effects if isinstance(effect, KillConnection)]
@@ -516,15 +534,13 @@ class Decisions:
         ingress = suspect.connection.initiator
         frame = synthesise_frame(suspect.sample.key, icmp_id=suspect.sample.icmp_id)
         with contained(partial(self._failed, ingress, frame)):
-            packet = self._parse(ingress, frame)
-            if packet is not None:
-                # A rule that denies by the header alone asks for no connection.
-                result = self._simulate(packet, ingress, must_ask=True)
-                if isinstance(result, Await):
-                    self._obtain(result.what)
-                    self.connections.defer(suspect)
-                else:
-                    self._is_killed(result)
+            # It must ask: a rule that denies by the header alone does not.
+            result = self._judge(ingress, frame)
+            if isinstance(result, Await):
+                self._obtain(result.what)
+                self.connections.defer(suspect)
+            elif result is not None:
+                self.connections.judged(suspect, result, self.view)
         return True
 
     def explain(self, packet: ParsedFrame, ingress: PortId) -> SimulationResult:

@@ -18,6 +18,8 @@ from midonet.packets.tcp import TcpFlag, TcpHeader
 from midonet.packets.udp import UdpHeader
 
 _FRAGMENT_NEXT_HEADER = 44
+_ICMP = frozenset((IpProtocol.ICMP, IpProtocol.ICMPV6))
+_ECHO_ANSWERS = {8: 0, 128: 129}
 _LATER_OFFSET = 24
 """Bytes into the packet at which a later fragment begins: behind every transport header."""
 
@@ -41,6 +43,22 @@ def synthesise_frame(key: FlowKey, *, icmp_id: int = 0) -> bytes:
     if key.eth_type == EtherType.IPV6:
         return header + _ipv6(key, icmp_id)
     return header
+
+
+def answer_key(key: FlowKey) -> FlowKey:
+    """Return the key of a packet that answers one with `key`: its ends change places, and an
+    ICMP echo request becomes its reply."""
+    l4 = key.l4_dst, key.l4_src
+    if key.ip_proto in _ICMP:
+        l4 = _ECHO_ANSWERS.get(key.l4_src, key.l4_src), key.l4_dst
+    return key._replace(
+        eth_dst=key.eth_src,
+        eth_src=key.eth_dst,
+        ip_src=key.ip_dst,
+        ip_dst=key.ip_src,
+        l4_src=l4[0],
+        l4_dst=l4[1],
+    )
 
 
 def _ipv4(key: FlowKey, icmp_id: int) -> bytes:

@@ -7,8 +7,7 @@ or on its absence, are judged again.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 from midonet.agent.flow_state.connection import Connection, ConnectionKey
@@ -25,7 +24,11 @@ from midonet.agent.flow_state.effects import (
     Sample,
 )
 from midonet.agent.flow_state.reader import ConnectionReader
-from midonet.agent.flows.tags import FlowTag, connection_tag
+from midonet.agent.flows.tag_index import regions_overlap
+from midonet.agent.flows.tags import FlowTag, RouteRegion, connection_tag
+from midonet.agent.simulation.confirming import configuration_facts, group_tag
+from midonet.agent.simulation.result import Consume, Drop, Forward
+from midonet.agent.topology.view import TopologyView
 from midonet.model.ids import PortId
 from midonet.packets.protocols import IpProtocol
 from midonet.packets.tcp import TcpFlag
@@ -78,7 +81,7 @@ class TrackedConnections:
         self._facts_changed = facts_changed
         self._changed: set[FlowTag] = set()
         self._urgent: set[FlowTag] = set()
-        self._suspects: deque[Connection] = deque()
+        self._suspects: dict[ConnectionKey, Connection] = {}
         self._deferred: list[Connection] = []
         self.table.on_change(self._note)
 
@@ -139,18 +142,48 @@ class TrackedConnections:
 
     # Judging again.
 
-    def view_changed(self, tags: Iterable[FlowTag]) -> None:
+    def view_changed(self, tags: Iterable[FlowTag], regions: Iterable[RouteRegion]) -> None:
         """Have the connections judged again that depend on changed configuration."""
-        self._suspects.extend(self.table.dependents(tags))
+        for connection in self.table.dependents(tags):
+            self._suspects[connection.forward] = connection
+        for region in regions:
+            for connection in self.table.dependents((group_tag(region.owner_id),)):
+                if self._depends_on(connection, region):
+                    self._suspects[connection.forward] = connection
+
+    def _depends_on(self, connection: Connection, changed: RouteRegion) -> bool:
+        sample = self.table.sample(connection)
+        return sample is not None and any(
+            isinstance(fact, RouteRegion) and regions_overlap(changed, fact)
+            for fact in sample.facts
+        )
 
     def next_suspect(self) -> Suspect | None:
         """Return the next connection to be judged again; None when there is none."""
         while self._suspects:
-            connection = self._suspects.popleft()
+            key = next(iter(self._suspects))
+            connection = self._suspects.pop(key)
             sample = self.table.sample(connection)
             if sample is not None:
                 return Suspect(connection, sample)
         return None
+
+    def judged(
+        self, suspect: Suspect, result: Forward | Drop | Consume, view: TopologyView
+    ) -> None:
+        """Do what a judgement says: the connection is over, or depends on other facts now.
+
+        One whose way is closed for the moment goes on to depend on what it did before.
+        """
+        kills = [effect for effect in result.effects if isinstance(effect, KillConnection)]
+        if kills or isinstance(result, Consume):
+            self.settle(kills)
+            return
+        program = result.program
+        facts: frozenset[Hashable] = configuration_facts(view, program.tags, program.regions)
+        if isinstance(result, Drop):
+            facts |= suspect.sample.facts
+        self.table.set_facts(suspect.connection, facts)
 
     def defer(self, suspect: Suspect) -> None:
         """A connection cannot be judged yet: something on its way is not known."""
@@ -158,8 +191,12 @@ class TrackedConnections:
 
     def retry_deferred(self) -> None:
         """Have those judged again that could not be."""
-        self._suspects.extend(self._deferred)
+        self._suspects.update((connection.forward, connection) for connection in self._deferred)
         self._deferred.clear()
+
+    def suspect_all(self) -> None:
+        """Have every connection judged again that is judged here."""
+        self._suspects.update((connection.forward, connection) for connection in self.table)
 
     @property
     def has_suspects(self) -> bool:

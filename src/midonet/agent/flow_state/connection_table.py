@@ -251,6 +251,13 @@ class ConnectionTable:
             self._tell(Change.TOLD, now)
         return now
 
+    def set_facts(self, connection: Connection, facts: frozenset[Hashable]) -> None:
+        """Let a connection that is judged here depend on other facts from now on."""
+        record = self._record(connection)
+        if record is not None and record.sample is not None:
+            self._index.discard(record)
+            record.sample = self._indexed(record, replace(record.sample, facts=facts))
+
     def advance(
         self,
         key: ConnectionKey,

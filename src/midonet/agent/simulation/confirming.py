@@ -19,10 +19,11 @@ from midonet.agent.flow_state.effects import (
 from midonet.agent.flow_state.sight import Standing
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import Rewrite
-from midonet.agent.flows.tags import FlowTag, TagKind
+from midonet.agent.flows.tags import FlowTag, RouteRegion, TagKind
 from midonet.agent.simulation.sighting import ICMP_PROTOCOLS, Observation, zone_of
 from midonet.agent.simulation.walk import Walk
-from midonet.agent.topology.view import PortView
+from midonet.agent.topology.view import PortView, TopologyView
+from midonet.model.ids import ObjectId
 from midonet.packets.address_kinds import AddressKind, address_kind
 from midonet.packets.addresses import is_multicast_mac
 from midonet.packets.five_tuple import FiveTuple
@@ -146,10 +147,29 @@ def _is_for_group(key: FiveTuple, walk: Walk) -> bool:
 
 
 def _sample(walk: Walk) -> Sample:
-    packet = walk.inputs.packet
-    facts = frozenset(tag for tag in walk.findings.tags if _is_configuration(tag))
+    packet, findings = walk.inputs.packet, walk.findings
+    facts = configuration_facts(walk.inputs.view, findings.tags, findings.regions)
     return Sample(facts, packet.key, packet.icmp_id)
 
 
-def _is_configuration(tag: FlowTag) -> bool:
-    return tag.kind in _CONFIGURATION
+def configuration_facts(
+    view: TopologyView, tags: Iterable[FlowTag], regions: Iterable[RouteRegion]
+) -> frozenset[FlowTag | RouteRegion]:
+    """Return those of the facts of a walk that an operator sets: devices, chains and groups.
+
+    Of a group of addresses both the region that was asked about and the tag of the whole group
+    (`group_tag`), by which it is found.
+    """
+    of_groups = [region for region in regions if region.owner_id in view.address_groups]
+    return frozenset(
+        (
+            *(tag for tag in tags if tag.kind in _CONFIGURATION),
+            *of_groups,
+            *(group_tag(region.owner_id) for region in of_groups),
+        )
+    )
+
+
+def group_tag(group_id: ObjectId) -> FlowTag:
+    """Return the tag of all members of a group of addresses."""
+    return FlowTag(TagKind.GROUP_ELEMENT, group_id)

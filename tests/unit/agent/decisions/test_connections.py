@@ -12,13 +12,14 @@ from midonet.agent.decisions.decisions import Decisions
 from midonet.agent.decisions.upcalls import PacketLoop
 from midonet.agent.flow_state.connection_table import ConnectionTable
 from midonet.agent.flows.drop_reason import DropReason
-from midonet.agent.flows.tags import chain_tag
+from midonet.agent.flows.tags import RouteRegion, chain_tag
 from midonet.agent.soft_state.replica import SoftStateReplica
 from midonet.agent.topology.view import ViewDelta
 from midonet.model.chains import PortRange
 from midonet.model.ids import HostId, PortId
+from midonet.packets.addresses import IpVersion, parse_ip
 from midonet.runtime.clock import ManualClock
-from tests.scenario.frames import A, B, udp
+from tests.scenario.frames import A, B, C, udp
 from tests.worlds import World, rule
 
 THERE, BACK = ("10.0.0.1", "10.0.0.2"), ("10.0.0.2", "10.0.0.1")
@@ -175,5 +176,76 @@ async def test_a_port_that_is_gone_takes_its_connections_along() -> None:
     await shell.send("a", question())
     shell.datapath.detach(shell.world.port_id("a"))
     shell.decisions.forget_port(shell.world.port_id("a"))
+    shell.work()
+    assert len(shell.decisions.connections.table) == 0
+
+
+async def test_a_key_is_given_back_by_a_connection_of_a_former_owner() -> None:
+    """An address moves to another port, and its new owner uses the same ports."""
+    world = guarded().port("d", on="b", host="h1", inbound="asks")
+    shell = await Shell(world).open()
+    await shell.send("a", question())
+    assert await shell.send("c", answer()) == [("a", answer())]
+    # d sends in the name of a: that is where the address is from now on.
+    assert await shell.send("d", question()) == [("c", question())]
+    assert [one.initiator for one in shell.decisions.connections.table] == [world.port_id("d")]
+    assert await shell.send("c", answer()) == [("d", answer())]
+
+
+async def test_a_key_is_kept_by_a_connection_whose_answers_arrive() -> None:
+    """Who forges the address of another, without being where it is, does not get its answers."""
+    world = guarded().port("d", on="b", host="h1", inbound="asks")
+    shell = await Shell(world).open()
+    await shell.send("a", question())
+    assert await shell.send("c", answer()) == [("a", answer())]
+    forged = udp(THERE, (C, B), ports=(5000, 53))
+    assert await shell.send("d", forged) == []
+    assert shell.drops("d", DropReason.CONNECTION_LIMIT) == 1
+    assert await shell.send("c", answer()) == [("a", answer())]
+
+
+async def test_an_address_that_leaves_a_group_loses_what_it_has_begun() -> None:
+    def granted(*members: str) -> World:
+        world = World().bridge("b").port("a", on="b", host="h1", inbound="asks")
+        world.port("c", on="b", host="h1", inbound="answers")
+        world.address_group("clients", *members)
+        world.chain(
+            "asks",
+            rule("accept", ip_address_group_src_id=World().id("clients"), match_forward_flow=True),
+            rule("drop"),
+        )
+        return world.chain("answers", rule("accept", match_return_flow=True), rule("drop"))
+
+    shell = await Shell(granted("10.0.0.1/32", "10.0.0.7/32")).open()
+    await shell.send("a", question())
+    group_id = shell.world.id("clients")
+    for members, address, left in ((("10.0.0.1/32",), "10.0.0.7", 1), ((), "10.0.0.1", 0)):
+        shell.world = granted(*members)
+        view = replace(shell.world.view(), revision=shell.decisions.view.revision + 1)
+        shell.decisions.view = view
+        region = RouteRegion(group_id, IpVersion.V4, parse_ip(address).value, 32)
+        shell.decisions.view_changed(ViewDelta(view.revision, regions=frozenset({region})))
+        shell.work()
+        assert len(shell.decisions.connections.table) == left
+    assert await shell.send("c", answer()) == []
+
+
+async def test_a_connection_depends_on_the_rules_of_now_not_on_those_it_began_under() -> None:
+    def jumping(*rules: str) -> World:
+        world = guarded()
+        world.chain("extra", *(rule(action) for action in rules))
+        return world.chain(
+            "asks", rule("jump", jump="extra"), rule("accept", match_forward_flow=True)
+        )
+
+    shell = await Shell(guarded()).open()
+    await shell.send("a", question())
+    shell.change(jumping())
+    assert len(shell.decisions.connections.table) == 1
+    shell.world = jumping("drop")
+    view = replace(shell.world.view(), revision=shell.decisions.view.revision + 1)
+    shell.decisions.view = view
+    changed = frozenset({chain_tag(shell.world.id("extra"))})
+    shell.decisions.view_changed(ViewDelta(view.revision, changed))
     shell.work()
     assert len(shell.decisions.connections.table) == 0
