@@ -29,6 +29,7 @@ from midonet.agent.daemon import Agent
 from midonet.agent.datapath.ebpf import EbpfDatapath
 from midonet.agent.host.host_keeper import host_record
 from midonet.agent.host.state_directory import StateDirectory
+from midonet.agent.underlay.clsact import Clsact
 from midonet.agent.underlay.interfaces import KernelInterfaces
 from midonet.model.devices import NextHopKind, Port, Route, Router
 from midonet.model.ids import HostId, PortId, RouteId, RouterId
@@ -128,7 +129,8 @@ async def measure(count: int, directory: Path) -> None:
     store = SqliteStore(directory / "nsdb.db")
     await store.open()
     state = StateDirectory(directory / "state")
-    datapath = EbpfDatapath(directory / "state", hash_seed=1)
+    filters = Clsact()
+    datapath = EbpfDatapath(directory / "state", hash_seed=1, filters=filters)
     agent = Agent(
         host_record(state.host_id(), "bench"),
         store,
@@ -172,6 +174,7 @@ async def measure(count: int, directory: Path) -> None:
     finally:
         await agent.stop()
         await datapath.uninstall()
+        filters.close()
         await store.close()
         state.close()
         asking.join()

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
-from midonet.agent.datapath.ebpf import AttachMode, EbpfDatapath
+from midonet.agent.datapath.ebpf import AttachMode, EbpfDatapath, FilterAttacher
 from midonet.agent.datapath.ebpf.offload import NO_OFFLOAD, prepare_super_packet
 from midonet.agent.datapath.protocol import PortAttachment
 from midonet.agent.underlay.clsact import Clsact
@@ -33,6 +33,7 @@ HASH_SEED = 0x0123_4567_89AB_CDEF
 HOST_MAC, OUTSIDE_MAC = "02:00:00:00:0f:01", "02:00:00:00:0f:02"
 _SOL_PACKET, _AUXDATA, _VNET_HDR = 263, 8, 15
 _OUTGOING = 4
+_RCVBUFFORCE = 33
 _VLAN_VALID, _VLAN_TPID_VALID = 0x10, 0x40
 _numbers = itertools.count()
 
@@ -48,6 +49,8 @@ class Tap:
             socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(3)
         )
         self._in.setsockopt(_SOL_PACKET, _AUXDATA, 1)
+        # Else frames are lost here when the test does something else for a moment.
+        self._in.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, 1 << 26)
         self._in.bind((interface, 3))
         self.frames: list[bytes] = []
 
@@ -208,7 +211,9 @@ class EbpfHarness:
 
 @asynccontextmanager
 async def ebpf_harness(
-    max_programs: int = 1024, attach_mode: AttachMode = AttachMode.AUTO
+    max_programs: int = 1024,
+    attach_mode: AttachMode = AttachMode.AUTO,
+    filters: FilterAttacher | None = None,
 ) -> AsyncIterator[EbpfHarness]:
     """Open an `EbpfHarness` in namespaces that go with it."""
     number = f"mnc{os.getpid() % 100000}-{next(_numbers)}"
@@ -219,8 +224,9 @@ async def ebpf_harness(
             stack.callback(each.delete)
         state_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="midonet-"))
         stack.enter_context(entered(host))
-        filters = Clsact()
-        stack.callback(filters.close)
+        if filters is None:
+            filters = clsact = Clsact()
+            stack.callback(clsact.close)
         datapath = EbpfDatapath(
             Path(state_dir),
             hash_seed=HASH_SEED,

@@ -55,6 +55,8 @@ _OLDER_KERNEL = (
 )
 _STATISTICS_WIDTH_MAX = 16
 _SETTLE_S = 0.05
+_LINKS_AFTER_S = 0.5
+"""Links take the place of filters when no port has been connected for this time, in seconds."""
 _TAKEOVER_S = 5.0
 """How long programs of another version are still asked once the agent decides, in seconds: every
 class with traffic is judged in that time, and the others come up like any new one."""
@@ -101,6 +103,8 @@ class EbpfDatapath:
         self._state_sink: Callable[[bytes], None] | None = None
         self._settle_timer: asyncio.TimerHandle | None = None
         self._takeover_timer: asyncio.TimerHandle | None = None
+        self._linking: asyncio.Task[None] | None = None
+        self._links_from_s = 0.0
 
     @property
     def capabilities(self) -> Capabilities:
@@ -135,11 +139,17 @@ class EbpfDatapath:
                 _log.warning("offload_not_checked", reason=_OLDER_KERNEL)
             loop = asyncio.get_running_loop()
             loop.add_reader(self._kernel.netlink.news_fd, self._read_news)
+            self._make_links_soon(self._kernel)
 
     async def close(self) -> None:
         """See `Datapath.close`. A waiting `upcalls` returns an empty list."""
         if self._kernel is None:
             return
+        if self._linking is not None:
+            self._linking.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._linking
+            self._linking = None
         if self._worker is not None:
             await asyncio.to_thread(self._worker.shutdown)
             self._worker = None
@@ -210,15 +220,16 @@ class EbpfDatapath:
             kernel.hooks.detach(old_ifindex, PORT_PROGRAM)
 
     async def connect(self, attachment: PortAttachment) -> None:
-        """See `Datapath.connect`. A hook waits for a grace period of the kernel (RCU), 10 to 20
-        ms, one after the other: the kernel holds a lock meanwhile."""
+        """See `Datapath.connect`. A link waits for a grace period of the kernel (RCU), 10 to 20 ms,
+        one after the other: the kernel holds a lock meanwhile. So there is a filter first."""
         kernel = self._opened()
         slot, old_ifindex = self._take_slot(kernel, attachment)
         try:
-            await self._in_worker(kernel.hooks.attach, slot.ifindex, PORT_PROGRAM)
+            await self._in_worker(kernel.hooks.attach_first, slot.ifindex, PORT_PROGRAM)
         except DatapathError:
             kernel.slots.detach(slot)
             raise
+        self._make_links_soon(kernel)
         now = kernel.slots.find(attachment.port_id)
         if now is None or now.ifindex != slot.ifindex:
             # The interface went, or the port was detached, meanwhile.
@@ -234,6 +245,29 @@ class EbpfDatapath:
             # Made here, so that its thread is in the namespace of the caller's.
             self._worker = ThreadPoolExecutor(1, thread_name_prefix="hooks")
         await asyncio.get_running_loop().run_in_executor(self._worker, call, ifindex, name)
+
+    def _make_links_soon(self, kernel: KernelState) -> None:
+        """Have links take the place of filters when no port has come for a while: whoever comes
+        meanwhile would wait for them."""
+        self._links_from_s = self._clock.now_s() + _LINKS_AFTER_S
+        if self._linking is None or self._linking.done():
+            self._linking = asyncio.create_task(self._make_links(kernel))
+
+    async def _make_links(self, kernel: KernelState) -> None:
+        refused: set[int] = set()
+        while waiting := kernel.hooks.without_link(PORT_PROGRAM) - refused:
+            left_s = self._links_from_s - self._clock.now_s()
+            if left_s > 0:
+                await self._clock.sleep(left_s)
+                continue
+            ifindex = min(waiting)
+            try:
+                await self._in_worker(kernel.hooks.make_link, ifindex, PORT_PROGRAM)
+            except DatapathError as error:
+                refused.add(ifindex)  # the filter stays and serves
+                _log.warning("link_not_made", interface=ifindex, error=str(error))
+            if all(slot.ifindex != ifindex for slot in kernel.slots.attached()):
+                await self._in_worker(kernel.hooks.detach, ifindex, PORT_PROGRAM)
 
     def _take_slot(self, kernel: KernelState, attachment: PortAttachment) -> tuple[PortSlot, int]:
         """Write where a port is; return its slot and the interface it was at before, or 0."""

@@ -233,7 +233,7 @@ class KernelState:
                 self.interface_gone(slot)
             else:
                 self.enclose(link)
-                self.hooks.attach(slot.ifindex, PORT_PROGRAM)
+                self.hooks.attach_first(slot.ifindex, PORT_PROGRAM)
 
     def enclose(self, link: Link) -> None:
         """Keep the interface of an attached port from the host's stack; its program does so too."""
