@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment
 from scapy.layers.l2 import GRE, Ether
 from scapy.packet import Packet, Raw
 
-from midonet.agent.datapath.protocol import OverlayConfig
+from midonet.agent.datapath.protocol import OverlayConfig, PortAttachment
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import (
     NO_REWRITE,
@@ -18,6 +20,7 @@ from midonet.agent.flows.program import (
     TunnelOutput,
 )
 from midonet.model.hosts import TunnelKind
+from midonet.model.ids import PortId
 from midonet.packets.addresses import IpVersion
 from midonet.packets.overlay import decapsulate, overlay_source_port
 from tests.contract.datapath_harness import DatapathHarness, eventually
@@ -92,6 +95,43 @@ async def test_an_overlay_packet_with_an_unknown_key_is_dropped(
     harness.send_outer(outer_packet(kind, endpoints, 5, UDP_V4))
     await expect_drops(harness, None, DropReason.UNKNOWN_TUNNEL_KEY)
     assert harness.delivered(OUT) == []
+
+
+async def test_an_admitted_port_is_delivered_to_and_sends_nothing(
+    harness: DatapathHarness,
+) -> None:
+    endpoints = configure_overlay(harness, IpVersion.V4)
+    datapath = harness.datapath
+    packet = outer_packet(TunnelKind.VXLAN, endpoints, 5, UDP_V4)
+    before = datapath.attached()
+    datapath.detach(OUT)
+    new = PortAttachment(OUT, before[OUT])
+    taken = PortAttachment(PortId(UUID(int=0xFFFF)), before[IN])
+    assert set(datapath.admit([new, taken])) == {taken.port_id}
+    datapath.set_delivery(5, (OUT,))
+    assert OUT not in datapath.attached()
+    harness.send_outer(packet)
+    await expect_delivered(harness, OUT, UDP_V4)
+    harness.send(OUT, UDP_V4)
+
+    # What was admitted and is not any more is gone, and its interface free.
+    assert datapath.admit([]) == {}
+    harness.send_outer(packet)
+    await expect_drops(harness, None, DropReason.PORT_NOT_ATTACHED)
+    other = PortAttachment(THIRD, before[OUT])
+    datapath.detach(THIRD)
+    assert datapath.admit([other]) == {}
+    datapath.admit([])
+
+    assert datapath.admit([new]) == {}
+    await datapath.connect(new)
+    assert datapath.admit([]) == {}
+    assert datapath.attached()[OUT] == before[OUT]
+    harness.send_outer(packet)
+    await expect_delivered(harness, OUT, UDP_V4, UDP_V4)
+    harness.send(OUT, UDP_V4)
+    (upcall,) = await datapath.upcalls()
+    assert upcall.ingress == OUT
 
 
 async def test_a_changed_delivery_holds_for_the_next_packet(harness: DatapathHarness) -> None:

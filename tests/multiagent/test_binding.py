@@ -15,6 +15,7 @@ from midonet.agent.flows.program import NO_REWRITE, TunnelOutput
 from midonet.agent.ports.retrying import FIRST_PAUSE_S, LONGEST_PAUSE_S, Retries
 from midonet.model.devices import Port
 from midonet.model.hosts import PortLocation
+from midonet.model.ids import PortId
 from midonet.nsdb.memory import MemoryStore
 from midonet.nsdb.sqlite.store import SqliteStore
 from midonet.packets.addresses import parse_ip, parse_mac
@@ -97,10 +98,16 @@ class WaitingDatapath(MemoryDatapath):
         super().__init__(underlay)
         self.may_return = asyncio.Event()
         self.may_return.set()
+        self.too_early: list[PortId] = []
 
     async def connect(self, attachment: PortAttachment) -> None:
         await super().connect(attachment)
         await self.may_return.wait()
+
+    def set_delivery(self, tunnel_key: int, port_ids: tuple[PortId, ...]) -> None:
+        """Note ports for which packets are dropped that another version's programs deliver."""
+        super().set_delivery(tunnel_key, port_ids)
+        self.too_early += [port_id for port_id in port_ids if port_id not in self._ports]
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["first", "second"])
@@ -137,6 +144,7 @@ async def test_answers_find_a_port_whose_packets_come_in(
         await eventually(lambda: len(h1.at(port)) == 2)
         assert h1.take(port) == [asked, again]
         assert not datapath.drops()
+        assert not datapath.too_early
         datapath.may_return.set()
 
 

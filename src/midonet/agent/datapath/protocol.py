@@ -213,8 +213,19 @@ class Datapath(Protocol):
         """Disconnect a port and forget its programs and masks. Unknown ports are ignored."""
         ...
 
+    def admit(self, attachments: Iterable[PortAttachment]) -> Mapping[PortId, DatapathError]:
+        """Let packets be delivered to ports whose own packets do not come in yet.
+
+        `connect` is to follow. Admitted ports of an earlier call that are not among these are
+        withdrawn. Return what stands in the way, by port.
+        """
+        ...
+
     async def connect(self, attachment: PortAttachment) -> None:
-        """Do what `attach` does, without holding up the event loop while the kernel waits."""
+        """Do what `attach` does, without holding up the event loop while the kernel waits.
+
+        Packets of the port may come in before this returns.
+        """
         ...
 
     async def disconnect(self, port_id: PortId) -> None:

@@ -9,11 +9,11 @@ ports have been read completely nothing is touched, so that a restart takes noth
 
 Order for a new port: keep its interface from the host's own stack; claim its location, say that
 it is active, and claim the flood group of its bridge here; wait until this host's own view shows
-the location (other hosts then know it too); deliver the tunnel keys of both to it; attach it. Its
-packets come in while the kernel still carries that out, and whoever gets the first asks for its
-sender by a broadcast, which is repeated only after a second: the whole way back must be there
-before. With the store away a port is attached without waiting. In the other direction: detach, stop
-delivering, release the location; the interface stays closed.
+the location (other hosts then know it too); admit it, and deliver the tunnel keys of both to it;
+attach it. Its packets come in while the kernel still carries that out, and whoever gets the first
+asks for its sender by a broadcast, which is repeated only after a second: the whole way back must
+be there before. With the store away a port is attached without waiting. In the other direction:
+detach, stop delivering, release the location; the interface stays closed.
 
 A pass costs with the number of ports, a change in it with what changed.
 """
@@ -365,7 +365,7 @@ class PortBinder:
             if attached.get(port_id) == port.interface_name
         }
         coming = [port for port in present.values() if port.id not in done]
-        coming = [port for port in coming if self._may_attach(port)]
+        coming = self._admit([port for port in coming if self._may_attach(port)])
         for port in (*done.values(), *coming):
             place = self._places.get(port.id)
             if place is not None:
@@ -381,6 +381,17 @@ class PortBinder:
         for port_id in self._attach_by_s.keys() - (present.keys() - done.keys()):
             del self._attach_by_s[port_id]
         return done
+
+    def _admit(self, ports: Collection[Port]) -> list[Port]:
+        """Let packets be delivered to ports, before any key says that they are: until then, while
+        another version's programs are asked, those know better. Return those that may be."""
+        wanted = [PortAttachment(port.id, port.interface_name or "") for port in ports]
+        refused = self._datapath.admit(wanted)
+        for port in ports:
+            error = refused.get(port.id)
+            if error is not None:
+                self._refuse(port, error)
+        return [port for port in ports if port.id not in refused]
 
     def _join_groups(
         self,
@@ -405,16 +416,20 @@ class PortBinder:
         try:
             await self._datapath.connect(PortAttachment(port.id, name))
         except DatapathError as error:
-            self._refused.add(port.id)
-            self._fail(retry, "attach_failed", error)
+            self._refuse(port, error)
             return False
         self._retries.succeeded(retry)
         _log.info("port_attached", port_id=str(port.id), interface=name)
         return True
 
+    def _refuse(self, port: Port, error: DatapathError) -> None:
+        self._attach_by_s.pop(port.id, None)
+        self._refused.add(port.id)
+        self._fail(("attach", port.id, port.interface_name or ""), "attach_failed", error)
+
     def _may_attach(self, port: Port) -> bool:
         """Tell whether a port's packets may come: its location is known, or cannot be."""
-        if not self._retries.may_try(("attach", port.id, port.interface_name)):
+        if not self._retries.may_try(("attach", port.id, port.interface_name or "")):
             return False
         place = self._places.get(port.id)
         if port.id in self._refused or place is None or not place.is_active:

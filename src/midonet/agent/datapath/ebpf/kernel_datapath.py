@@ -103,6 +103,7 @@ class EbpfDatapath:
         self._state_sink: Callable[[bytes], None] | None = None
         self._settle_timer: asyncio.TimerHandle | None = None
         self._takeover_timer: asyncio.TimerHandle | None = None
+        self._admitted: dict[PortId, int] = {}
         self._linking: asyncio.Task[None] | None = None
         self._links_from_s = 0.0
 
@@ -158,6 +159,7 @@ class EbpfDatapath:
             if timer is not None:
                 timer.cancel()
         self._settle_timer = self._takeover_timer = None
+        self._admitted.clear()
         kernel, self._kernel = self._kernel, None
         if self._waiting is not None:
             asyncio.get_running_loop().remove_reader(kernel.ring.fd)
@@ -210,7 +212,7 @@ class EbpfDatapath:
     def attach(self, attachment: PortAttachment) -> None:
         """See `Datapath.attach`."""
         kernel = self._opened()
-        slot, old_ifindex = self._take_slot(kernel, attachment)
+        slot, old_ifindex = self._admitted_slot(kernel, attachment)
         try:
             kernel.hooks.attach(slot.ifindex, PORT_PROGRAM)
         except DatapathError:
@@ -223,7 +225,7 @@ class EbpfDatapath:
         """See `Datapath.connect`. A link waits for a grace period of the kernel (RCU), 10 to 20 ms,
         one after the other: the kernel holds a lock meanwhile. So there is a filter first."""
         kernel = self._opened()
-        slot, old_ifindex = self._take_slot(kernel, attachment)
+        slot, old_ifindex = self._admitted_slot(kernel, attachment)
         try:
             await self._in_worker(kernel.hooks.attach_first, slot.ifindex, PORT_PROGRAM)
         except DatapathError:
@@ -269,6 +271,32 @@ class EbpfDatapath:
             if all(slot.ifindex != ifindex for slot in kernel.slots.attached()):
                 await self._in_worker(kernel.hooks.detach, ifindex, PORT_PROGRAM)
 
+    def admit(self, attachments: Iterable[PortAttachment]) -> Mapping[PortId, DatapathError]:
+        """See `Datapath.admit`. Another version's program that is at the interface already asks
+        for what is installed here from now on."""
+        kernel = self._opened()
+        wanted = {attachment.port_id: attachment for attachment in attachments}
+        for port_id in self._admitted.keys() - wanted.keys():
+            self.detach(port_id)
+        refused: dict[PortId, DatapathError] = {}
+        for port_id, attachment in wanted.items():
+            before = kernel.slots.find(port_id)
+            if before is None or before.interface_name != attachment.interface_name:
+                try:
+                    _, self._admitted[port_id] = self._take_slot(kernel, attachment)
+                except DatapathError as error:
+                    refused[port_id] = error
+        return refused
+
+    def _admitted_slot(
+        self, kernel: KernelState, attachment: PortAttachment
+    ) -> tuple[PortSlot, int]:
+        old_ifindex = self._admitted.pop(attachment.port_id, None)
+        slot = kernel.slots.find(attachment.port_id)
+        if old_ifindex is None or slot is None or slot.interface_name != attachment.interface_name:
+            return self._take_slot(kernel, attachment)
+        return slot, old_ifindex
+
     def _take_slot(self, kernel: KernelState, attachment: PortAttachment) -> tuple[PortSlot, int]:
         """Write where a port is; return its slot and the interface it was at before, or 0."""
         name = attachment.interface_name
@@ -291,6 +319,7 @@ class EbpfDatapath:
         """See `Datapath.detach`."""
         kernel = self._opened()
         slot = kernel.slots.find(port_id)
+        self._admitted.pop(port_id, None)
         if slot is not None and slot.flags != PortFlag.IN_USE:
             if slot.ifindex:
                 kernel.hooks.detach(slot.ifindex, PORT_PROGRAM)
@@ -301,6 +330,7 @@ class EbpfDatapath:
         """See `Datapath.disconnect`. What the port's slot says stops its packets at once."""
         kernel = self._opened()
         slot = kernel.slots.find(port_id)
+        self._admitted.pop(port_id, None)
         if slot is not None and slot.flags != PortFlag.IN_USE:
             kernel.slots.detach(slot)
             kernel.programs.remove_port(slot)
@@ -310,7 +340,11 @@ class EbpfDatapath:
     def attached(self) -> Mapping[PortId, str]:
         """See `Datapath.attached`."""
         slots = self._kernel.slots.attached() if self._kernel else []
-        return {slot.port_id: slot.interface_name for slot in slots}
+        return {
+            slot.port_id: slot.interface_name
+            for slot in slots
+            if slot.port_id not in self._admitted
+        }
 
     def configure_overlay(self, config: OverlayConfig) -> None:
         """See `Datapath.configure_overlay`.

@@ -86,6 +86,7 @@ class MemoryDatapath:
         self._overlay = OverlayConfig()
         self._protected: frozenset[IpAddress] = frozenset()
         self._listener: Listener | None = None
+        self._admitted: set[PortId] = set()
         self._deliveries: dict[int, tuple[PortId, ...]] = {}
         self._upcalls: deque[Upcall] = deque()
         self._has_upcalls = asyncio.Event()
@@ -121,6 +122,7 @@ class MemoryDatapath:
         """See `Datapath.uninstall`."""
         await self.close()
         self._ports.clear()
+        self._admitted.clear()
         self._programs.clear()
         self._deliveries.clear()
         self._upcalls.clear()
@@ -149,6 +151,7 @@ class MemoryDatapath:
                     errno=errno.EBUSY,
                 )
         known = self._ports.get(attachment.port_id)
+        self._admitted.discard(attachment.port_id)
         if known is not None and known.attachment == attachment:
             return
         bucket = TokenBucket(
@@ -159,6 +162,23 @@ class MemoryDatapath:
             attachment.copies_per_second, attachment.copy_burst, self._clock.boot_ns()
         )
         self._ports[attachment.port_id] = _AttachedPort(attachment, bucket, copies, classifier)
+
+    def admit(self, attachments: Iterable[PortAttachment]) -> Mapping[PortId, DatapathError]:
+        """See `Datapath.admit`."""
+        wanted = {attachment.port_id: attachment for attachment in attachments}
+        for port_id in self._admitted - wanted.keys():
+            self.detach(port_id)
+        refused: dict[PortId, DatapathError] = {}
+        for port_id, attachment in wanted.items():
+            is_new = port_id not in self._ports
+            try:
+                self.attach(attachment)
+            except DatapathError as error:
+                refused[port_id] = error
+            else:
+                if is_new:
+                    self._admitted.add(port_id)
+        return refused
 
     async def connect(self, attachment: PortAttachment) -> None:
         """See `Datapath.connect`."""
@@ -171,13 +191,18 @@ class MemoryDatapath:
     def detach(self, port_id: PortId) -> None:
         """See `Datapath.detach`."""
         port = self._ports.pop(port_id, None)
+        self._admitted.discard(port_id)
         if port is not None:
             for slot in port.classifier.classes.values():
                 self._programs.pop(slot.installed.program_id, None)
 
     def attached(self) -> Mapping[PortId, str]:
         """See `Datapath.attached`."""
-        return {i: port.attachment.interface_name for i, port in self._ports.items()}
+        return {
+            port_id: port.attachment.interface_name
+            for port_id, port in self._ports.items()
+            if port_id not in self._admitted
+        }
 
     def configure_overlay(self, config: OverlayConfig) -> None:
         """See `Datapath.configure_overlay`.
@@ -254,6 +279,9 @@ class MemoryDatapath:
 
         gso_size: payload bytes of one segment of an offloaded super-packet, else 0.
         """
+        if port_id in self._admitted:
+            self._drop(port_id, DropReason.UNKNOWN_INGRESS_PORT)
+            return
         self._process(port_id, frame, gso_size, is_reinjected=False)
 
     def subscribe(self, sink: DeliverySink) -> Callable[[], None]:
