@@ -207,6 +207,19 @@ class World(DhcpBuilder):
         self._routes.setdefault(name, [])
         return self
 
+    def filters(
+        self, name: str, *, inbound: str | None = None, outbound: str | None = None
+    ) -> World:
+        """Change the filters of a router, bridge or port."""
+        chains = {
+            "inbound_filter_id": self._chain_id(inbound),
+            "outbound_filter_id": self._chain_id(outbound),
+        }
+        for objects in (self._ports, self._bridges, self._routers):
+            if name in objects:
+                objects[name] = replace(objects[name], **chains)  # type: ignore[index,arg-type,type-var]
+        return self
+
     def port(
         self,
         name: str,

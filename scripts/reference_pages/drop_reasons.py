@@ -125,6 +125,15 @@ ADVICE: dict[DropReason, str] = {
     " that scans, and for two with one address (`midonet connections`).",
     DropReason.REFUSAL_RATE: "Counted beside the refusal itself. A sender at the port does not stop"
     " though it is refused: a scan, or a machine that ignores errors (500 a second are told).",
+    DropReason.NAT_EXHAUSTED: "All ports of the rule's targets are in use towards this"
+    " destination, or no further ones can be leased while the state database is away: give the rule"
+    " more addresses, or a wider range of ports (`midonet trace` names the rule).",
+    DropReason.CONNECTION_UNKNOWN: "A rule would have to translate the middle of a conversation"
+    " that no host knows, as after a restart: the sender will try again, or has to be restarted.",
+    DropReason.FRAGMENT_UNKNOWN: "The first fragment of the datagram was dropped or lost, or came"
+    " more than a quarter of a second later: see what else is dropped at this port.",
+    DropReason.FRAGMENT_INVALID: "Fragments of one datagram contradict each other, as no sender"
+    " makes them: look for a faulty or hostile machine behind the port.",
 }
 """What an operator does about each reason."""
 

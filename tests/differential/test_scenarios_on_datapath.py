@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
 
-from midonet.agent.flow_state.connection_table import ConnectionTable
+from midonet.agent.decisions.tracked_connections import Settlement
+from midonet.agent.flows.apply import prepared
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.plans import InstallPlan
 from midonet.agent.flows.table import FlowTable
 from midonet.agent.simulation.result import Await, Drop, Forward
-from midonet.agent.simulation.simulate import simulate
 from midonet.model.ids import PortId
 from midonet.packets.addresses import IpVersion
 from midonet.packets.frame import parse_frame
@@ -24,9 +24,10 @@ from tests.contract.datapath_harness import (
     eventually,
 )
 from tests.differential.wiring import at_harness, configure_overlay, opened
-from tests.scenario.running import Scenario, Step, settle
+from tests.scenario.flow_states import FlowStates
+from tests.scenario.running import Scenario, Step
 from tests.scenario.test_scenarios import SCENARIOS
-from tests.worlds import NOW, World
+from tests.worlds import World
 
 PORTS = 16
 """Ports that a harness has room for."""
@@ -81,29 +82,50 @@ class Wire:
         """Send what can be installed; compare what comes out with what the scenario states."""
         world = scenario.make()
         view = at_harness(world.view(), self._harness, IpVersion.V4)
-        soft_state, connections = world.soft_state(), ConnectionTable()
+        soft_state, flows = world.soft_state(), FlowStates()
         for step in scenario.steps:
+            flows.pass_time(step.after_s)
             packet = parse_frame(step.frame, hash_seed=self._harness.hash_seed)
-            result = simulate(
-                view, soft_state, packet, world.port_id(step.port), NOW, connections=connections
-            )
-            if isinstance(result, Await) or not settle(connections, result, NOW):
+            result = flows.judge(view, soft_state, packet, world.port_id(step.port))
+            if isinstance(result, Await) or flows.settle(result) is not Settlement.DONE:
                 continue
             soft_state.apply(result.effects)
-            if isinstance(result, Forward | Drop) and result.program.slow_path is None:
+            if not isinstance(result, Forward | Drop):
+                continue
+            if result.program.slow_path is None:
                 plan = FlowTable(8).plan_install(result.program, 0, 0)
                 assert isinstance(plan, InstallPlan)
                 await self._send(world, step, plan)
+            elif isinstance(result, Forward) and not result.generated:
+                await self._carry(world, step, result)
 
     async def _send(self, world: World, step: Step, plan: InstallPlan) -> None:
+        """Send a packet to the datapath that has its program."""
         harness, entry = self._harness, plan.entry
-        names = {world.port_id(name): name for name in _local_ports(_alone(step))}
-        before = {port_id: len(harness.delivered(port_id)) for port_id in names}
-        outer_before = len(harness.sent_outer())
+        left = self._watch(world, step)
         reason = entry.program.drop_reason
         drops_before = self._drops(entry.program.ingress, reason)
         harness.datapath.install((entry,))
         harness.send(entry.program.ingress, step.frame)
+        if reason is not None:
+            await eventually(lambda: self._drops(entry.program.ingress, reason) > drops_before)
+            assert reason is step.verdict.reason
+        await self._compare(step, left)
+        harness.datapath.remove((entry,))
+        harness.datapath.drop_mask(entry.program.ingress, entry.mask_id)
+
+    async def _carry(self, world: World, step: Step, result: Forward) -> None:
+        """Let the datapath send out a packet that the agent carries itself."""
+        left = self._watch(world, step)
+        for frame, outputs in prepared(step.frame, result.program.outputs):
+            self._harness.datapath.emit(frame, outputs)
+        await self._compare(step, left)
+
+    def _watch(self, world: World, step: Step) -> Callable[[], list[tuple[str, bytes]]]:
+        harness = self._harness
+        names = {world.port_id(name): name for name in _local_ports(_alone(step))}
+        before = {port_id: len(harness.delivered(port_id)) for port_id in names}
+        outer_before = len(harness.sent_outer())
 
         def left() -> list[tuple[str, bytes]]:
             local = [
@@ -116,14 +138,12 @@ class Wire:
                 [*local, *((f"{one.kind.value} {one.tunnel_key}", one.inner) for one in outer)]
             )
 
+        return left
+
+    async def _compare(self, step: Step, left: Callable[[], list[tuple[str, bytes]]]) -> None:
         expected = sorted((_place(one.place), one.frame) for one in step.verdict.leaving)
-        if reason is not None:
-            await eventually(lambda: self._drops(entry.program.ingress, reason) > drops_before)
-            assert reason is step.verdict.reason
         await eventually(lambda: len(left()) >= len(expected))
         assert left() == expected
-        harness.datapath.remove((entry,))
-        harness.datapath.drop_mask(entry.program.ingress, entry.mask_id)
         self.compared += 1
 
     def _drops(self, port_id: PortId, reason: DropReason | None) -> int:

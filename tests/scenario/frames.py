@@ -18,6 +18,7 @@ from midonet.packets.build import (
     tcp_frame,
     udp_frame,
 )
+from midonet.packets.checksum import transport_checksum
 from midonet.packets.ethernet import EthernetHeader
 from midonet.packets.icmpv4 import Icmpv4Header
 from midonet.packets.icmpv6 import Icmpv6Header
@@ -194,19 +195,22 @@ def fragment(
     first: bool,
     ports: tuple[int, int] = (4000, 5000),
     ttl: int = 64,
+    offset: int = 40,
 ) -> bytes:
-    """Return the first, or a later, fragment of a UDP datagram."""
-    words = b"".join(port.to_bytes(2, "big") for port in ports)
-    payload = words + (80).to_bytes(2, "big") + bytes(34) if first else bytes(40)
+    """Return the first, or a later, fragment of a UDP datagram of 80 bytes, checksum included."""
     source, destination = (parse_ip(text).value for text in route)
+    words = b"".join(port.to_bytes(2, "big") for port in ports)
+    datagram = bytearray(words + (80).to_bytes(2, "big") + bytes(74))
+    datagram[6:8] = transport_checksum(datagram, source, destination, UDP).to_bytes(2, "big")
+    payload = bytes(datagram[:40]) if first else bytes(40)
     link = (parse_mac(macs[1]), parse_mac(macs[0]))
     if ":" not in route[0]:
         header = Ipv4Header(
             source, destination, UDP, 20 + len(payload), more_fragments=first,
-            fragment_offset=0 if first else 40, identification=5, ttl=ttl,
+            fragment_offset=0 if first else offset, identification=5, ttl=ttl,
         ).serialise()  # fmt: skip
         return EthernetHeader(*link, 0x0800).serialise() + header + payload
-    extension = FragmentHeader(UDP, 0 if first else 40, first, 5).serialise()
+    extension = FragmentHeader(UDP, 0 if first else offset, first, 5).serialise()
     header = Ipv6Header(source, destination, 44, len(extension) + len(payload), ttl).serialise()
     return EthernetHeader(*link, 0x86DD).serialise() + header + extension + payload
 

@@ -21,9 +21,9 @@ from midonet.agent.flow_state.connection_table import CAPACITY, ConnectionTable
 from midonet.agent.flow_state.effects import KillConnection
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.simulation.result import Await
-from midonet.agent.simulation.simulate import simulate
 from midonet.packets.frame import parse_frame
 from midonet.packets.tcp import TcpFlag
+from tests.scenario.flow_states import FlowStates
 from tests.scenario.frames import A, B, Family, icmp, tcp, udp
 from tests.scenario.running import Lane, Network, Step, Verdict, at, describe, settled
 from tests.worlds import World
@@ -144,7 +144,7 @@ class Simulated:
 
     def __init__(self, life: Life, lane: Lane, world: World) -> None:
         self._life = life
-        self._network = Network(lane, world, world.soft_state(), life.table())
+        self._network = Network(lane, world, world.soft_state(), FlowStates(life.table()))
 
     async def live(self, event: Step | After | Gone | Known, index: int) -> None:
         """Let one thing happen; it must come out as the life says."""
@@ -154,8 +154,9 @@ class Simulated:
                 got = await self._network.judge(event)
                 assert got == event.verdict, f"{where}: {describe(event.frame)}"
             case After(seconds):
-                self._network = replace(self._network, now_s=self._network.now_s + seconds)
-                table.expire(self._network.now_s, len(table))
+                flows = self._network.flows
+                flows.pass_time(seconds)
+                table.expire(flows.now_s, len(table))
             case Gone(port):
                 table.forget_port(self._network.world.port_id(port))
             case Known(count):
@@ -175,14 +176,8 @@ class Simulated:
             packet = parse_frame(synthesise_frame(sample.key, icmp_id=sample.icmp_id))
             result = await settled(
                 lane,
-                lambda view, packet=packet, port=connection.initiator: simulate(  # type: ignore[misc]
-                    view,
-                    network.soft_state,
-                    packet,
-                    port,
-                    network.now_s,
-                    connections=table,
-                    must_ask=True,
+                lambda view, packet=packet, port=connection.initiator: network.flows.judge(  # type: ignore[misc]
+                    view, network.soft_state, packet, port, must_ask=True
                 ),
             )
             if not isinstance(result, Await):

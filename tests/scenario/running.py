@@ -17,35 +17,37 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
-from midonet.agent.flow_state.connection_table import ConnectionTable, Refusal
-from midonet.agent.flow_state.effects import (
-    AdvanceConnection,
-    ConfirmConnection,
-    KillConnection,
-)
+from midonet.agent.decisions.tracked_connections import Settlement
+from midonet.agent.flow_state.connection_table import ConnectionTable
+from midonet.agent.flow_state.source_choice import LeaseBlock
 from midonet.agent.flows.apply import apply_rewrite
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import LocalOutput, Output
 from midonet.agent.simulation.result import (
     Await,
+    Awaited,
     Consume,
     Drop,
+    FetchConnection,
+    FetchFirstFragment,
     Forward,
     GeneratedPacket,
     LoadDevices,
     ResolveNeighbour,
     SimulationResult,
 )
-from midonet.agent.simulation.simulate import simulate, simulate_generated
+from midonet.agent.simulation.simulate import simulate_generated
 from midonet.agent.topology.view import TopologyView
 from midonet.model.hosts import TunnelKind
 from midonet.model.ids import ObjectId
-from midonet.packets.addresses import format_mac
+from midonet.packets.addresses import IpAddress, format_mac
 from midonet.packets.frame import parse_frame
-from tests.worlds import NOW, DictSoftState, World
+from tests.scenario.flow_states import FlowStates
+from tests.worlds import DictSoftState, World
 
 _MAX_LOADS = 30
 _MAX_GENERATED = 5
+_ATTEMPTS = 4
 
 
 @dataclass(frozen=True, order=True)
@@ -74,11 +76,12 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Step:
-    """A packet that enters, and its verdict."""
+    """A packet that enters, and its verdict. after_s: time (s) since the one before."""
 
     port: str
     frame: bytes
     verdict: Verdict
+    after_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -131,8 +134,16 @@ def taken(port: str, frame: bytes, *answers: Leaving) -> Step:
     return Step(port, frame, Verdict("consume", tuple(sorted(answers))))
 
 
+def later(after_s: float, step: Step) -> Step:
+    """Let time (s) go by before a step."""
+    return replace(step, after_s=after_s)
+
+
 def waits(port: str, frame: bytes, awaited: str) -> Step:
-    """Expect the packet to wait: `ROUTER PORT ADDRESS` of a neighbour, or names of devices."""
+    """Expect the packet to wait.
+
+    `PORT ADDRESS` for a neighbour, names for devices, `first fragment` or `connection`.
+    """
     return Step(port, frame, Verdict("await", awaited=awaited))
 
 
@@ -178,34 +189,35 @@ class Network:
     lane: Lane
     world: World
     soft_state: DictSoftState
-    connections: ConnectionTable = field(default_factory=ConnectionTable)
-    now_s: float = NOW
+    flows: FlowStates = field(default_factory=FlowStates)
+
+    @property
+    def connections(self) -> ConnectionTable:
+        """Return the connections that the packets have begun."""
+        return self.flows.tracked.table
 
     async def judge(self, step: Step) -> Verdict:
-        """Return the verdict on a packet; what it teaches goes into the soft state."""
+        """Return the verdict on a packet; what it teaches stays."""
+        self.flows.pass_time(step.after_s)
         packet = parse_frame(step.frame)
         port_id = self.world.port_id(step.port)
-        connections, now_s = self.connections, self.now_s
-        result = await settled(
-            self.lane,
-            lambda view: simulate(
-                view, self.soft_state, packet, port_id, now_s, connections=connections
-            ),
-        )
-        traced = simulate(
-            self.lane.view,
-            self.soft_state,
-            packet,
-            port_id,
-            now_s,
-            connections=connections,
-            trace=True,
-        )
-        if not isinstance(traced, Await):
-            assert not isinstance(result, Await)
-            assert replace(traced, steps=()) == result, "a trace changes the outcome"
-        if not settle(connections, result, now_s):
+        judge = partial(self.flows.judge, soft_state=self.soft_state, packet=packet)
+        for _ in range(_ATTEMPTS):
+            result = await settled(self.lane, lambda view: judge(view, ingress=port_id))
+            traced = judge(self.lane.view, ingress=port_id, trace=True)
+            if not isinstance(traced, Await):
+                assert not isinstance(result, Await)
+                assert replace(traced, steps=()) == result, "a trace changes the outcome"
+            settlement = self.flows.settle(result)
+            if settlement is not Settlement.AGAIN:
+                break
+        else:
+            return Verdict("drop", (), DropReason.UNSETTLED)
+        if settlement is Settlement.REFUSED:
             return Verdict("drop", (), DropReason.CONNECTION_LIMIT)
+        if isinstance(result, Await) and isinstance(result.what, FetchFirstFragment):
+            fragments = self.flows.tracked.translations.fragments
+            fragments.expect(result.what.datagram, self.flows.now_s)
         leaving = await self._leaving(result, packet.frame, 0)
         return _verdict(self.world, result, tuple(sorted(leaving)))
 
@@ -232,31 +244,11 @@ class Network:
             self.soft_state,
             sent,
             packet.egress,
-            self.now_s,
+            self.flows.now_s,
             router_id=packet.router_id,
             sight=packet.sight,
             is_unfiltered=packet.is_unfiltered,
         )
-
-
-def settle(connections: ConnectionTable, result: SimulationResult, now_s: float) -> bool:
-    """Do to connections what a result says; False when one cannot be entered."""
-    if isinstance(result, Await):
-        return True
-    for effect in result.effects:
-        match effect:
-            case ConfirmConnection(connection, sample, replaces):
-                assert not isinstance(result, Drop), "what does not leave confirms nothing"
-                entered = connections.confirm(connection, now_s, sample=sample, replaces=replaces)
-                if isinstance(entered, Refusal):
-                    return False
-            case AdvanceConnection(key, direction, flags):
-                connections.advance(key, direction, flags, now_s)
-            case KillConnection(connection):
-                connections.kill(connection)
-            case _:
-                pass  # soft state
-    return True
 
 
 async def settled(
@@ -290,10 +282,18 @@ def _verdict(world: World, result: SimulationResult, leaving: tuple[Leaving, ...
             return Verdict("await", awaited=_awaited(world, what))
 
 
-def _awaited(world: World, what: LoadDevices | ResolveNeighbour) -> str:
-    if isinstance(what, LoadDevices):
-        return " ".join(sorted(map(str, what.object_ids)))
-    return f"{world.name(what.port_id)} {what.address}"
+def _awaited(world: World, what: Awaited) -> str:
+    match what:
+        case LoadDevices(object_ids):
+            return " ".join(sorted(map(str, object_ids)))
+        case ResolveNeighbour():
+            return f"{world.name(what.port_id)} {what.address}"
+        case FetchConnection():
+            return "connection"
+        case FetchFirstFragment():
+            return "first fragment"
+        case LeaseBlock(address):
+            return f"ports of {IpAddress(address.version, address.address)}"
 
 
 def describe(frame: bytes) -> str:

@@ -10,9 +10,11 @@ from tests.scenario import (
     bridging,
     dhcp,
     filtering,
+    forwarding,
     grouping,
     long_chains,
     marking,
+    masquerading,
     mirroring,
     neighbours,
     refusing,
@@ -43,6 +45,8 @@ SCENARIOS: list[Scenario] = [
     *mirroring.SCENARIOS,
     *marking.SCENARIOS,
     *dhcp.SCENARIOS,
+    *masquerading.SCENARIOS,
+    *forwarding.SCENARIOS,
 ]
 
 

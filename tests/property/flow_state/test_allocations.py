@@ -39,6 +39,7 @@ allocations = st.builds(
 )
 holders = st.integers(0, 4)
 CAPACITY = 20
+SEED = 0x1234_5678_9ABC_DEF0
 
 
 class AllocationMachine(RuleBasedStateMachine):
@@ -124,20 +125,19 @@ def packet(source: int, port: int, *, remote: int = 99, protocol: int = UDP) -> 
     st.integers(1, 4),
     st.integers(1, 300),
     st.integers(0, 90),
-    st.integers(0, 2**64 - 1),
     st.sampled_from((UDP, TCP)),
 )
 def test_each_end_point_is_given_once_before_the_pool_is_exhausted(
-    addresses: int, first_port: int, more: int, seed: int, protocol: int
+    addresses: int, first_port: int, more: int, protocol: int
 ) -> None:
     pool = NatPool((EndpointRange(V4, 1000, 999 + addresses, first_port, first_port + more),))
     table = AllocationTable()
-    chooser = SourceChooser(table, FixedBlocks(), seed)
+    chooser = SourceChooser(table, FixedBlocks())
     given_out = set()
     size = addresses * (more + 1)
     for number in range(size):
         new = packet(number // 7, 4000 + number, protocol=protocol)
-        choice = chooser.choose(OWNERS[0], pool, new)
+        choice = chooser.choose(OWNERS[0], pool, new, SEED)
         assert isinstance(choice, Chosen)
         assert pool.contains(choice.endpoint.address, choice.endpoint.port, protocol)
         allocation = Allocation(OWNERS[0], protocol, choice.endpoint, remote_of(new))
@@ -145,11 +145,11 @@ def test_each_end_point_is_given_once_before_the_pool_is_exhausted(
         given_out.add(choice.endpoint)
     assert len(given_out) == size
     again = packet(5, 9, protocol=protocol)
-    assert chooser.choose(OWNERS[0], pool, again) == Exhausted(size)
-    assert isinstance(chooser.choose(OWNERS[0], pool, again._replace(destination=98)), Chosen)
-    assert isinstance(chooser.choose(OWNERS[1], pool, again), Chosen)
+    assert chooser.choose(OWNERS[0], pool, again, SEED) == Exhausted(size)
+    assert isinstance(chooser.choose(OWNERS[0], pool, again._replace(destination=98), SEED), Chosen)
+    assert isinstance(chooser.choose(OWNERS[1], pool, again, SEED), Chosen)
     table.release(0)
-    assert isinstance(chooser.choose(OWNERS[0], pool, again), Chosen)
+    assert isinstance(chooser.choose(OWNERS[0], pool, again, SEED), Chosen)
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 3)), max_size=150))
@@ -159,11 +159,11 @@ def test_no_two_connections_share_what_tells_answers_apart(
     """Compared with all translated tuples so far: the naive reference of uniqueness."""
     pool = NatPool((EndpointRange(V4, 7, 8, 100, 140), EndpointRange(V4, 9, 9, 20, 22)))
     table = AllocationTable()
-    chooser = SourceChooser(table, FixedBlocks(), 77)
+    chooser = SourceChooser(table, FixedBlocks())
     seen: list[tuple[Endpoint, int]] = []
     for number, (source, port, remote) in enumerate(dict.fromkeys(wanted)):
         new = packet(source, port, remote=remote)
-        choice = chooser.choose(OWNERS[0], pool, new)
+        choice = chooser.choose(OWNERS[0], pool, new, SEED)
         assert isinstance(choice, Chosen)
         assert (choice.endpoint, remote) not in seen
         seen.append((choice.endpoint, remote))
@@ -174,8 +174,8 @@ def test_no_two_connections_share_what_tells_answers_apart(
 @given(st.integers(1, 0xFFFF), st.integers(0, 2**64 - 1))
 def test_udp_ports_keep_their_parity_while_they_can(port: int, seed: int) -> None:
     pool = NatPool((EndpointRange(V4, 7, 7, 1024, 65535),))
-    choice = SourceChooser(AllocationTable(), FixedBlocks(), seed).choose(
-        OWNERS[0], pool, packet(1, port)
+    choice = SourceChooser(AllocationTable(), FixedBlocks()).choose(
+        OWNERS[0], pool, packet(1, port), seed
     )
     assert isinstance(choice, Chosen)
     assert (choice.endpoint.port - port) % 2 == 0
@@ -184,10 +184,12 @@ def test_udp_ports_keep_their_parity_while_they_can(port: int, seed: int) -> Non
 @given(st.integers(0, 0xFFFF), st.integers(0, 2**64 - 1))
 def test_one_host_keeps_one_address_and_one_end_point_towards_all(port: int, seed: int) -> None:
     pool = NatPool((EndpointRange(V4, 7, 90, 1024, 65535),))
-    chooser = SourceChooser(AllocationTable(), FixedBlocks(), seed)
-    towards = [chooser.choose(OWNERS[0], pool, packet(1, port, remote=one)) for one in range(5)]
+    chooser = SourceChooser(AllocationTable(), FixedBlocks())
+    towards = [
+        chooser.choose(OWNERS[0], pool, packet(1, port, remote=one), seed) for one in range(5)
+    ]
     assert len(set(towards)) == 1
-    other = chooser.choose(OWNERS[0], pool, packet(1, port ^ 1))
+    other = chooser.choose(OWNERS[0], pool, packet(1, port ^ 1), seed)
     assert isinstance(other, Chosen)
     assert isinstance(towards[0], Chosen)
     assert other.endpoint.address == towards[0].endpoint.address
@@ -196,10 +198,10 @@ def test_one_host_keeps_one_address_and_one_end_point_towards_all(port: int, see
 def test_identifiers_of_echoes_are_not_bound_to_ports() -> None:
     pool = NatPool((EndpointRange(V4, 7, 7, 5000, 5000),))
     table = AllocationTable()
-    chooser = SourceChooser(table, FixedBlocks(), 1)
+    chooser = SourceChooser(table, FixedBlocks())
     for number in range(200):
         new = packet(1, number, protocol=ICMP)
-        choice = chooser.choose(OWNERS[0], pool, new)
+        choice = chooser.choose(OWNERS[0], pool, new, SEED)
         assert isinstance(choice, Chosen)
         assert table.reserve(Allocation(OWNERS[0], ICMP, choice.endpoint, remote_of(new)), number)
 
@@ -213,41 +215,29 @@ def test_only_held_blocks_are_used_and_a_further_one_is_asked_for() -> None:
 
     pool = NatPool((EndpointRange(V6, 7, 7, 1024, 65535),))
     table = AllocationTable()
-    chooser = SourceChooser(table, OneBlock({address: (20,)}), 5)
+    chooser = SourceChooser(table, OneBlock({address: (20,)}))
     for number in range(BLOCK_PORTS):
         new = FiveTuple(V6, TCP, 1, number, 99, 80)
-        choice = chooser.choose(OWNERS[0], pool, new)
+        choice = chooser.choose(OWNERS[0], pool, new, SEED)
         assert isinstance(choice, Chosen)
         assert choice.endpoint.port // BLOCK_PORTS == 20
         assert table.reserve(Allocation(OWNERS[0], TCP, choice.endpoint, remote_of(new)), number)
-    wanted = chooser.choose(OWNERS[0], pool, FiveTuple(V6, TCP, 1, 999, 99, 80))
+    wanted = chooser.choose(OWNERS[0], pool, FiveTuple(V6, TCP, 1, 999, 99, 80), SEED)
     assert wanted == LeaseBlock(address, 1024, 65535)
 
 
 def test_targets_are_used_up_in_their_order() -> None:
     pool = NatPool((EndpointRange(V4, 50, 50, 10, 11), EndpointRange(V4, 40, 40, 10, 11)))
     table = AllocationTable()
-    chooser = SourceChooser(table, FixedBlocks(), 1)
+    chooser = SourceChooser(table, FixedBlocks())
     addresses = []
     for number in range(4):
         new = packet(1, number)
-        choice = chooser.choose(OWNERS[0], pool, new)
+        choice = chooser.choose(OWNERS[0], pool, new, SEED)
         assert isinstance(choice, Chosen)
         addresses.append(choice.endpoint.address)
         table.reserve(Allocation(OWNERS[0], UDP, choice.endpoint, remote_of(new)), number)
     assert addresses == [50, 50, 40, 40]
-
-
-def test_end_point_that_was_refused_is_not_chosen_again() -> None:
-    pool = NatPool((EndpointRange(V4, 7, 7, 1, 2),))
-    chooser = SourceChooser(AllocationTable(), FixedBlocks(), 1)
-    first = chooser.choose(OWNERS[0], pool, packet(1, 1))
-    assert isinstance(first, Chosen)
-    second = chooser.choose(OWNERS[0], pool, packet(1, 1), (first.endpoint,))
-    assert isinstance(second, Chosen)
-    assert second.endpoint != first.endpoint
-    both = (first.endpoint, second.endpoint)
-    assert chooser.choose(OWNERS[0], pool, packet(1, 1), both) == Exhausted(2)
 
 
 @pytest.mark.parametrize("total", [10, 1000])

@@ -21,13 +21,13 @@ from midonet.agent.datapath.protocol import Datapath, Upcall, UpcallReason
 from midonet.agent.decisions.fair_queue import FairQueue
 from midonet.agent.decisions.flow_programs import FlowPrograms
 from midonet.agent.decisions.neighbours import NeighbourBroker
-from midonet.agent.decisions.parking import AWAIT_LIMIT_S, Awaited, Parking
+from midonet.agent.decisions.parking import AWAIT_LIMIT_S, Parking
 from midonet.agent.decisions.questions import question_packet
 from midonet.agent.decisions.refusals import RefusalBudgets
 from midonet.agent.decisions.rivals import dead_rivals
 from midonet.agent.decisions.synthesis import synthesise_frame
 from midonet.agent.decisions.teaching import would_teach
-from midonet.agent.decisions.tracked_connections import TrackedConnections
+from midonet.agent.decisions.tracked_connections import Settlement, TrackedConnections
 from midonet.agent.decisions.work import (
     MAX_GENERATED_DEPTH,
     Allowance,
@@ -37,10 +37,9 @@ from midonet.agent.decisions.work import (
 )
 from midonet.agent.flow_state.connection_table import ConnectionTable
 from midonet.agent.flow_state.effects import (
-    AdvanceConnection,
-    ConfirmConnection,
     KillConnection,
 )
+from midonet.agent.flow_state.source_choice import LeaseBlock
 from midonet.agent.flows.apply import prepared
 from midonet.agent.flows.classification import meets_guards
 from midonet.agent.flows.drop_reason import DropReason
@@ -49,10 +48,12 @@ from midonet.agent.flows.program import FlowProgram, InstalledProgram
 from midonet.agent.flows.tags import FlowTag, TagKind, device_tag, location_tag
 from midonet.agent.simulation.result import (
     Await,
+    Awaited,
     Consume,
     Drop,
     Effect,
     FetchConnection,
+    FetchFirstFragment,
     Forward,
     GeneratedPacket,
     LoadDevices,
@@ -201,13 +202,15 @@ class Decisions:
     def _carry_out(self, result: SimulationResult, upcall: Upcall, packet: ParsedFrame) -> bool:
         """Do what a simulation says; False to simulate again, because facts changed.
 
-        Connections come first: what they are after it is what the program was made for, so that
-        their change does not make it stale.
+        Connections come first: what they are after it is what the program was made for.
         """
         if isinstance(result, Await):
             self._park(upcall.ingress, upcall, result.what)
             return True
-        if not self.connections.settle(result.effects):
+        settlement = self.connections.settle(result.effects)
+        if settlement is Settlement.AGAIN:
+            return False
+        if settlement is Settlement.REFUSED:
             if self._frees_key(result, upcall.ingress):
                 return False
             self._datapath.count_drop(upcall.ingress, DropReason.CONNECTION_LIMIT)
@@ -338,6 +341,8 @@ class Decisions:
                 self.broker.resolve(what)
             case FetchConnection(key):
                 self.connections.fetch(key)
+            case FetchFirstFragment() | LeaseBlock():
+                self.connections.translations.obtain(what)
             case _:
                 assert_never(what)
 
@@ -362,6 +367,8 @@ class Decisions:
                 return known is not NeighbourState.UNKNOWN
             case FetchConnection(key):
                 return not self.connections.reader.should_wait(key, self._clock.now_s())
+            case FetchFirstFragment() | LeaseBlock():
+                return self.connections.translations.has_come(what)
             case _:
                 assert_never(what)
 
@@ -436,10 +443,8 @@ class Decisions:
                     self.broker.refresh(
                         ResolveNeighbour(effect.router_id, effect.port_id, effect.address)
                     )
-                case ConfirmConnection() | AdvanceConnection() | KillConnection():
-                    pass  # came first
                 case _:
-                    assert_never(effect)
+                    pass  # of a connection: that came first
 
     def _mac_ageing_s(self, bridge_id: BridgeId) -> float:
         bridge = self.view.bridges.get(bridge_id)
@@ -552,6 +557,8 @@ class Decisions:
             ingress,
             self._clock.now_s(),
             connections=self.connections.reader,
+            nat=self.connections.translations,
+            fragments=self.connections.translations.fragments,
             trace=True,
         )
 
@@ -566,6 +573,8 @@ class Decisions:
             ingress,
             self._clock.now_s(),
             connections=self.connections.reader,
+            nat=self.connections.translations,
+            fragments=self.connections.translations.fragments,
             must_ask=must_ask,
         )
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from midonet.agent.simulation.result import FetchConnection, LoadDevices, ResolveNeighbour
+from midonet.agent.simulation.result import Awaited
 from midonet.model.ids import PortId
 from midonet.runtime.clock import Clock
 
@@ -19,8 +19,6 @@ T = TypeVar("T")
 
 AWAIT_LIMIT_S = 5.0
 """Longest time a packet waits."""
-
-Awaited = LoadDevices | ResolveNeighbour | FetchConnection
 
 
 @dataclass(frozen=True, slots=True)

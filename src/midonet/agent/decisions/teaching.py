@@ -9,7 +9,9 @@ from midonet.agent.flow_state.effects import (
     AdvanceConnection,
     ConfirmConnection,
     KillConnection,
+    NoteExhaustion,
 )
+from midonet.agent.flow_state.fragments import NoteFragment, RefuseDatagram
 from midonet.agent.flows.program import InstalledProgram
 from midonet.agent.simulation.result import Effect, RefreshNeighbour
 from midonet.agent.soft_state.lessons import LearnMac, LearnNeighbour, MoveBridgeNeighbour
@@ -36,7 +38,14 @@ def would_teach(
                 return True
             case ConfirmConnection():
                 return True
-            case RefreshNeighbour() | AdvanceConnection() | KillConnection():
+            case (
+                RefreshNeighbour()
+                | AdvanceConnection()
+                | KillConnection()
+                | NoteFragment()
+                | RefuseDatagram()
+                | NoteExhaustion()
+            ):
                 pass  # asked for as long as traffic uses the entry, packets or not
             case _:
                 assert_never(effect)

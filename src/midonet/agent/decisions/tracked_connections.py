@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
+from typing import assert_never
 
+from midonet.agent.decisions.translations import Translations
 from midonet.agent.flow_state.connection import Connection, ConnectionKey
 from midonet.agent.flow_state.connection_table import (
     Change,
@@ -21,8 +24,10 @@ from midonet.agent.flow_state.effects import (
     ConfirmConnection,
     ConnectionEffect,
     KillConnection,
+    NoteExhaustion,
     Sample,
 )
+from midonet.agent.flow_state.fragments import NoteFragment, RefuseDatagram
 from midonet.agent.flow_state.reader import ConnectionReader
 from midonet.agent.flows.tag_index import regions_overlap
 from midonet.agent.flows.tags import FlowTag, RouteRegion, connection_tag
@@ -39,10 +44,26 @@ _LOOKED_AT = 4096
 
 _TCP = int(IpProtocol.TCP)
 _GOES_ON = int(TcpFlag.ACK)
-_CONNECTION_EFFECTS = (ConfirmConnection, AdvanceConnection, KillConnection)
+_CONNECTION_EFFECTS = (
+    ConfirmConnection,
+    AdvanceConnection,
+    KillConnection,
+    NoteFragment,
+    RefuseDatagram,
+    NoteExhaustion,
+)
 
 _CUT = frozenset((Change.KILLED, Change.FORGOTTEN, Change.UNTOLD))
 """Changes after which no packet of the connection may pass."""
+
+
+class Settlement(Enum):
+    """What became of the connection effects of a packet."""
+
+    DONE = "done"
+    AGAIN = "again"  # what was chosen is not free; another choice may be
+    REFUSED = "refused"  # the connection cannot be entered
+
 
 FactsChanged = Callable[[frozenset[FlowTag], bool], None]
 """Takes tags of changed facts, and whether what depends on them must not wait."""
@@ -74,6 +95,7 @@ class TrackedConnections:
         """
         self.table = ConnectionTable() if table is None else table
         self.reader: ConnectionReader = self.table if reader is None else reader
+        self.translations = Translations(clock, self.table)
         self.refused = 0
         """Packets that could not begin a connection."""
         self.fetch: Callable[[ConnectionKey], None] = fetch or (lambda _: None)
@@ -85,32 +107,56 @@ class TrackedConnections:
         self._deferred: list[Connection] = []
         self.table.on_change(self._note)
 
-    def settle(self, effects: Iterable[object]) -> bool:
+    def settle(self, effects: Iterable[object]) -> Settlement:
         """Carry out the connection effects among those of a packet; others are left alone.
 
-        False when a connection could not be entered: the packet must not leave.
+        Unless DONE a connection could not be entered, and the packet must not leave.
         """
         now_s = self._clock.now_s()
-        is_entered = True
+        outcome = Settlement.DONE
         for effect in effects:
-            if isinstance(effect, _CONNECTION_EFFECTS) and is_entered:
-                is_entered = self._carry_out(effect, now_s)
+            if isinstance(effect, _CONNECTION_EFFECTS) and outcome is Settlement.DONE:
+                outcome = self._carry_out(effect, now_s)
         self._publish()
-        return is_entered
+        return outcome
 
-    def _carry_out(self, effect: ConnectionEffect, now_s: float) -> bool:
-        if isinstance(effect, AdvanceConnection):
-            self.table.advance(effect.key, effect.direction, effect.tcp_flags, now_s)
-        elif isinstance(effect, KillConnection):
-            self.table.kill(effect.connection)
-        else:
-            outcome = self.table.confirm(
-                effect.connection, now_s, sample=effect.sample, replaces=effect.replaces
-            )
-            if isinstance(outcome, Refusal):
-                self.refused += 1
-                return False
-        return True
+    def _carry_out(self, effect: ConnectionEffect, now_s: float) -> Settlement:
+        match effect:
+            case ConfirmConnection():
+                return self._confirm(effect, now_s)
+            case AdvanceConnection():
+                self.table.advance(effect.key, effect.direction, effect.tcp_flags, now_s)
+            case KillConnection():
+                self.table.kill(effect.connection)
+            case NoteFragment():
+                self.translations.fragments.note(effect, now_s)
+            case RefuseDatagram():
+                self.translations.fragments.refuse(effect.datagram, now_s)
+            case NoteExhaustion():
+                self.translations.note_exhausted(effect)
+            case _:
+                assert_never(effect)
+        return Settlement.DONE
+
+    def _confirm(self, effect: ConfirmConnection, now_s: float) -> Settlement:
+        """Reserve what a connection is translated to, and enter it: both or none."""
+        holder = self.translations.reserve(effect.allocations)
+        if holder is None:
+            return Settlement.AGAIN
+        entered = self.table.confirm(
+            effect.connection, now_s, sample=effect.sample, replaces=effect.replaces
+        )
+        if isinstance(entered, Refusal):
+            self.translations.give_back(holder)
+            if entered is Refusal.TAKEN and effect.allocations:
+                # Its answers would be taken for another's: another end point will do.
+                self.translations.avoid(effect.allocations)
+                return Settlement.AGAIN
+            self.refused += 1
+            return Settlement.REFUSED
+        if effect.allocations:
+            self.translations.keep(holder, entered)
+        return Settlement.DONE
 
     def use(self, used_ns: Mapping[ConnectionKey, int]) -> None:
         """Take note that packets with these keys went by unseen, by programs, and when.
@@ -133,6 +179,7 @@ class TrackedConnections:
     def expire(self) -> None:
         """Let go of connections that were idle for too long, some of them at a time."""
         self.table.expire(self._clock.now_s(), _LOOKED_AT)
+        self.translations.expire()
         self._publish()
 
     def forget_port(self, port_id: PortId) -> None:

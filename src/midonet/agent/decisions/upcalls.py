@@ -116,6 +116,7 @@ class PacketLoop:
         decisions = self._decisions
         decisions.programs.expire()
         self._follow_use()
+        decisions.release_parked()
         decisions.expire_parked()
         decisions.connections.expire()
         for router_id, address in decisions.broker.tick():

@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from midonet.agent.flow_state.allocations import Allocation
 from midonet.agent.flow_state.connection import Connection, ConnectionKey, Direction
+from midonet.agent.flow_state.fragments import NoteFragment, RefuseDatagram
+from midonet.agent.flow_state.pool import NatPool
+from midonet.model.ids import ObjectId
 from midonet.packets.flowkey import FlowKey
 
 
@@ -31,11 +35,13 @@ class ConfirmConnection:
 
     replaces: the connection that gives way to it: one that is over, or the same with fewer
         return keys.
+    allocations: end points to be reserved for it, all or none.
     """
 
     connection: Connection
     sample: Sample
     replaces: Connection | None = None
+    allocations: tuple[Allocation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,4 +60,19 @@ class KillConnection:
     connection: Connection
 
 
-ConnectionEffect = ConfirmConnection | AdvanceConnection | KillConnection
+@dataclass(frozen=True, slots=True)
+class NoteExhaustion:
+    """Effect: a pool of a device had no end point for the packet."""
+
+    owner: ObjectId
+    pool: NatPool
+
+
+ConnectionEffect = (
+    ConfirmConnection
+    | AdvanceConnection
+    | KillConnection
+    | NoteFragment
+    | RefuseDatagram
+    | NoteExhaustion
+)

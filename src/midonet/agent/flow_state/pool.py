@@ -42,6 +42,11 @@ class EndpointRange(NamedTuple):
     port_first: int = 0
     port_last: int = 0
 
+    def __str__(self) -> str:
+        first, last = (str(IpAddress(self.version, one)) for one in (self.first, self.last))
+        addresses = first if first == last else f"{first}-{last}"
+        return f"{addresses} {self.port_first}-{self.port_last}" if self.port_last else addresses
+
     @property
     def addresses(self) -> int:
         """Number of addresses."""
@@ -66,6 +71,9 @@ class NatPool:
     """The targets of a rule, in order."""
 
     ranges: tuple[EndpointRange, ...]
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.ranges))
 
     @property
     def static_address(self) -> IpAddress | None:

@@ -6,7 +6,7 @@ that there is none. It asks for a further block when those it may have of an add
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -25,7 +25,6 @@ from midonet.packets.five_tuple import FiveTuple
 from midonet.packets.protocols import IpProtocol
 
 _ICMP = frozenset((int(IpProtocol.ICMP), int(IpProtocol.ICMPV6)))
-_NO_ENDPOINTS: frozenset[Endpoint] = frozenset()
 
 
 class NatAddress(NamedTuple):
@@ -75,10 +74,9 @@ class BlockReader(Protocol):
 
 
 class SourceChooser:
-    """Chooses from allocations and blocks, and changes neither. seed: 64 bits, the deployment's."""
+    """Chooses from allocations and blocks, and changes neither."""
 
-    def __init__(self, allocations: AllocationTable, blocks: BlockReader, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, allocations: AllocationTable, blocks: BlockReader) -> None:
         self._allocations = allocations
         self._blocks = blocks
 
@@ -87,12 +85,11 @@ class SourceChooser:
         owner: ObjectId,
         pool: NatPool,
         packet: FiveTuple,
-        refused: Collection[Endpoint] = _NO_ENDPOINTS,
+        seed: int,
     ) -> SourceChoice:
         """Return what the source of `packet` becomes by a pool of `owner`.
 
-        refused: end points that were chosen before, and whose answers could not be told from
-        another connection's.
+        seed: 64 bits, the deployment's.
         """
         source = endpoint(packet, at_source=True)
         remote = remote_of(packet)
@@ -100,7 +97,7 @@ class SourceChooser:
         looked_at = 0
         if self._allocations.is_full:
             return Exhausted(0)
-        for targets, value in pool.addresses(source, self.seed):
+        for targets, value in pool.addresses(source, seed):
             address = NatAddress(owner, targets.version, value)
             ports = port_range(targets, packet.protocol)
             within = blocks_of(ports)
@@ -108,12 +105,10 @@ class SourceChooser:
             used = self._allocations.used_ports(
                 owner, packet.protocol, (targets.version, value), remote
             )
-            for port in port_order(ports, held, source, packet.protocol, self.seed):
+            for port in port_order(ports, held, source, packet.protocol, seed):
                 looked_at += 1
                 if port not in used:
-                    candidate = Endpoint(targets.version, value, port)
-                    if candidate not in refused:
-                        return Chosen(candidate, looked_at)
+                    return Chosen(Endpoint(targets.version, value, port), looked_at)
             lease = LeaseBlock(address, *ports)
             if self._blocks.may_lease(lease):
                 wanted = lease

@@ -78,3 +78,8 @@ class DropReason(IntEnum):
     GENERATED_LIMIT = 87  # one packet has led to as many answers and fragments as it may
     CONNECTION_LIMIT = 88  # its connection cannot be entered: the port's share, or its key is taken
     REFUSAL_RATE = 89  # the port's packets have led to as many ICMP errors and resets as they may
+    # Translation and fragments.
+    NAT_EXHAUSTED = 93  # no end point of the rule's targets is free towards this destination
+    CONNECTION_UNKNOWN = 94  # it would have to be translated, and belongs to no known connection
+    FRAGMENT_UNKNOWN = 95  # a later fragment whose first has not passed
+    FRAGMENT_INVALID = 96  # a fragment that overlaps others of its datagram, or is one too many

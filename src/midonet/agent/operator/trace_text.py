@@ -145,11 +145,8 @@ class _Words:
                 return f"dropped at port {self._name(place_id)}: {reason.name}{because}"
             case WasTooLong(length, limit):
                 return f"is {length} bytes long, the tunnel takes {limit}"
-            case Waits(object_ids, address, connection):
-                what = f"the MAC of {address}" if address else f"{len(object_ids)} objects to load"
-                if connection is not None:
-                    what = f"what other hosts know of {describe_tuple(connection.tuple)}"
-                return f"waits for {what}"
+            case Waits():
+                return f"waits for {_awaited(event)}"
             case _:
                 assert_never(event)
 
@@ -246,6 +243,18 @@ class _Words:
         if field in _MAC_FIELDS:
             return format_mac(value)
         return format_ip(self._version, value) if field in _ADDRESS_FIELDS else str(value)
+
+
+def _awaited(event: Waits) -> str:
+    if event.connection is not None:
+        return f"what other hosts know of {describe_tuple(event.connection.tuple)}"
+    if event.is_fragment:
+        return "the first fragment of its datagram"
+    if event.is_port:
+        return f"a lease of ports of {event.address}"
+    if event.address is not None:
+        return f"the MAC of {event.address}"
+    return f"{len(event.object_ids)} objects to load"
 
 
 def _camel(name: str) -> str:

@@ -12,6 +12,8 @@ Nothing answers the copies of mirrors: their senders do not know of them.
 
 from __future__ import annotations
 
+from midonet.agent.flow_state.connection import Connection, Direction
+from midonet.agent.flow_state.sight import Sight, Standing
 from midonet.agent.flows.apply import apply_rewrite
 from midonet.agent.flows.program import NO_REWRITE, SlowPathReason
 from midonet.agent.simulation.header import (
@@ -191,9 +193,22 @@ def _generate(walk: Walk, port_id: PortId, frame: bytes, answer: str) -> None:
     walk.findings.slow_path = walk.findings.slow_path or SlowPathReason.ANSWERED
     if len(walk.findings.generated) >= MAX_GENERATED:
         return
-    walk.findings.generated.append(GeneratedPacket(port_id, frame, is_refusal=True))
+    refusal = GeneratedPacket(port_id, frame, sight=_back(walk), is_refusal=True)
+    walk.findings.generated.append(refusal)
     if walk.findings.steps is not None:
         walk.step(Answered(port_id, answer))
+
+
+def _back(walk: Walk) -> Sight | None:
+    """Return what an answer to a packet is that would have begun a connection, and has been
+    translated on its way for that: it goes back through the same translations."""
+    observed, bindings = walk.findings.observation, walk.branch.bindings
+    if not bindings or observed is None or observed.key is None:
+        return None
+    if observed.sight.standing in (Standing.KNOWN, Standing.RELATED):
+        return None  # the connection is there
+    unborn = Connection(observed.key, (), walk.inputs.ingress, bindings)
+    return Sight(Standing.RELATED, Direction.RETURN, unborn)
 
 
 def _source_address(port: PortView, offending: ParsedFrame) -> IpAddress | None:

@@ -15,7 +15,9 @@ from enum import IntEnum
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.tags import FlowTag, TagKind
 from midonet.agent.simulation.condition import Test, compile_condition
+from midonet.agent.simulation.following import of_follower, translates_ports
 from midonet.agent.simulation.nat import apply_nat
+from midonet.agent.simulation.rewriting import is_follower
 from midonet.agent.simulation.rule_index import INDEXED_FROM, Search
 from midonet.agent.simulation.trace import MetRule
 from midonet.agent.simulation.walk import MAX_RULES, Dropped, Refusal, Walk
@@ -46,8 +48,17 @@ _AFTER_NAT = {
 def _compile(rule: RuleView) -> Test:
     """Return the test of a rule; it is made once for each version of it."""
     test = compile_condition(rule.condition)
+    if translates_ports(rule):
+        test = _with_followers(test, compile_condition(of_follower(rule.condition)))
     rule.compiled.form = test
     return test
+
+
+def _with_followers(test: Test, of_followers: Test) -> Test:
+    def matches(walk: Walk) -> bool | None:
+        return of_followers(walk) if is_follower(walk) else test(walk)
+
+    return matches
 
 
 def evaluate_chain(walk: Walk, chain_id: ChainId) -> Decision | Refusal:

@@ -16,6 +16,7 @@ from midonet.agent.flow_state.effects import (
     KillConnection,
     Sample,
 )
+from midonet.agent.flow_state.fragments import RefuseDatagram
 from midonet.agent.flow_state.sight import Standing
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import Rewrite
@@ -79,21 +80,34 @@ def leads_elsewhere(walk: Walk) -> Connection | None:
 def connection_effects(walk: Walk) -> Iterable[ConnectionEffect]:
     """Return what becomes of the connection of a packet whose walk is at its end."""
     observed = walk.findings.observation
-    if observed is None or observed.key is None or walk.inputs.is_generated:
+    if observed is None or walk.inputs.is_generated:
+        return ()
+    if observed.stray is not None and observed.stray[0] is DropReason.FRAGMENT_INVALID:
+        return (RefuseDatagram(observed.stray[1]),)
+    if observed.key is None:
         return ()
     keys = _return_keys(walk, observed)
+    effects = _effects(walk, observed, observed.key, keys)
+    return (*effects, observed.fragment) if keys and observed.fragment else effects
+
+
+def _effects(
+    walk: Walk, observed: Observation, key: ConnectionKey, keys: list[ConnectionKey]
+) -> Iterable[ConnectionEffect]:
     if observed.sight.standing is Standing.KNOWN:
-        return _of_known(walk, observed, observed.key, keys)
-    if not keys or not observed.may_begin or _is_for_group(observed.key.tuple, walk):
+        return _of_known(walk, observed, key, keys)
+    if not keys or not observed.may_begin or _is_for_group(key.tuple, walk):
         return ()
     begun = Connection(
-        observed.key,
-        tuple(key for key in dict.fromkeys(keys) if key != observed.key),
+        key,
+        tuple(one for one in dict.fromkeys(keys) if one != key),
         walk.inputs.ingress,
+        tuple(walk.findings.bindings),
     )
+    allocations = tuple(walk.findings.allocations)
     return (
-        ConfirmConnection(begun, _sample(walk), observed.sight.connection),
-        AdvanceConnection(observed.key, Direction.FORWARD, walk.inputs.packet.tcp_flags),
+        ConfirmConnection(begun, _sample(walk), observed.sight.connection, allocations),
+        AdvanceConnection(key, Direction.FORWARD, walk.inputs.packet.tcp_flags),
     )
 
 
@@ -109,6 +123,8 @@ def _of_known(
     drops = walk.findings.drops
     if not keys and not walk.findings.taken and drops and _POLICY.issuperset(drops):
         return (KillConnection(known),)
+    if keys and not set(known.bindings).issuperset(walk.findings.bindings):
+        return _begun_again(walk, key, keys, known)
     further = [one for one in keys if not known.has(one)]
     if not further:
         return (seen,)
@@ -122,6 +138,20 @@ def _of_known(
         known.serial,
     )
     return ConfirmConnection(begun, _sample(walk), known), seen
+
+
+def _begun_again(
+    walk: Walk, key: ConnectionKey, keys: list[ConnectionKey], known: Connection
+) -> Iterable[ConnectionEffect]:
+    """Return what replaces a connection whose packets are translated otherwise by now."""
+    again = Connection(
+        key,
+        tuple(one for one in dict.fromkeys(keys) if one != key),
+        walk.inputs.ingress,
+        tuple(walk.findings.bindings),
+    )
+    confirm = ConfirmConnection(again, _sample(walk), known, tuple(walk.findings.allocations))
+    return confirm, AdvanceConnection(key, Direction.FORWARD, walk.inputs.packet.tcp_flags)
 
 
 def _return_keys(walk: Walk, observed: Observation) -> list[ConnectionKey]:

@@ -65,6 +65,7 @@ def emit(walk: Walk, port: PortView) -> Outcome:
             is_uplink,
         )
     walk.findings.ttl_above = max(walk.findings.ttl_above, walk.header.ttl_decrement)
+    walk.note_leaving()
     branch = walk.branch
     walk.findings.outputs.append(PortOutput(port, output, branch.flooded_by, branch.copy))
     if walk.findings.steps is not None:
@@ -102,6 +103,7 @@ def _check_length(walk: Walk, tunnel: TunnelRoute, port: PortView) -> Outcome | 
         findings.slow_path = SlowPathReason.FRAGMENT_NEEDED
         # They are parts of the packet, and what it begins they have begun.
         sight = walk.sight()
+        walk.note_leaving()
         findings.fragmented.append((port, walk.header.rewrite()))
         findings.generated.extend(replace(fragment, sight=sight) for fragment in fragments)
         return Ended.TAKEN

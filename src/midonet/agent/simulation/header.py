@@ -79,13 +79,23 @@ class Header:
     was there beneath it, so that popping it gives back the very field, recorded or not.
     """
 
-    __slots__ = ("_beneath", "deep", "is_popped", "live", "mask", "ttl_decrement", "values")
+    __slots__ = (
+        "_beneath",
+        "deep",
+        "is_popped",
+        "live",
+        "mask",
+        "ports",
+        "ttl_decrement",
+        "values",
+    )
 
     def __init__(self, values: list[int], live: list[int], mask: list[int]) -> None:
         """Make a header of 12 `values` in the order of the key.
 
         live: the bits of each field that still are those of the packet as it entered.
         deep: what was changed behind these fields; it makes the outcome one for this packet only.
+        ports: those that stand in no field (`rewriting.tuple_now`), once they were changed.
         """
         self.values = values
         self.live = live
@@ -93,6 +103,7 @@ class Header:
         self.ttl_decrement = 0
         self.is_popped = False
         self.deep: DeepRewrite | None = None
+        self.ports: tuple[int, int] | None = None
         self._beneath: tuple[tuple[int, int], ...] = ()
 
     @classmethod
@@ -107,6 +118,7 @@ class Header:
         other.ttl_decrement = self.ttl_decrement
         other.is_popped = self.is_popped
         other.deep = self.deep
+        other.ports = self.ports
         other._beneath = self._beneath
         return other
 

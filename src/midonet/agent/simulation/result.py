@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from midonet.agent.flow_state.connection import ConnectionKey
 from midonet.agent.flow_state.effects import ConnectionEffect
+from midonet.agent.flow_state.fragments import DatagramId
 from midonet.agent.flow_state.sight import Sight
+from midonet.agent.flow_state.source_choice import LeaseBlock
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import FlowProgram
 from midonet.agent.simulation.trace import TraceStep
@@ -106,10 +108,20 @@ class FetchConnection:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchFirstFragment:
+    """Awaited: the first fragment of a datagram, which comes soon or not at all."""
+
+    datagram: DatagramId
+
+
+Awaited = LoadDevices | ResolveNeighbour | FetchConnection | FetchFirstFragment | LeaseBlock
+
+
+@dataclass(frozen=True, slots=True)
 class Await:
     """Not known yet. The shell obtains it and simulates again from the start; nothing was done."""
 
-    what: LoadDevices | ResolveNeighbour | FetchConnection
+    what: Awaited
     steps: tuple[TraceStep, ...] = ()
 
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from heapq import merge
 from typing import NamedTuple
 
+from midonet.agent.simulation.following import of_follower, translates_ports
 from midonet.agent.simulation.header import (
     ETH_TYPE,
     ETH_TYPE_ARP,
@@ -302,7 +303,8 @@ def _ports(children: dict[int, _Node], rest: _Node, lowest: dict[int, int]) -> _
 def _cached_need(rule: RuleView) -> Need:
     need = rule.compiled.need
     if need is None:
-        need = rule.compiled.need = need_of(rule.condition)
+        condition = of_follower(rule.condition) if translates_ports(rule) else rule.condition
+        need = rule.compiled.need = need_of(condition)
     assert isinstance(need, Need)
     return need
 

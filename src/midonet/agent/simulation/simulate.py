@@ -13,8 +13,11 @@ import msgspec
 
 from midonet.agent.flow_state.connection import ConnectionKey, Direction
 from midonet.agent.flow_state.effects import ConfirmConnection, ConnectionEffect, KillConnection
+from midonet.agent.flow_state.fragments import NO_FRAGMENTS, FragmentReader
+from midonet.agent.flow_state.nat_reader import ALL_FREE, NatReader
 from midonet.agent.flow_state.reader import NO_CONNECTIONS, ConnectionReader, Without
 from midonet.agent.flow_state.sight import Sight, Standing
+from midonet.agent.flow_state.source_choice import LeaseBlock
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.mask import FlowMask, quantise
 from midonet.agent.flows.program import FlowProgram, Guards, Output, SlowPathReason
@@ -28,6 +31,7 @@ from midonet.agent.simulation.result import (
     Consume,
     Drop,
     FetchConnection,
+    FetchFirstFragment,
     Forward,
     GeneratedPacket,
     LoadDevices,
@@ -60,6 +64,7 @@ from midonet.agent.simulation.walk import (
 from midonet.agent.soft_state.reading import SoftState
 from midonet.agent.topology.view import MirrorView, PortView, TopologyView
 from midonet.model.ids import PortId, RouterId
+from midonet.packets.addresses import IpAddress
 from midonet.packets.frame import ParsedFrame, key_flow_hash
 
 LIFETIME_S = 60.0
@@ -89,6 +94,7 @@ _SHORT_LIVED = frozenset(
         DropReason.NO_TUNNEL,
         DropReason.COPY_LIMIT,
         DropReason.RULE_LIMIT,
+        DropReason.CONNECTION_UNKNOWN,
     )
 )
 
@@ -101,18 +107,31 @@ def simulate(
     now: float,
     *,
     connections: ConnectionReader = NO_CONNECTIONS,
+    nat: NatReader = ALL_FREE,
+    fragments: FragmentReader = NO_FRAGMENTS,
     must_ask: bool = False,
     trace: bool = False,
 ) -> SimulationResult:
     """Return what the virtual network does with a packet that enters at a port of this host.
 
     now: seconds on a monotonic clock. connections: those that are known, read when something on
-    the way asks which one the packet belongs to, or at once if `must_ask`. trace: collect steps,
-    for people to read.
+    the way asks which one the packet belongs to, or at once if `must_ask`. nat: end points that
+    are free, asked when a translation has to be chosen. fragments: datagrams whose first fragment
+    is known. trace: collect steps, for people to read.
     """
     packet = _with_hash(view, packet)
     walk = Walk(
-        Inputs(view, soft_state, packet, ingress, now, connections=connections), trace=trace
+        Inputs(
+            view,
+            soft_state,
+            packet,
+            ingress,
+            now,
+            connections=connections,
+            nat=nat,
+            fragments=fragments,
+        ),
+        trace=trace,
     )
     if must_ask:
         walk.sight()
@@ -288,12 +307,20 @@ def _awaiting(walk: Walk, outcome: Await) -> Await:
             walk.step(Waits(address=what.address))
         case FetchConnection(key):
             walk.step(Waits(connection=key))
+        case FetchFirstFragment():
+            walk.step(Waits(is_fragment=True))
+        case LeaseBlock(address):
+            walk.step(Waits(address=IpAddress(address.version, address.address), is_port=True))
         case _:
             assert_never(what)
     return Await(what, tuple(walk.findings.steps or ()))
 
 
 def _finish(walk: Walk) -> SimulationResult:
+    observed = walk.findings.observation
+    if observed is not None and observed.awaits_first is not None:
+        return _awaiting(walk, Await(FetchFirstFragment(observed.awaits_first)))
+    _end_stray(walk)
     outputs = grouped_outputs(walk)
     if len(outputs) > MAX_OUTPUTS:
         _give_up_outputs(walk)
@@ -323,6 +350,8 @@ def _to_fetch(walk: Walk, *, has_outputs: bool) -> FetchConnection | None:
     an answer that came by another way than the question left.
     """
     observed = walk.findings.observation
+    if observed is not None and observed.about is not None:
+        return FetchConnection(observed.about) if observed.should_wait else None
     if observed is None or observed.key is None:
         return None
     should_wait = observed.should_wait
@@ -330,6 +359,16 @@ def _to_fetch(walk: Walk, *, has_outputs: bool) -> FetchConnection | None:
         now_s = walk.inputs.now
         should_wait = walk.inputs.connections.should_wait(observed.key, now_s)
     return FetchConnection(observed.key) if should_wait else None
+
+
+def _end_stray(walk: Walk) -> None:
+    """Drop a fragment that follows nothing, or contradicts others of its datagram."""
+    observed = walk.findings.observation
+    if observed is not None and observed.stray is not None:
+        reason = observed.stray[0]
+        walk.findings.give_up(reason)
+        if walk.findings.steps is not None:
+            walk.step(WasDropped(reason, walk.inputs.ingress, None))
 
 
 def _connection_effects(walk: Walk) -> tuple[ConnectionEffect, ...]:

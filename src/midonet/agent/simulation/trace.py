@@ -252,12 +252,14 @@ class WasDropped:
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """Something is not known yet: objects to load, the MAC of an address, or what other hosts
-    know of a connection."""
+    """Something is not known yet: objects to load, the MAC of an address, what other hosts know of
+    a connection, the first fragment; or ports of an address (`is_port`) have to be leased."""
 
     object_ids: tuple[ObjectId, ...] = ()
     address: IpAddress | None = None
     connection: ConnectionKey | None = None
+    is_port: bool = False
+    is_fragment: bool = False
 
 
 TraceEvent = (

@@ -15,6 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from midonet.agent.flow_state.allocations import Allocation
+from midonet.agent.flow_state.connection import Binding
+from midonet.agent.flow_state.fragments import NO_FRAGMENTS, FragmentReader
+from midonet.agent.flow_state.nat_reader import ALL_FREE, NatReader
 from midonet.agent.flow_state.reader import NO_CONNECTIONS, ConnectionReader
 from midonet.agent.flow_state.sight import Sight
 from midonet.agent.flows.drop_reason import DropReason
@@ -29,6 +33,7 @@ from midonet.agent.simulation.result import (
 )
 from midonet.agent.simulation.sighting import (
     RETURN_SIGHT,
+    Known,
     Observation,
     observe,
     record_read,
@@ -156,6 +161,8 @@ class Branch:
     device_id: of the filter that is evaluated, or was last; it owns what its rules translate.
     dst_rewritten: a rule of NAT has changed the destination since the last port was entered.
     exterior_port: the last bound port by which the packet entered a device.
+    bindings: translations of the packet's connection on its forward way, in order, whether they
+        were chosen now or before. allocations: end points to be reserved for those chosen now.
     entered: when tracing, the header as it was where the present device was entered.
     copy: ordinal number of the copy of a mirror that this is a branch of; 0 is the packet itself.
     """
@@ -173,6 +180,8 @@ class Branch:
     exterior_port: PortView | None = None
     dst_rewritten: bool = False
     copy: int = 0
+    bindings: tuple[Binding, ...] = ()
+    allocations: tuple[Allocation, ...] = ()
 
     def fork(self, flooded_by: BridgeId | None) -> Branch:
         """Return a branch that starts where this one is."""
@@ -188,6 +197,8 @@ class Branch:
             self.traversed,
             exterior_port=self.exterior_port,
             copy=self.copy,
+            bindings=self.bindings,
+            allocations=self.allocations,
         )
 
 
@@ -198,7 +209,8 @@ class Inputs:
     ingress: the port where the packet entered the virtual network; of a generated packet, the
         port by which its device sent it. is_generated: a device made the packet.
     now: seconds on a monotonic clock.
-    connections: those that are known. sight: of a generated packet: that of what it is about, or
+    connections, fragments: those that are known. nat: end points that are free.
+    sight: of a generated packet: that of what it is about, or
         of which it is a part; None: it is a return packet of no connection.
     """
 
@@ -209,6 +221,8 @@ class Inputs:
     now: float
     is_generated: bool = False
     connections: ConnectionReader = NO_CONNECTIONS
+    nat: NatReader = ALL_FREE
+    fragments: FragmentReader = NO_FRAGMENTS
     sight: Sight | None = None
 
 
@@ -221,6 +235,7 @@ class Findings:
     branches, devices, rules: how many there were, against their bounds.
     observation: of the packet's connection, once it was asked for.
     fragmented: where the packet leaves in fragments that are made on the way: port and rewrite.
+    bindings, allocations: of the branches that left.
     tcp_flags_clear: a guard.
     seen: bridges passed, with the VLAN, the copy, and how the frame was rewritten there.
     steps: for people; None when nobody asked.
@@ -239,6 +254,8 @@ class Findings:
     tcp_flags_clear: int = 0
     observation: Observation | None = None
     fragmented: list[tuple[PortView, Rewrite]] = field(default_factory=list)
+    bindings: dict[Binding, None] = field(default_factory=dict)
+    allocations: dict[Allocation, None] = field(default_factory=dict)
     slow_path: SlowPathReason | None = None
     branches: int = 1
     devices: int = 0
@@ -250,7 +267,7 @@ class Findings:
         """Drop all that was found, with everything that it has led to so far."""
         self.drops = [reason]
         self.outputs, self.generated, self.effects, self.learned = [], [], [], {}
-        self.fragmented = []
+        self.fragmented, self.bindings, self.allocations = [], {}, {}
         self.taken = False
 
     def add_copies(self, copies: Findings) -> None:
@@ -368,7 +385,8 @@ class Walk:
         port = inputs.view.ports.get(inputs.ingress)
         if inputs.is_generated or port is None:
             return Observation(inputs.sight or RETURN_SIGHT)
-        observed = observe(inputs.connections, inputs.packet, port, inputs.now)
+        known = Known(inputs.connections, inputs.fragments)
+        observed = observe(known, inputs.packet, port, inputs.now)
         record_read(inputs.packet, observed.key is not None, self.header.mask)
         findings.tcp_flags_clear = observed.tcp_flags_clear
         if observed.key is not None:
@@ -378,6 +396,11 @@ class Walk:
         if findings.steps is not None and observed.key is not None:
             self.step(FoundConnection(observed.key, observed.sight))
         return observed
+
+    def note_leaving(self) -> None:
+        """Enter the translations of a branch that leaves: they are its connection's."""
+        self.findings.bindings |= dict.fromkeys(self.branch.bindings)
+        self.findings.allocations |= dict.fromkeys(self.branch.allocations)
 
     # Lookups. A referent that does not exist fails closed; one not loaded is awaited.
 
