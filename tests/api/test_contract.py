@@ -132,13 +132,22 @@ async def test_what_is_not_supported_is_refused_and_its_default_is_not(api: Api)
     cases = (
         ("/bridges", {}, "vxLanPortIds", [str(uuid4())], []),
         ("/routers", {}, "localRedirectChainId", str(uuid4()), None),
-        (chain["uri"] + "/rules", {"type": "drop"}, "matchForwardFlow", True, False),
+        (chain["uri"] + "/rules", {"type": "drop"}, "meterName", "m", None),
         ("/ip_addr_groups", {"name": "g"}, "inboundChainId", str(uuid4()), None),
     )
     for path, body, name, bad, good in cases:
         error = await api.refused(400, "POST", path, **body, **{name: bad})
         assert error["violations"] == [{"property": name, "message": "is not supported"}]
         await api.create(path, **body, **{name: good})
+
+
+async def test_a_rule_may_ask_for_the_direction_of_a_connection(api: Api) -> None:
+    chain = await api.create("/chains")
+    for name in ("matchForwardFlow", "matchReturnFlow"):
+        rule = await api.create(chain["uri"] + "/rules", type="accept", **{name: True})
+        found = await api.get(rule["uri"])
+        other = {"matchForwardFlow": "matchReturnFlow", "matchReturnFlow": "matchForwardFlow"}[name]
+        assert (found[name], found[other]) == (True, False)
 
 
 async def test_filter_by_tenant(api: Api) -> None:

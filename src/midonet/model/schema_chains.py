@@ -82,6 +82,9 @@ class NatTargetResource(Struct, frozen=True, kw_only=True, rename="camel"):
 class ConditionResource(Struct, frozen=True, kw_only=True, rename="camel"):
     """What packets are meant; without any property, all of them.
 
+    match_forward_flow: the packet begins a connection, belongs to the direction that began it, or
+        to none.
+    match_return_flow: the packet answers one that was begun the other way.
     in_ports_inverted: like every inversion, needs the property that it inverts.
     traversed_device_id: bridge, router or port that the packet has passed.
     port_group_id: group that has the bound port by which the packet came into the network.
@@ -111,8 +114,8 @@ class ConditionResource(Struct, frozen=True, kw_only=True, rename="camel"):
     """
 
     inverted: bool = field(default=False, name="condInvert")
-    match_forward_flow: Annotated[bool, UNSUPPORTED] = False
-    match_return_flow: Annotated[bool, UNSUPPORTED] = False
+    match_forward_flow: bool = False
+    match_return_flow: bool = False
     in_port_ids: tuple[UUID, ...] = field(default=(), name="inPorts")
     in_ports_inverted: bool = field(default=False, name="invInPorts")
     out_port_ids: tuple[UUID, ...] = field(default=(), name="outPorts")
