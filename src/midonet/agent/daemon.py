@@ -20,6 +20,7 @@ from midonet.agent.decisions.loading import Loader
 from midonet.agent.decisions.upcalls import PacketLoop
 from midonet.agent.flow_exchange.exchange_engine import ExchangeEngine
 from midonet.agent.flow_exchange.flow_exchange import FlowExchange
+from midonet.agent.host.connection_journal import ConnectionJournal
 from midonet.agent.host.host_keeper import DeclaredInterfaces, HostKeeper, InterfaceSource
 from midonet.agent.host.state_directory import StateDirectory
 from midonet.agent.operator.control import Control
@@ -99,7 +100,8 @@ class Agent:
         self._tables = TableFollower(
             store, self.soft_state, clock, self.decisions.facts_changed, self._wake_decisions
         )
-        self.loop = PacketLoop(datapath, self.decisions, clock, self._tables.watch_new)
+        self._journal = ConnectionJournal(state_directory, self.decisions.connections.table)
+        self.loop = PacketLoop(datapath, self.decisions, clock, self._after_batch)
         self.keeper = HostKeeper(
             store,
             clock,
@@ -168,6 +170,9 @@ class Agent:
         """
         await self.datapath.open()
         await self._interfaces.open()
+        restored = self._journal.open(self._clock.now_s())
+        if restored:
+            _log.info("connections_restored", count=restored)
         adopted = self.decisions.programs.adopt()
         if adopted:
             _log.info("programs_adopted", count=adopted)
@@ -198,6 +203,7 @@ class Agent:
         """Let go of the datapath. A persistent one keeps forwarding, and the session stays
         open for the next start; otherwise peers learn at once that this host is gone."""
         async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._journal.close)
             stack.push_async_callback(self.datapath.close)
             stack.push_async_callback(self._interfaces.close)
             stack.push_async_callback(self._tables.close)
@@ -205,10 +211,14 @@ class Agent:
                 stack.push_async_callback(self.keeper.end)
 
     async def _begin(self) -> None:
-        """Decide on packets once the ports bound here are attached and in the view."""
+        """Decide on packets once the ports bound here are attached and in the view.
+
+        What connections are known from before a restart is judged by the topology of now.
+        """
         await self.topology.wait_in_sync()
         self._tunnels.begin()
         await self.binder.reconciled.wait()
+        self.decisions.connections.begin(self.decisions.view)
         self.datapath.begin_deciding()
         self.loop.may_decide.set()
 
@@ -223,6 +233,10 @@ class Agent:
         self.loop.wake()
         self.exchange.view_changed(delta.tags | delta.urgent)
         self.binder.look(places_changed(delta))
+
+    def _after_batch(self) -> None:
+        self._journal.flush()
+        self._tables.watch_new()
 
     def _wake_decisions(self) -> None:
         self.decisions.release_parked()
@@ -251,6 +265,7 @@ class Agent:
     async def _collect_keys(self) -> None:
         while True:
             await self._clock.sleep(_COLLECT_KEYS_S)
+            self._journal.retry()
             with contextlib.suppress(UnavailableError):
                 await self._placement.collect_keys()
 

@@ -241,8 +241,15 @@ class TrackedConnections:
         self._suspects.update((connection.forward, connection) for connection in self._deferred)
         self._deferred.clear()
 
-    def suspect_all(self) -> None:
-        """Have every connection judged again that is judged here."""
+    def begin(self, view: TopologyView) -> None:
+        """Look at what is known from before a restart: it is judged by the topology of now, and
+        what began at a port that is not bound here any more is over."""
+        connections = list(self.table)
+        for port_id in {one.initiator for one in connections if self.table.sample(one)}:
+            port = view.ports.get(port_id)
+            if port is None or port.host_id != view.host_id:
+                self.table.forget_port(port_id)
+        self._publish()
         self._suspects.update((connection.forward, connection) for connection in self.table)
 
     @property

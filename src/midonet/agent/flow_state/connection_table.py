@@ -53,6 +53,7 @@ class Change(Enum):
     FORGOTTEN = "forgotten"  # a port where it began or ended is gone
     TOLD = "told"  # another host told of it: it is new here, or found by more keys
     UNTOLD = "untold"  # another host has killed it, or knows better
+    RESTORED = "restored"  # it was known before a restart
 
 
 OnChange = Callable[[Change, Connection], None]
@@ -115,6 +116,13 @@ class ConnectionTable:
         self._listeners.append(listener)
 
     # Reading.
+
+    def by_forward(self, key: ConnectionKey) -> Connection | None:
+        """Return the connection that began with a key, expired or not; None when there is none."""
+        record = self._records.get(key)
+        if record is None or record.connection.forward != key:
+            return None
+        return record.connection
 
     def find(self, key: ConnectionKey, now_s: float) -> Connection | None:
         """Return the connection that has a key; one that has expired is not there."""
@@ -291,6 +299,21 @@ class ConnectionTable:
         if record is not None:
             self._remove(record, Change.KILLED)
         return record is not None
+
+    def restore(
+        self, connection: Connection, now_s: float, *, sample: Sample | None = None
+    ) -> Connection | Refusal:
+        """Enter a connection from before a restart. Its time begins anew, and it counts for its
+        port, but evicts nothing there."""
+        if not self._are_free(connection.keys, None, now_s):
+            return Refusal.TAKEN
+        if len(self._order) >= self._capacity:
+            return Refusal.FULL
+        entered = replace(connection, serial=self._next_serial)
+        self._next_serial += 1
+        self._add(entered, now_s, sample)
+        self._tell(Change.RESTORED, entered)
+        return entered
 
     def killed_by_peer(self, forward: ConnectionKey) -> bool:
         """Remove a connection because another host has killed it. False when it is not here."""

@@ -163,6 +163,23 @@ def _digest(content: bytes, secret: bytes) -> bytes:
     return hashlib.blake2s(content, digest_size=_DIGEST_SIZE, key=secret, person=_PERSON).digest()
 
 
+def encode_tell(tell: Tell) -> bytes:
+    """Return the body of a TELL alone, for who stores it."""
+    return _tell(tell)
+
+
+def decode_tell(data: bytes) -> Tell:
+    """Return what `encode_tell` was given. Raises DecodeError for anything else."""
+    reader = _Reader(data, 0)
+    try:
+        tell = _read_tell(reader)
+    except (ValueError, KeyError, struct.error) as error:
+        raise DecodeError(f"not a connection: {error}") from None
+    if reader.at != len(data):
+        raise DecodeError("bytes behind a connection")
+    return tell
+
+
 def _body(message: StateMessage) -> tuple[_Kind, bytes]:
     match message:
         case Tell():

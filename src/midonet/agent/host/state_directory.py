@@ -5,6 +5,7 @@
     session        secret of the store session, to resume it after a restart
     epoch          number of starts so far
     hash_seed      the deployment's key of the flow hash, to start while the store is away
+    connections    the connections this host knows (`connection_journal.py`)
 
 The directory is the agent's alone (mode 0700), its files have mode 0600, and no link in it is
 followed. Files are replaced atomically, so that a crash leaves the old or the new content. Where
@@ -97,6 +98,17 @@ class StateDirectory:
     def save_hash_seed(self, seed: int) -> None:
         """Remember the deployment's flow-hash key."""
         self._remember("hash_seed", str(seed))
+
+    def open_file(self, name: str, flags: int) -> int:
+        """Open a file of the directory and return the descriptor.
+
+        Raises UserError when it may not be trusted, OSError for the rest.
+        """
+        return self._open(name, flags)
+
+    def replace_file(self, new: str, name: str) -> None:
+        """Let the file `new` take the place of `name`, at once or not at all. Raises OSError."""
+        os.replace(new, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
 
     def save_again(self) -> None:
         """Write what could not be written before."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from midonet.agent.datapath.memory import InProcessUnderlay, MemoryDatapath
 from midonet.agent.datapath.protocol import PortAttachment
@@ -13,6 +14,8 @@ from midonet.agent.decisions.upcalls import PacketLoop
 from midonet.agent.flow_state.connection_table import ConnectionTable
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.tags import RouteRegion, chain_tag
+from midonet.agent.host.connection_journal import ConnectionJournal
+from midonet.agent.host.state_directory import StateDirectory
 from midonet.agent.soft_state.replica import SoftStateReplica
 from midonet.agent.topology.view import ViewDelta
 from midonet.model.chains import PortRange
@@ -249,3 +252,41 @@ async def test_a_connection_depends_on_the_rules_of_now_not_on_those_it_began_un
     shell.decisions.view_changed(ViewDelta(view.revision, changed))
     shell.work()
     assert len(shell.decisions.connections.table) == 0
+
+
+async def test_a_restart_loses_no_connection(tmp_path: Path) -> None:
+    """The agent is killed: nothing is closed, and the next one reads what was written."""
+    files = StateDirectory(tmp_path)
+    first = await Shell(guarded()).open()
+    journal = ConnectionJournal(files, first.decisions.connections.table)
+    journal.open(first.clock.now_s())
+    for port, frame in (("a", question(1)), ("c", answer(1)), ("a", question(2))):
+        assert await first.send(port, frame)
+    journal.flush()
+
+    second = await Shell(guarded(denied_port=2)).open()
+    ConnectionJournal(files, second.decisions.connections.table).open(second.clock.now_s())
+    assert len(second.decisions.connections.table) == 2
+    second.decisions.connections.begin(second.decisions.view)
+    second.work()
+    assert await second.send("c", answer(2)) == []  # forbidden while nobody was there
+    [kept] = second.decisions.connections.table
+    assert kept.is_answered
+    # a's place is not learnt yet by this agent, so the answer is flooded: to a alone.
+    assert await second.send("c", answer(1)) == [("a", answer(1))]
+    files.close()
+
+
+async def test_connections_of_ports_that_left_meanwhile_are_over(tmp_path: Path) -> None:
+    files = StateDirectory(tmp_path)
+    first = await Shell(guarded()).open()
+    journal = ConnectionJournal(files, first.decisions.connections.table)
+    journal.open(first.clock.now_s())
+    await first.send("a", question())
+    journal.flush()
+    gone = World().bridge("b").port("c", on="b", host="h1").absent("a")
+    second = await Shell(gone).open()
+    ConnectionJournal(files, second.decisions.connections.table).open(second.clock.now_s())
+    second.decisions.connections.begin(second.decisions.view)
+    assert len(second.decisions.connections.table) == 0
+    files.close()
