@@ -18,6 +18,7 @@ from midonet.agent.datapath.protocol import Datapath
 from midonet.agent.decisions.decisions import Decisions
 from midonet.agent.decisions.loading import Loader
 from midonet.agent.decisions.upcalls import PacketLoop
+from midonet.agent.flow_exchange.block_leasing import REST_S, BlockLeasing
 from midonet.agent.flow_exchange.exchange_engine import ExchangeEngine
 from midonet.agent.flow_exchange.flow_exchange import FlowExchange
 from midonet.agent.host.connection_journal import ConnectionJournal
@@ -40,6 +41,7 @@ from midonet.agent.underlay.prober import Prober
 from midonet.agent.underlay.tunnel_follower import TunnelFollower
 from midonet.errors import UnavailableError
 from midonet.model.hosts import Host
+from midonet.nsdb.leases import Leases
 from midonet.nsdb.locations import KeySource
 from midonet.nsdb.store import Store
 from midonet.runtime.clock import Clock
@@ -143,6 +145,16 @@ class Agent:
             on_news=self._connections_told,
         )
         self.decisions.connections.fetch = self.exchange.fetch
+        translations = self.decisions.connections.translations
+        self.leasing = BlockLeasing(
+            Leases(store, REST_S, time.time),
+            host.id,
+            clock,
+            translations.allocations,
+            random=random.SystemRandom(),
+            on_news=self._wake_decisions,
+        )
+        translations.lease_from(self.leasing, self.leasing.want, self.leasing.is_wanted)
         overview = Overview(
             host,
             datapath,
@@ -197,6 +209,7 @@ class Agent:
         supervisor.start("decisions", self.loop.decide)
         supervisor.start("timers", self.loop.keep_time)
         supervisor.start("connections", self.exchange.run)
+        supervisor.start("nat_blocks", self.leasing.run)
         supervisor.start("garbage", GarbageCollection(self._clock, self.loop.is_idle).run)
 
     async def stop(self) -> None:

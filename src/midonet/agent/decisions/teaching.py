@@ -9,6 +9,7 @@ from midonet.agent.flow_state.effects import (
     AdvanceConnection,
     ConfirmConnection,
     KillConnection,
+    LeaseAhead,
     NoteExhaustion,
 )
 from midonet.agent.flow_state.fragments import NoteFragment, RefuseDatagram
@@ -45,6 +46,7 @@ def would_teach(
                 | NoteFragment()
                 | RefuseDatagram()
                 | NoteExhaustion()
+                | LeaseAhead()
             ):
                 pass  # asked for as long as traffic uses the entry, packets or not
             case _:

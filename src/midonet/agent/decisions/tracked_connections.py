@@ -24,6 +24,7 @@ from midonet.agent.flow_state.effects import (
     ConfirmConnection,
     ConnectionEffect,
     KillConnection,
+    LeaseAhead,
     NoteExhaustion,
     Sample,
 )
@@ -51,6 +52,7 @@ _CONNECTION_EFFECTS = (
     NoteFragment,
     RefuseDatagram,
     NoteExhaustion,
+    LeaseAhead,
 )
 
 _CUT = frozenset((Change.KILLED, Change.FORGOTTEN, Change.UNTOLD))
@@ -132,6 +134,8 @@ class TrackedConnections:
                 self.translations.fragments.note(effect, now_s)
             case RefuseDatagram():
                 self.translations.fragments.refuse(effect.datagram, now_s)
+            case LeaseAhead(wanted):
+                self.translations.lease(wanted)
             case NoteExhaustion():
                 self.translations.note_exhausted(effect)
             case _:

@@ -67,6 +67,15 @@ class Translations:
         """Return what the source of a packet may become by a pool of `owner`; reserves nothing."""
         return SourceChooser(self.allocations, self.blocks).choose(owner, pool, packet, seed)
 
+    def lease_from(
+        self,
+        blocks: BlockReader,
+        lease: Callable[[LeaseBlock], None],
+        is_leasing: Callable[[LeaseBlock], bool],
+    ) -> None:
+        """Use only ports of blocks that are leased, and have further ones leased."""
+        self.blocks, self.lease, self.is_leasing = blocks, lease, is_leasing
+
     def obtain(self, what: FetchFirstFragment | LeaseBlock) -> None:
         """A packet waits for a first fragment, or for ports."""
         if isinstance(what, LeaseBlock):

@@ -12,6 +12,7 @@ from midonet.agent.flow_state.allocations import Allocation
 from midonet.agent.flow_state.connection import Connection, ConnectionKey, Direction
 from midonet.agent.flow_state.fragments import NoteFragment, RefuseDatagram
 from midonet.agent.flow_state.pool import NatPool
+from midonet.agent.flow_state.source_choice import LeaseBlock
 from midonet.model.ids import ObjectId
 from midonet.packets.flowkey import FlowKey
 
@@ -68,6 +69,13 @@ class NoteExhaustion:
     pool: NatPool
 
 
+@dataclass(frozen=True, slots=True)
+class LeaseAhead:
+    """Effect: few end points are left; have a further block before they are used up."""
+
+    wanted: LeaseBlock
+
+
 ConnectionEffect = (
     ConfirmConnection
     | AdvanceConnection
@@ -75,4 +83,5 @@ ConnectionEffect = (
     | NoteFragment
     | RefuseDatagram
     | NoteExhaustion
+    | LeaseAhead
 )

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 from midonet.agent.flow_state.allocations import AllocationTable
 from midonet.agent.flow_state.connection import Endpoint
 from midonet.agent.flow_state.pool import (
+    BLOCK_PORTS,
     NatPool,
     blocks_of,
     port_order,
@@ -45,10 +46,16 @@ class LeaseBlock(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """An end point that was free. candidates: end points that were looked at."""
+    """An end point that was free.
+
+    candidates: end points that were looked at. spare: how many there were of its address.
+    further: how more of them may be had.
+    """
 
     endpoint: Endpoint
     candidates: int
+    spare: int = 0
+    further: LeaseBlock | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,9 @@ class Exhausted:
 
     candidates: int
 
+
+LOW_WATER = BLOCK_PORTS // 2
+"""Free end points of an address, towards one destination, below which a block is leased ahead."""
 
 SourceChoice = Chosen | LeaseBlock | Exhausted
 
@@ -100,6 +110,7 @@ class SourceChooser:
         for targets, value in pool.addresses(source, seed):
             address = NatAddress(owner, targets.version, value)
             ports = port_range(targets, packet.protocol)
+            lease = LeaseBlock(address, *ports)
             within = blocks_of(ports)
             held = [one for one in self._blocks.held(address) if one in within]
             used = self._allocations.used_ports(
@@ -108,8 +119,9 @@ class SourceChooser:
             for port in port_order(ports, held, source, packet.protocol, seed):
                 looked_at += 1
                 if port not in used:
-                    return Chosen(Endpoint(targets.version, value, port), looked_at)
-            lease = LeaseBlock(address, *ports)
+                    found = Endpoint(targets.version, value, port)
+                    spare = len(held) * BLOCK_PORTS - len(used)
+                    return Chosen(found, looked_at, spare, lease)
             if self._blocks.may_lease(lease):
                 wanted = lease
                 break

@@ -15,10 +15,15 @@ from dataclasses import replace
 
 from midonet.agent.flow_state.allocations import Allocation
 from midonet.agent.flow_state.connection import Binding, Direction, Endpoint, Side
-from midonet.agent.flow_state.effects import NoteExhaustion
+from midonet.agent.flow_state.effects import LeaseAhead, NoteExhaustion
 from midonet.agent.flow_state.pool import NatPool
 from midonet.agent.flow_state.sight import Sight, Standing
-from midonet.agent.flow_state.source_choice import Exhausted, LeaseBlock, remote_of
+from midonet.agent.flow_state.source_choice import (
+    LOW_WATER,
+    Exhausted,
+    LeaseBlock,
+    remote_of,
+)
 from midonet.agent.flow_state.translation import endpoint, translate
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import DeepRewrite, SlowPathReason
@@ -189,6 +194,8 @@ def _choose_source(walk: Walk, rule: RuleView, pool: NatPool, now: FiveTuple) ->
         rewriting.for_this_packet(walk, SlowPathReason.CONNECTION)
         walk.findings.effects.append(NoteExhaustion(owner, pool))
         return Dropped(DropReason.NAT_EXHAUSTED, object_id=rule.id)
+    if choice.spare < LOW_WATER and choice.further is not None:
+        walk.findings.effects.append(LeaseAhead(choice.further))
     before = endpoint(now, at_source=True)
     binding = Binding(owner, Side.SOURCE, before, choice.endpoint)
     walk.branch.allocations = (
