@@ -27,6 +27,7 @@ from midonet.agent.topology.assembly import nat_pool
 from midonet.agent.topology.fib import RoutingTable
 from midonet.agent.topology.underlay_addresses import UnderlayAddresses
 from midonet.agent.topology.view import (
+    AdvertisingView,
     BridgeView,
     ChainView,
     Location,
@@ -279,6 +280,11 @@ class World(DhcpBuilder):
                 router, str(IpPrefix(prefix.version, prefix.network, prefix.length)), via=port
             )
 
+    def advertise(self, port: str, **fields: Any) -> World:
+        """Let a router port advertise. fields: of `AdvertisingView`."""
+        self._ports[port] = replace(self._ports[port], advertising=AdvertisingView(**fields))
+        return self
+
     def link(self, left: str, right: str) -> World:
         """Make two ports peers."""
         self._ports[left] = replace(self._ports[left], peer_port_id=self.port_id(right))
@@ -496,8 +502,9 @@ class World(DhcpBuilder):
                 continue
             addresses = tuple(prefix.address for prefix in peer.addresses)
             vlan = port.vlan_id
+            speaks = peer.advertising is not None
             attachment = RouterAttachment(
-                port.id, peer.id, peer.router_id, peer.mac, addresses, vlan
+                port.id, peer.id, peer.router_id, peer.mac, addresses, vlan, speaks
             )
             attachments.setdefault((vlan, peer.mac), attachment)
             for address in addresses:

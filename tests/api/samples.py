@@ -231,7 +231,8 @@ def body_for(endpoint: Endpoint, world: World) -> Body:
         body |= _NAMED_BY_PATH.get(endpoint.schema.title, {})
     if endpoint.schema.title == "Port" and endpoint.path.startswith("/routers"):
         addresses = ["10.1.0.1/24", "2001:db8::1/64"]
-        return body | {"type": "Router", "portSubnet": addresses, "vlanId": 0}
+        advertised = {"raEnabled": True, "raManaged": True, "raDnsServerAddrs": ["2001:db8::53"]}
+        return body | {"type": "Router", "portSubnet": addresses, "vlanId": 0} | advertised
     return body
 
 

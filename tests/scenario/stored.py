@@ -11,6 +11,7 @@ import msgspec
 
 from midonet.agent.flow_state.pool import NatPool
 from midonet.agent.topology.view import (
+    AdvertisingView,
     BridgeView,
     PortView,
     QosPolicyView,
@@ -21,7 +22,7 @@ from midonet.agent.topology.view import (
 )
 from midonet.agent.topology.watching import TopologyWatcher, WatchSettings
 from midonet.model.chains import Chain, NatTarget, Rule
-from midonet.model.devices import Bridge, Port, Route, Router
+from midonet.model.devices import Bridge, Port, Route, Router, RouterAdvertising
 from midonet.model.dhcp import DhcpHost, DhcpSubnet, DhcpV6Host, DhcpV6Subnet
 from midonet.model.groups import IpAddressGroup, PortGroup
 from midonet.model.hosts import (
@@ -49,7 +50,7 @@ from midonet.nsdb.store import (
     Store,
     Update,
 )
-from midonet.packets.addresses import IpAddress, format_mac
+from midonet.packets.addresses import IpAddress, IpVersion, format_mac
 from tests.worlds import World
 
 DEADLINE_S = 60.0
@@ -174,6 +175,22 @@ def _port(port: PortView) -> Port:
         pre_out_filter_mirror_ids=port.pre_out_filter_mirror_ids,
         outbound_mirror_ids=port.outbound_mirror_ids,
         qos_policy_id=port.qos_policy_id,
+        advertising=_advertising(port.advertising),
+    )
+
+
+def _advertising(view: AdvertisingView | None) -> RouterAdvertising | None:
+    if view is None:
+        return None
+    return RouterAdvertising(
+        is_enabled=True,
+        is_managed=view.is_managed,
+        has_other=view.has_other,
+        is_autonomous=view.is_autonomous,
+        lifetime_s=view.lifetime_s,
+        interval_s=view.interval_s,
+        dns_addresses=tuple(str(IpAddress(IpVersion.V6, one)) for one in view.dns),
+        domains=view.domains,
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from midonet.agent.flows.drop_reason import DropReason
 from tests.scenario import (
+    advertising,
     answering,
     bridging,
     dhcp,
@@ -47,6 +48,7 @@ SCENARIOS: list[Scenario] = [
     *dhcp.SCENARIOS,
     *masquerading.SCENARIOS,
     *forwarding.SCENARIOS,
+    *advertising.SCENARIOS,
 ]
 
 

@@ -63,6 +63,24 @@ class Router(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     outbound_mirror_ids: tuple[MirrorId, ...] = ()
 
 
+class RouterAdvertising(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a router port tells the machines on its link (RFC 4861 section 6.2.1, RFC 8106).
+
+    is_managed: addresses are given by DHCPv6. has_other: other configuration is.
+    is_autonomous: machines make addresses of the port's IPv6 subnet. lifetime_s: how long the
+    router is a default router, 0 for not at all. interval_s: longest time between two messages.
+    """
+
+    is_enabled: bool = False
+    is_managed: bool = False
+    has_other: bool = False
+    is_autonomous: bool = True
+    lifetime_s: int = 1800
+    interval_s: int = 600
+    dns_addresses: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+
+
 class Port(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An attachment on a bridge or a router: exactly one of `bridge_id`, `router_id` is set.
 
@@ -78,6 +96,7 @@ class Port(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     inbound_mirror_ids, post_in_filter_mirror_ids: before and after the inbound filter.
     pre_out_filter_mirror_ids, outbound_mirror_ids: before and after the outbound filter.
     qos_policy_id: of what enters by the port; None is that of the bridge.
+    advertising: router ports; None is that of a port that advertises nothing.
     """
 
     id: PortId
@@ -103,6 +122,7 @@ class Port(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pre_out_filter_mirror_ids: tuple[MirrorId, ...] = ()
     outbound_mirror_ids: tuple[MirrorId, ...] = ()
     qos_policy_id: QosPolicyId | None = None
+    advertising: RouterAdvertising | None = None
 
 
 class NextHopKind(StrEnum):

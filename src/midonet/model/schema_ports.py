@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
+import msgspec
 from msgspec import Meta, Struct, field
 
 from midonet.errors import ValidationError, Violation
@@ -26,7 +27,13 @@ from midonet.model.schema import (
     one_of,
     text,
 )
+from midonet.model.schema_advertising import (
+    advertising_from_model,
+    advertising_to_model,
+)
+from midonet.model.schema_dhcp import DOMAIN, Texts
 from midonet.model.validation import (
+    HOST_IPV6,
     INTERFACE_NAME,
     INTERFACE_PREFIX,
     IPV4,
@@ -73,6 +80,15 @@ class PortResource(Struct, frozen=True, kw_only=True, rename="camel"):
     mac: router ports; unicast and not zero; the server chooses one when null.
     vni: router ports.
     off_ramp_vxlan: router ports.
+    ra_enabled: router ports; advertise the router and its IPv6 subnet to the machines on the link.
+    ra_managed: router ports; machines get addresses by DHCPv6.
+    ra_other_config: router ports; machines get other configuration by DHCPv6.
+    ra_autonomous: router ports; machines make addresses of the port's IPv6 subnet, a /64.
+    ra_lifetime_s: router ports; how long in seconds the router is a default router: 0 for not at
+        all, else at least `raIntervalSeconds`.
+    ra_interval_s: router ports; longest time in seconds between advertisements nobody asked for.
+    ra_dns_addresses: router ports; name servers that machines are told.
+    ra_domains: router ports; search list that machines are told.
     """
 
     id: Annotated[UUID | None, CREATE_ONLY] = None
@@ -106,6 +122,18 @@ class PortResource(Struct, frozen=True, kw_only=True, rename="camel"):
     mac: Annotated[str | None, text(UNICAST_MAC)] = field(default=None, name="portMac")
     vni: Annotated[int, Meta(ge=0, le=0xFFFFFF)] = field(default=0, name="rtrPortVni")
     off_ramp_vxlan: bool = False
+    ra_enabled: bool = False
+    ra_managed: bool = False
+    ra_other_config: bool = False
+    ra_autonomous: bool = True
+    ra_lifetime_s: Annotated[int, Meta(ge=0, le=9000)] = field(
+        default=1800, name="raLifetimeSeconds"
+    )
+    ra_interval_s: Annotated[int, Meta(ge=4, le=1800)] = field(
+        default=600, name="raIntervalSeconds"
+    )
+    ra_dns_addresses: Annotated[Texts, text(HOST_IPV6)] = field(default=(), name="raDnsServerAddrs")
+    ra_domains: Annotated[Texts, text(DOMAIN)] = field(default=(), name="raDomainSearch")
     service_container_id: Annotated[UUID | None, READ_ONLY] = None
     bgp_status: Annotated[str | None, READ_ONLY] = None
     device: Annotated[str | None, link_to("")] = None
@@ -151,6 +179,7 @@ def port_to_model(resource: PortResource, current: Port | None) -> Port:
     if (resource.host_id is None) != (resource.interface_name is None):
         violations.append(Violation("interfaceName", "hostId and interfaceName go together"))
     addresses = _addresses(resource, violations) if is_router_port else ()
+    advertising = advertising_to_model(resource, violations)
     if violations:
         raise ValidationError(violations)
     bound = _binding(resource, current)
@@ -181,6 +210,7 @@ def port_to_model(resource: PortResource, current: Port | None) -> Port:
         off_ramp_vxlan=resource.off_ramp_vxlan,
         **{name: getattr(resource, name) for name in _ALIKE},
         port_group_ids=current.port_group_ids if current else (),
+        advertising=advertising if is_router_port else None,
     )
 
 
@@ -252,6 +282,7 @@ _ROUTER_ONLY = (
     ("portMac", "mac"),
     ("rtrPortVni", "vni"),
     ("offRampVxlan", "off_ramp_vxlan"),
+    ("raEnabled", "ra_enabled"),
 )
 _BRIDGE_ONLY = (("vlanId", "vlan_id"),)
 
@@ -276,7 +307,7 @@ def port_from_model(port: Port) -> PortResource:
             break
     is_router_port = port.router_id is not None
     device_id = port.router_id if port.router_id is not None else port.bridge_id
-    return PortResource(
+    resource = PortResource(
         id=port.id,
         kind="Router" if is_router_port else "Bridge",
         device_id=device_id,
@@ -299,6 +330,7 @@ def port_from_model(port: Port) -> PortResource:
         off_ramp_vxlan=port.off_ramp_vxlan,
         **{name: getattr(port, name) for name in _ALIKE},
     )
+    return msgspec.structs.replace(resource, **advertising_from_model(port.advertising))
 
 
 PORT = ResourceSchema(

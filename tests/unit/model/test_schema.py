@@ -20,7 +20,7 @@ from midonet.model.schema_registry import RESOURCES, schema_of
 EVERY = pytest.mark.parametrize("schema", RESOURCES, ids=lambda schema: schema.title)
 
 INTERNAL = {
-    "Port": {"bridge_id", "router_id", "previous_host_id", "port_group_ids"},
+    "Port": {"bridge_id", "router_id", "previous_host_id", "port_group_ids", "advertising"},
     "Route": {"source", "destination"},
     "Rule": {"action", "condition", "rank"},
     "Chain": {"order"},

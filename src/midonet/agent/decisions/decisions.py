@@ -34,6 +34,9 @@ from midonet.agent.decisions.work import (
     Counters,
     Generated,
     Work,
+    is_settled,
+    is_stale,
+    outputs_of,
 )
 from midonet.agent.flow_state.connection_table import ConnectionTable
 from midonet.agent.flow_state.effects import (
@@ -221,10 +224,10 @@ class Decisions:
                 self._apply(result.effects, upcall.ingress)
                 self._generate(result.generated, upcall.ingress, 0, Allowance())
                 return True
-            case Forward() | Drop() if _is_settled(upcall, result.program):
+            case Forward() | Drop() if is_settled(upcall, result.program):
                 # Another version's program has carried it out: only the program is wanted here.
                 self._apply(result.effects, upcall.ingress)
-                return not _is_stale(self.programs.install(result.program, revision))
+                return not is_stale(self.programs.install(result.program, revision))
             case Forward():
                 self._apply(result.effects, upcall.ingress)
                 if not self._forward(result.program, upcall, packet, revision):
@@ -233,7 +236,7 @@ class Decisions:
                 return True
             case Drop():
                 self._apply(result.effects, upcall.ingress)
-                if result.program.slow_path is None and _is_stale(
+                if result.program.slow_path is None and is_stale(
                     self.programs.install(result.program, revision)
                 ):
                     return False
@@ -248,7 +251,7 @@ class Decisions:
             self._emit(program, upcall, packet)
             return True
         outcome = self.programs.install(program, revision)
-        if _is_stale(outcome):
+        if is_stale(outcome):
             return False
         if (
             isinstance(outcome, Refusal)
@@ -307,11 +310,13 @@ class Decisions:
             is_unfiltered=work.packet.is_unfiltered,
         )
         match result:
+            case Await() | Drop() if work.packet.is_local:
+                return  # whoever is not reached from here hears it from another host
             case Await(what):
                 self._park(egress, work, what)
                 return
             case Forward():
-                for edited, outputs in prepared(frame, result.program.outputs):
+                for edited, outputs in prepared(frame, outputs_of(work.packet, result.program)):
                     self._datapath.emit(edited, outputs)
             case Drop():
                 self._datapath.count_drop(egress, result.reason)
@@ -320,10 +325,14 @@ class Decisions:
         self._apply(result.effects, egress)
         self._generate(result.generated, egress, work.depth + 1, work.allowance)
 
+    def send(self, packet: GeneratedPacket) -> None:
+        """Send a packet that a device makes of its own accord."""
+        self._send_generated(Generated(packet, 0, Allowance()))
+
     def _ask(self, what: ResolveNeighbour) -> None:
         packet = question_packet(self.view, what)
         if packet is not None:
-            self._send_generated(Generated(packet, 0, Allowance()))
+            self.send(packet)
 
     # Waiting.
 
@@ -588,13 +597,3 @@ class Decisions:
         except DecodeError:
             self._datapath.count_drop(port_id, DropReason.MALFORMED)
             return None
-
-
-def _is_stale(outcome: InstallOutcome | Refusal) -> bool:
-    return isinstance(outcome, Refusal) and outcome.is_stale
-
-
-def _is_settled(upcall: Upcall, program: FlowProgram) -> bool:
-    """Tell whether the packet is only a copy. What is decided for one packet at a time was never
-    installed, so no other version's program knew it."""
-    return upcall.reason is UpcallReason.EARLIER and program.slow_path is None

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 from midonet.agent.datapath.protocol import Datapath, ProgramStatistics
+from midonet.agent.decisions.advertiser import Advertiser
 from midonet.agent.decisions.decisions import Decisions
 from midonet.agent.decisions.questions import port_towards
 from midonet.agent.flows.tags import neighbour_tag
@@ -47,6 +48,7 @@ class PacketLoop:
         self.may_decide = asyncio.Event()
         self._datapath = datapath
         self._decisions = decisions
+        self._advertiser = Advertiser(clock)
         self._clock = clock
         self._on_batch = on_batch
         self._wake = asyncio.Event()
@@ -124,6 +126,8 @@ class PacketLoop:
         if self._clock.now_s() >= self._next_slow_s:
             self._next_slow_s = self._clock.now_s() + _SLOW_TICK_S
             self._slow_tick()
+        for packet in self._advertiser.due():
+            decisions.send(packet)
         decisions.programs.retry_waiting()
         self._on_batch()
         self._wake.set()
@@ -131,6 +135,7 @@ class PacketLoop:
     def _slow_tick(self) -> None:
         """Let go of what is not used any more."""
         decisions = self._decisions
+        self._advertiser.follow(decisions.view)
         forgotten = decisions.learning.expire()
         decisions.programs.change(forgotten, urgent=forgotten)
         decisions.facts_changed(decisions.soft_state.expire())

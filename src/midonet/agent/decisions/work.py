@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from midonet.agent.datapath.protocol import Upcall
+from midonet.agent.datapath.protocol import Upcall, UpcallReason
+from midonet.agent.flows.plans import InstallOutcome, Refusal
+from midonet.agent.flows.program import FlowProgram, LocalOutput, Output
 from midonet.agent.simulation.result import GeneratedPacket
 
 MAX_GENERATED_DEPTH = 4
@@ -35,6 +37,13 @@ class Generated:
     allowance: Allowance
 
 
+def outputs_of(packet: GeneratedPacket, program: FlowProgram) -> tuple[Output, ...]:
+    """Return the outputs by which a generated packet leaves."""
+    if not packet.is_local:
+        return program.outputs
+    return tuple(one for one in program.outputs if isinstance(one, LocalOutput))
+
+
 Work = Upcall | Generated
 
 
@@ -47,3 +56,14 @@ class Counters:
     duplicates: int = 0
     rejudged: int = 0
     slow_path: int = 0
+
+
+def is_stale(outcome: InstallOutcome | Refusal) -> bool:
+    """Tell whether a program was refused because facts it depends on have changed."""
+    return isinstance(outcome, Refusal) and outcome.is_stale
+
+
+def is_settled(upcall: Upcall, program: FlowProgram) -> bool:
+    """Tell whether the packet is only a copy. What is decided for one packet at a time was never
+    installed, so no other version's program knew it."""
+    return upcall.reason is UpcallReason.EARLIER and program.slow_path is None

@@ -16,7 +16,7 @@ VLAN, and its bound ports without VLAN are trunks. Other bridges see tags as pay
 from __future__ import annotations
 
 from midonet.agent.flows.drop_reason import DropReason
-from midonet.agent.flows.program import LearnedMac
+from midonet.agent.flows.program import LearnedMac, SlowPathReason
 from midonet.agent.flows.tags import device_tag, flood_set_tag, mac_tag
 from midonet.agent.simulation.bridge_discovery import process_arp, process_solicitation
 from midonet.agent.simulation.filtering import apply_filter
@@ -25,13 +25,16 @@ from midonet.agent.simulation.header import (
     ETH_SRC,
     ETH_TYPE,
     ETH_TYPE_ARP,
+    L4_SRC,
     VLAN_TCI,
 )
 from midonet.agent.simulation.mirroring import mirror
 from midonet.agent.simulation.result import Await, LoadDevices
+from midonet.agent.simulation.router_advertising import answer_for_attached_routers
 from midonet.agent.simulation.trace import Flooded, Hook, LookedUpMac, MirrorPoint
 from midonet.agent.simulation.walk import (
     Dropped,
+    Ended,
     HookOutcome,
     Outcome,
     ToEgress,
@@ -43,6 +46,7 @@ from midonet.agent.topology.view import BridgeView, PortView
 from midonet.model.ids import BridgeId, ObjectId, PortId
 from midonet.packets.addresses import MAC_BROADCAST, is_multicast_mac, is_reserved_group
 from midonet.packets.flowkey import VLAN_PRESENT
+from midonet.packets.nd import NdType
 
 
 def process_bridge(walk: Walk, port: PortView, bridge_id: BridgeId) -> Outcome:
@@ -135,10 +139,24 @@ def _forward(walk: Walk, bridge: BridgeView, port: PortView, vlan: int) -> Outco
     if destination == MAC_BROADCAST and header.read(ETH_TYPE) == ETH_TYPE_ARP:
         outcome = process_arp(walk, bridge, port, vlan)
     elif header.is_icmpv6_discovery():
+        if header.values[L4_SRC] == NdType.ROUTER_SOLICITATION:
+            return _solicit_routers(walk, bridge, port, vlan)
         outcome = process_solicitation(walk, bridge, port, vlan)
     else:
         outcome = None
     return outcome or _flood(walk, bridge, port, vlan)
+
+
+def _solicit_routers(walk: Walk, bridge: BridgeView, port: PortView, vlan: int) -> Outcome:
+    """Answer for the routers attached here; others may be behind other ports."""
+    # What is asked is no part of the flow key, and each one who asks is answered.
+    walk.findings.slow_path = SlowPathReason.NEIGHBOUR_DISCOVERY
+    answered = answer_for_attached_routers(walk, bridge, port, vlan)
+    if isinstance(answered, Await):
+        return answered
+    outcome = _flood(walk, bridge, port, vlan)
+    is_alone = isinstance(outcome, Dropped) and outcome.reason is DropReason.NO_FLOOD_TARGET
+    return Ended.TAKEN if answered and is_alone else outcome
 
 
 def _unicast(walk: Walk, bridge: BridgeView, port: PortView, vlan: int) -> Outcome:

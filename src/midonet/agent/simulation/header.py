@@ -206,11 +206,12 @@ class Header:
         return sum(1 for tag, _ in tags if tag & VLAN_PRESENT)
 
     def is_icmpv6_discovery(self) -> bool:
-        """Tell whether this is neighbour solicitation or advertisement (RFC 4861 section 4)."""
+        """Tell whether this is discovery that bridges look into (RFC 4861 section 4): solicitation
+        of routers, solicitation or advertisement of neighbours."""
         return (
             self.read(ETH_TYPE) == ETH_TYPE_IPV6
             and self.read(IP_PROTO) == IP_PROTO_ICMPV6
-            and self.read(L4_SRC) in (135, 136)
+            and self.read(L4_SRC) in (133, 135, 136)
             and self.read(IP_FRAG) == FragmentKind.NONE
         )
 

@@ -28,6 +28,7 @@ class GeneratedPacket:
         is a part of it; None: it is a return packet of no connection.
     is_refusal: it tells a sender that its packet was refused.
     is_unfiltered: it leaves whatever the state and the filters of `egress`, a bound port.
+    is_local: only copies for ports of this host are sent: every host makes the packet itself.
     """
 
     egress: PortId
@@ -36,6 +37,7 @@ class GeneratedPacket:
     sight: Sight | None = None
     is_refusal: bool = False
     is_unfiltered: bool = False
+    is_local: bool = False
 
 
 @dataclass(frozen=True, slots=True)

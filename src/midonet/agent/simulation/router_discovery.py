@@ -18,6 +18,7 @@ from midonet.agent.simulation.neighbour_learning import (
 )
 from midonet.agent.simulation.port_networks import is_own, may_be_neighbour
 from midonet.agent.simulation.result import GeneratedPacket
+from midonet.agent.simulation.router_advertising import answer_solicitation
 from midonet.agent.simulation.trace import Answered
 from midonet.agent.simulation.walk import Dropped, Ended, Outcome, Walk
 from midonet.agent.topology.view import PortView, RouterView
@@ -70,11 +71,14 @@ def _is_announcement_to(arp: ArpMessage, port: PortView, is_for_us: bool) -> boo
 def process_discovery(walk: Walk, router: RouterView, port: PortView) -> Outcome:
     """Answer a solicitation for an address of the port, learn from what concerns it.
 
-    Router solicitations and redirects are not served.
+    A solicitation of routers is answered by a port that advertises; redirects are not served.
     """
     kind = walk.header.read(L4_SRC)
     # The target, the flags and the options are no part of the flow key.
     walk.findings.slow_path = SlowPathReason.NEIGHBOUR_DISCOVERY
+    if kind == NdType.ROUTER_SOLICITATION and port.advertising is not None:
+        is_answered = answer_solicitation(walk, router.id, port, port.id)
+        return Ended.TAKEN if is_answered else Dropped(DropReason.MALFORMED)
     if kind not in (NdType.NEIGHBOUR_SOLICITATION, NdType.NEIGHBOUR_ADVERTISEMENT):
         return Dropped(DropReason.LOCAL_NOT_HANDLED)
     message = neighbour_message(walk.inputs.packet)

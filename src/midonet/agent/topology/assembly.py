@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from midonet.agent.flow_state.pool import EndpointRange, NatPool
 from midonet.agent.topology.view import (
+    AdvertisingView,
     ChainView,
     Location,
     MirrorView,
@@ -22,7 +23,7 @@ from midonet.agent.topology.view import (
 )
 from midonet.errors import DecodeError
 from midonet.model.chains import NatTarget, Rule, RuleAction, evaluation_order
-from midonet.model.devices import Port, Route
+from midonet.model.devices import Port, Route, RouterAdvertising
 from midonet.model.groups import PortGroup
 from midonet.model.hosts import PortLocation, TunnelKind, TunnelZone, TunnelZoneHost
 from midonet.model.ids import ChainId
@@ -65,6 +66,22 @@ def port_view(port: Port, groups: Sequence[PortGroup] = ()) -> PortView:
         pre_out_filter_mirror_ids=port.pre_out_filter_mirror_ids,
         outbound_mirror_ids=port.outbound_mirror_ids,
         qos_policy_id=port.qos_policy_id,
+        advertising=advertising_view(port.advertising),
+    )
+
+
+def advertising_view(stored: RouterAdvertising | None) -> AdvertisingView | None:
+    """Return what a router port advertises, None for nothing. Raises DecodeError."""
+    if stored is None or not stored.is_enabled:
+        return None
+    return AdvertisingView(
+        stored.is_managed,
+        stored.has_other,
+        stored.is_autonomous,
+        stored.lifetime_s,
+        stored.interval_s,
+        tuple(parse_ip(text).value for text in stored.dns_addresses),
+        stored.domains,
     )
 
 
@@ -99,6 +116,7 @@ def router_attachment(port: PortView, peer: Port) -> RouterAttachment | None:
         mac=view.mac,
         addresses=tuple(prefix.address for prefix in view.addresses),
         vlan_id=port.vlan_id,
+        is_advertising=view.advertising is not None,
     )
 
 

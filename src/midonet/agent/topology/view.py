@@ -43,6 +43,22 @@ from midonet.packets.addresses import IpAddress, IpPrefix, IpVersion
 
 
 @dataclass(frozen=True, slots=True)
+class AdvertisingView:
+    """What a router port advertises: see `midonet.model.devices.RouterAdvertising`.
+
+    dns: IPv6 addresses as numbers. domains: well-formed names.
+    """
+
+    is_managed: bool = False
+    has_other: bool = False
+    is_autonomous: bool = True
+    lifetime_s: int = 1800
+    interval_s: int = 600
+    dns: tuple[int, ...] = ()
+    domains: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PortView:
     """One port, of a bridge or of a router (exactly one of `bridge_id`, `router_id` is set).
 
@@ -51,6 +67,7 @@ class PortView:
     port_group_ids: groups that exist and that the port is in. stateful_group_id: the one of them
         that is stateful (the lowest, should there be several).
     mirrors, QoS policy: see `midonet.model.devices.Port`.
+    advertising: of a router port that advertises.
     """
 
     id: PortId
@@ -71,6 +88,7 @@ class PortView:
     pre_out_filter_mirror_ids: tuple[MirrorId, ...] = ()
     outbound_mirror_ids: tuple[MirrorId, ...] = ()
     qos_policy_id: QosPolicyId | None = None
+    advertising: AdvertisingView | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +96,7 @@ class RouterAttachment:
     """A router port seen from the bridge it is linked to.
 
     bridge_port_id is on the bridge, in VLAN `vlan_id` (0: none), router_port_id its peer;
-    `addresses` are the router port's.
+    `addresses` are the router port's, which may advertise.
     """
 
     bridge_port_id: PortId
@@ -87,6 +105,7 @@ class RouterAttachment:
     mac: int
     addresses: tuple[IpAddress, ...]
     vlan_id: int = 0
+    is_advertising: bool = False
 
 
 @dataclass(frozen=True, slots=True)
