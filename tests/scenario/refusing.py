@@ -17,6 +17,7 @@ from tests.scenario.frames import (
     V4,
     V6,
     A,
+    C,
     Family,
     aged,
     echo,
@@ -28,7 +29,7 @@ from tests.scenario.frames import (
 )
 from tests.scenario.routed_networks import IN, OUT, edge, edge_ports, networks, row, subnet
 from tests.scenario.running import Leaving, Scenario, Step, at, dropped, scenario, sent, taken
-from tests.worlds import World, rule
+from tests.worlds import World, nat, rule
 
 GROUP = "01:00:5e:00:00:fb"
 
@@ -46,6 +47,30 @@ def floating(family: Family, **port: str | None) -> World:
     world.port("g", on="r", mac=R2, addresses=(family.router(9),), **port).attach("g", "x")  # type: ignore[arg-type]
     world.bridge_neighbour("x", family.host(9, 6), R2)
     return world.neighbour("r", family.host(1, 5), A)
+
+
+def floating_hosts(family: Family) -> World:
+    """The router of `floating`: its hosts 5 and 6 have the addresses 5 and 6 of network 9.
+
+    Only what enters by `g` is for a floating address, only what leaves by it is from one.
+    """
+    bits = family.version.bits
+    own = [(family.host(1, host), family.host(9, host)) for host in (5, 6)]
+    world = World().bridge("x").port("x1", on="x", host="h1")
+    world.chain("pre", *(
+        nat("dnat", inside, ip_dst=f"{public}/{bits}", in_port_ids=("g",))
+        for inside, public in own
+    ))  # fmt: skip
+    world.chain("post", *(
+        nat("snat", public, ip_src=f"{inside}/{bits}", out_port_ids=("g",))
+        for inside, public in own
+    ))  # fmt: skip
+    world.router("r", inbound="pre", outbound="post")
+    world.port("a", on="r", host="h1", mac=R1, addresses=(family.router(1),))
+    world.port("g", on="r", mac=R2, addresses=(family.router(9),)).attach("g", "x")
+    for mac, (inside, public) in zip((A, C), own, strict=True):
+        world.bridge_neighbour("x", public, R2).neighbour("r", inside, mac)
+    return world
 
 
 def _refuses(hook: str, **condition: Any) -> Callable[[], World]:
@@ -317,6 +342,24 @@ def _hairpins(family: Family) -> Iterator[Scenario]:
         lambda: floating(family, outbound="refuse by g", inbound="in by g"),
         dropped("a", udp(route, IN), DropReason.FILTERED),
     )
+    yield scenario(
+        f"floating addresses that lead in by one port reach each other through it ({family})",
+        lambda: floating_hosts(family),
+        *(
+            sent("a", make(route, IN), at("a", make(
+                (family.host(9, 5), family.host(1, 6)), (R1, C), ttl=62
+            )))
+            for make in (udp, tcp, echo)
+        ),
+    )  # fmt: skip
+    yield scenario(
+        f"what a router says of itself is translated on its way out ({family})",
+        lambda: edge_ports(
+            World().chain("post", nat("snat", family.host(2, 77))).router("r", outbound="post")
+        ),
+        taken("a", echo((route[0], family.host(1, 1)), IN),
+              at("a", echo((family.host(2, 77), route[0]), (R1, A), reply=True))),
+    )  # fmt: skip
     refused = udp(route, (R2, R2), ttl=63)
     yield scenario(
         f"an error about such a packet finds its sender ({family})",

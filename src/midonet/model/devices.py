@@ -87,7 +87,7 @@ class Port(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     A port is *bound* when `host_id` and `interface_name` are set, *linked* when `peer_port_id`
     is, and unplugged otherwise; never bound and linked at once.
 
-    vlan_id: bridge ports; 0 means untagged.
+    vlan_id: of bridge ports, where frames have no tag then; 0: none.
     addresses: router ports; `address/length` strings, IPv4 and IPv6, at most one network each.
     mac: router ports; always set once stored.
     port_group_ids: groups that the port is in; at most one of them is stateful.

@@ -69,7 +69,8 @@ class PortResource(Struct, frozen=True, kw_only=True, rename="camel"):
     outbound_mirror_ids: mirrors of what the outbound filter lets out.
     qos_policy_id: policy of what enters; null is that of the bridge. Router ports ignore it.
     active: the interface is up at a host whose agent is alive.
-    vlan_id: bridge ports; 0 means untagged.
+    vlan_id: VLAN of a bridge port, where frames have no tag (an access port when bound); 0: none,
+        a trunk when other ports of the bridge have one.
     network_address: router ports; must be the network of `portAddress`, and needs it. Like
         `networkLength` and `portAddress`, read only while `portSubnet` is empty.
     network_length: router ports; needs `portAddress`, and above 0 with it.
