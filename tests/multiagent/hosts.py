@@ -16,7 +16,7 @@ from midonet.agent.daemon import Agent
 from midonet.agent.datapath.memory import InProcessUnderlay, MemoryDatapath
 from midonet.agent.host.host_keeper import host_record
 from midonet.agent.host.state_directory import StateDirectory
-from midonet.model.chains import Chain, Rule, RuleAction
+from midonet.model.chains import Chain, Condition, Rule, RuleAction
 from midonet.model.devices import Bridge, NextHopKind, Port, Route, Router
 from midonet.model.hosts import TunnelKind, TunnelZone, TunnelZoneHost, tunnel_zone_host_id
 from midonet.model.ids import (
@@ -29,6 +29,7 @@ from midonet.model.ids import (
     RuleId,
     TunnelZoneId,
 )
+from midonet.model.ranks import spread
 from midonet.nsdb.memory import MemoryBackend, MemoryStore
 from midonet.nsdb.store import Create, Store, Update
 from midonet.packets.addresses import format_mac, parse_ip, parse_mac
@@ -231,6 +232,26 @@ class Deployment:
         chain = Chain(id=chain_id, name="deny")
         await self.store.transact([Create(chain), Create(rule)])
         return chain_id
+
+    async def answers_only(self) -> ChainId:
+        """Create a chain that lets packets to 10.0.2.0/24 by, and the answers to them."""
+        chain = Chain(id=ChainId(uuid4()), name="answers only")
+        conditions = (
+            Condition(match_return_flow=True),
+            Condition(match_forward_flow=True, ip_dst="10.0.2.0/24"),
+            Condition(),
+        )
+        rules = [
+            Rule(id=RuleId(uuid4()), chain_id=chain.id, rank=rank, action=action, condition=one)
+            for rank, action, one in zip(
+                spread(len(conditions)),
+                (RuleAction.ACCEPT, RuleAction.ACCEPT, RuleAction.DROP),
+                conditions,
+                strict=True,
+            )
+        ]
+        await self.store.transact([Create(chain), *map(Create, rules)])
+        return chain.id
 
     async def change(self, kind: type, object_id: UUID, **fields: object) -> None:
         found = await self.store.get(kind, object_id)

@@ -139,6 +139,61 @@ async def test_what_lies_behind_is_loaded(site: Site) -> None:
     assert events(answer, "wasDropped")[0]["objectId"] == str(remote)
 
 
+async def stateful(site: Site) -> None:
+    """Let the near port's router ask for connections, and the far host be known."""
+    soft_state = site.here.agent.soft_state
+    for address, mac_text, port_id, host in (
+        ("10.0.2.5", VM_2, site.far, site.there),
+        ("10.0.1.5", VM_1, site.near, site.here),
+    ):
+        ends = (address, "10.0.1.5" if address == "10.0.2.5" else "10.0.2.5")
+        gateway = GATEWAY_2 if port_id == site.far else GATEWAY_1
+        host.datapath.receive(port_id, udp(mac_text, gateway, *ends))
+        soft_state.learn_neighbour(
+            LearnNeighbour(site.router, parse_ip(address), parse_mac(mac_text))
+        )
+        bridge_id = host.agent.decisions.view.ports[port_id].bridge_id
+        assert bridge_id is not None
+        await eventually(
+            lambda bridge_id=bridge_id, mac_text=mac_text, port_id=port_id: (  # type: ignore[misc]
+                soft_state.mac_port(bridge_id, 0, parse_mac(mac_text)) == port_id
+            )
+        )
+    chain_id = await site.deployment.answers_only()
+    await site.deployment.change(Router, site.router, inbound_filter_id=chain_id)
+    view = site.here.agent.decisions
+    await eventually(lambda: view.view.routers[site.router].inbound_filter_id == chain_id)
+
+
+async def test_the_answer_is_followed_as_if_the_connection_had_begun(site: Site) -> None:
+    await stateful(site)
+    answer = await site.trace(to("10.0.2.5"), reply=True)
+    assert answer["verdict"] == "forward"
+    assert events(answer, "beganConnection")
+    reply = answer["reply"]
+    assert reply["portId"] == str(site.far)
+    assert reply["verdict"] == "forward"
+    (found,) = events(reply, "foundConnection")
+    assert (found["sight"]["standing"], found["sight"]["direction"]) == ("KNOWN", "RETURN")
+    assert {output["portId"] for output in reply["outputs"]} == {str(site.near)}
+    assert not len(site.here.agent.decisions.connections.table)
+
+
+async def test_an_answer_to_what_does_not_leave_is_none(site: Site) -> None:
+    answer = await site.trace(udp(VM_1, GATEWAY_1, "10.0.1.5", "172.16.0.1"), reply=True)
+    assert answer["verdict"] == "drop"
+    assert answer["reply"] is None
+
+
+async def test_the_state_is_shown_where_no_rule_asks(site: Site) -> None:
+    without = await site.trace(to("172.16.0.1"))
+    assert not events(without, "foundConnection")
+    answer = await site.trace(to("172.16.0.1"), state=True)
+    (found,) = events(answer, "foundConnection")
+    assert found["sight"]["standing"] == "NEW"
+    assert found["key"]["zone"] == str(site.near)
+
+
 async def test_ports_and_packets_that_make_no_sense_are_refused(site: Site) -> None:
     with pytest.raises(UserError, match="bound at host alpha"):
         await site.trace(to("10.0.2.5"), at=site.there)

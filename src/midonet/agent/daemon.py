@@ -167,7 +167,7 @@ class Agent:
         )
         tracer = Tracer(host, store, self.decisions, self.topology.request)
         self.control = Control(
-            host, store, datapath, self.decisions, overview=overview, tracer=tracer
+            host, store, datapath, self.decisions, overview=overview, tracer=tracer, clock=clock
         )
 
     def _prober(self, epoch: int, hash_seed: int) -> Prober:

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "trace": ("trace",),
     "watch": ("watch-port",),
     "inspect": ("flows", "drops", "state"),
+    "connections": ("connections",),
     "doctor": ("doctor",),
     "demo": ("demo",),
 }

@@ -18,6 +18,7 @@ Answer = dict[str, Any]
 
 _WAITS = {
     "devices": "the devices on the way are not loaded; is the state database away?",
+    "connection": "another host may know the connection; it would be asked first",
     "neighbour": "the router does not know the next hop's MAC yet; it would ask for it first",
 }
 
@@ -39,6 +40,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--all-rules", action="store_true", help="show also the rules that did not match"
     )
+    parser.add_argument(
+        "--state",
+        action="store_true",
+        help="look for the packet's connection, whether a rule asks for it or not",
+    )
+    parser.add_argument(
+        "--reply",
+        action="store_true",
+        help="go on with the packet that answers, as if the connection had been begun",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -54,10 +65,14 @@ def run(args: argparse.Namespace) -> int:
             portId=args.port,
             frame=frame.hex(),
             allRules=args.all_rules,
+            state=args.state,
+            reply=args.reply,
         )
         if not args.json:
             print(f"in   {args.port}  {describe_frame(frame)}")
             _print(answer)
+            if args.reply:
+                _print_reply(answer["reply"])
         traces.append(answer)
     if args.json:
         print(json.dumps(traces[0] if len(traces) == 1 else traces, indent=2))
@@ -72,6 +87,14 @@ def _print(answer: Answer) -> None:
     for made in answer["answers"]:
         print(f"back {made['portId']}  {describe_frame(bytes.fromhex(made['frame']))}")
     print(_verdict(answer), flush=True)
+
+
+def _print_reply(reply: Answer | None) -> None:
+    if reply is None:
+        print("     there is no packet to answer")
+        return
+    print(f"in   {reply['portId']}  {describe_frame(bytes.fromhex(reply['frame']))}")
+    _print(reply)
 
 
 def _verdict(answer: Answer) -> str:

@@ -38,10 +38,12 @@ from midonet.agent.decisions.work import (
     is_stale,
     outputs_of,
 )
+from midonet.agent.flow_state.connection import Connection
 from midonet.agent.flow_state.connection_table import ConnectionTable
 from midonet.agent.flow_state.effects import (
     KillConnection,
 )
+from midonet.agent.flow_state.reader import With
 from midonet.agent.flow_state.source_choice import LeaseBlock
 from midonet.agent.flows.apply import prepared
 from midonet.agent.flows.classification import meets_guards
@@ -370,7 +372,7 @@ class Decisions:
     def _has_come(self, what: Awaited) -> bool:
         match what:
             case LoadDevices(object_ids):
-                return all(self._is_known(object_id) for object_id in object_ids)
+                return all(self.view.knows(object_id) for object_id in object_ids)
             case ResolveNeighbour(router_id, _, address):
                 known = self.soft_state.neighbour(router_id, address)
                 return known is not NeighbourState.UNKNOWN
@@ -384,16 +386,6 @@ class Decisions:
     def _is_resolved(self, what: ResolveNeighbour) -> bool:
         known = self.soft_state.neighbour(what.router_id, what.address)
         return isinstance(known, Neighbour)
-
-    def _is_known(self, object_id: ObjectId) -> bool:
-        view = self.view
-        return (
-            object_id in view.ports
-            or object_id in view.bridges
-            or object_id in view.routers
-            or object_id in view.chains
-            or object_id in view.absent
-        )
 
     # Facts.
 
@@ -557,34 +549,42 @@ class Decisions:
                 self.connections.judged(suspect, result, self.view)
         return True
 
-    def explain(self, packet: ParsedFrame, ingress: PortId) -> SimulationResult:
-        """Return what would become of a packet now, with its steps; nothing comes of it."""
-        return simulate(
-            self.view,
-            self.soft_state,
-            packet,
-            ingress,
-            self._clock.now_s(),
-            connections=self.connections.reader,
-            nat=self.connections.translations,
-            fragments=self.connections.translations.fragments,
-            trace=True,
-        )
+    def explain(
+        self,
+        packet: ParsedFrame,
+        ingress: PortId,
+        *,
+        must_ask: bool = False,
+        assumed: Connection | None = None,
+    ) -> SimulationResult:
+        """Return what would become of a packet now, with its steps; nothing comes of it.
+
+        must_ask: look for its connection in any case. assumed: a connection that is not there.
+        """
+        return self._simulate(packet, ingress, must_ask=must_ask, assumed=assumed, trace=True)
 
     def _simulate(
-        self, packet: ParsedFrame, ingress: PortId, *, must_ask: bool = False
+        self,
+        packet: ParsedFrame,
+        ingress: PortId,
+        *,
+        must_ask: bool = False,
+        assumed: Connection | None = None,
+        trace: bool = False,
     ) -> SimulationResult:
-        self.counters.simulations += 1
+        self.counters.simulations += not trace
+        known = self.connections
         return simulate(
             self.view,
             self.soft_state,
             packet,
             ingress,
             self._clock.now_s(),
-            connections=self.connections.reader,
-            nat=self.connections.translations,
-            fragments=self.connections.translations.fragments,
+            connections=known.reader if assumed is None else With(known.reader, assumed),
+            nat=known.translations,
+            fragments=known.translations.fragments,
             must_ask=must_ask,
+            trace=trace,
         )
 
     def _parse(

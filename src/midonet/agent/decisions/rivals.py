@@ -8,18 +8,17 @@ out with its own packets, as they were: not with those of whoever claims its key
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
-from midonet.agent.decisions.synthesis import answer_key, synthesise_frame
+from midonet.agent.decisions.synthesis import answer_frame, synthesise_frame
 from midonet.agent.flow_state.connection import Connection, ConnectionKey
 from midonet.agent.flow_state.connection_table import ConnectionTable
 from midonet.agent.flow_state.effects import ConfirmConnection, KillConnection
 from midonet.agent.flow_state.zone import Zone
-from midonet.agent.flows.apply import apply_rewrite
 from midonet.agent.simulation.result import Await, Forward, SimulationResult
 from midonet.agent.topology.view import TopologyView
 from midonet.errors import DecodeError
 from midonet.model.ids import PortId
-from midonet.packets.frame import parse_frame
 
 Judge = Callable[[PortId, bytes], SimulationResult | None]
 """Simulates a frame that enters at a port, and asks for its connection; None: malformed."""
@@ -63,11 +62,10 @@ def _answers(
     if not isinstance(sent, Forward):
         return
     for output in sent.program.outputs:
-        try:
-            delivered = parse_frame(apply_rewrite(asked, output.rewrite))
-        except DecodeError:
-            continue
-        yield port_id, synthesise_frame(answer_key(delivered.key), icmp_id=delivered.icmp_id)
+        with suppress(DecodeError):
+            answer = answer_frame(asked, output.rewrite)
+            if answer is not None:
+                yield port_id, answer
 
 
 def _ends(answered: SimulationResult | None, rival: Connection) -> bool:

@@ -7,9 +7,13 @@ the same key leads to the same program.
 
 from __future__ import annotations
 
+from midonet.agent.flows.apply import apply_rewrite
+from midonet.agent.flows.program import Rewrite
 from midonet.packets.arp import ArpMessage
 from midonet.packets.ethernet import EthernetHeader, VlanTag
+from midonet.packets.five_tuple import five_tuple
 from midonet.packets.flowkey import VLAN_PRESENT, FlowKey, FragmentKind
+from midonet.packets.frame import parse_frame
 from midonet.packets.ipv4 import Ipv4Header
 from midonet.packets.ipv6 import FragmentHeader, Ipv6Header
 from midonet.packets.protocols import EtherType, IpProtocol
@@ -59,6 +63,18 @@ def answer_key(key: FlowKey) -> FlowKey:
         l4_src=l4[0],
         l4_dst=l4[1],
     )
+
+
+def answer_frame(frame: bytes, rewrite: Rewrite) -> bytes | None:
+    """Return a minimal frame that answers `frame` as its receiver got it; None for what has no
+    five-tuple, and so no answer that could be told from others.
+
+    rewrite: how the frame was changed on its way. Raises DecodeError when it is malformed.
+    """
+    delivered = parse_frame(apply_rewrite(frame, rewrite))
+    if five_tuple(delivered) is None:
+        return None
+    return synthesise_frame(answer_key(delivered.key), icmp_id=delivered.icmp_id)
 
 
 def _ipv4(key: FlowKey, icmp_id: int) -> bytes:

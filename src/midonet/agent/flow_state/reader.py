@@ -50,3 +50,20 @@ class Without:
     def should_wait(self, key: ConnectionKey, now_s: float) -> bool:
         """As of the reader: others may not know yet that it is over."""
         return not self._gone.has(key) and self._connections.should_wait(key, now_s)
+
+
+class With:
+    """The connections and one more, which is taken to be there."""
+
+    def __init__(self, connections: ConnectionReader, assumed: Connection) -> None:
+        self._connections = connections
+        self._assumed = assumed
+
+    def find(self, key: ConnectionKey, now_s: float) -> Connection | None:
+        """As of the reader, which knows better; else the one that is assumed."""
+        found = self._connections.find(key, now_s)
+        return self._assumed if found is None and self._assumed.has(key) else found
+
+    def should_wait(self, key: ConnectionKey, now_s: float) -> bool:
+        """As of the reader."""
+        return not self._assumed.has(key) and self._connections.should_wait(key, now_s)

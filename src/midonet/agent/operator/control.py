@@ -4,7 +4,9 @@ PUT, DELETE /binding/PORT_ID      see `midonet.agent.ports.bind_request`
 GET  /state                       host, ports, peers, counters
 GET  /flows                       installed programs
 GET  /drops                       dropped packets by port and reason
-POST /trace                       {"portId", "frame" (hex), "allRules"}: what would become of it
+GET  /connections?port=&address=&protocol=&limit=   known connections
+POST /trace                       {"portId", "frame" (hex), "allRules", "state", "reply"}: what
+                                  would become of it
 POST /inject                      {"portId", "frame" (hex), "waitSeconds"}; memory only
 GET  /watch/PORT_ID?after=N&wait=S   frames that left after number N; memory only
 """
@@ -19,6 +21,7 @@ import msgspec
 
 from midonet.agent.datapath.protocol import Datapath, FrameAccess
 from midonet.agent.decisions.decisions import Decisions
+from midonet.agent.operator.connection_list import list_connections
 from midonet.agent.operator.control_socket import Request
 from midonet.agent.operator.delivery_log import Delivery, DeliveryLog
 from midonet.agent.operator.flow_text import describe_match, describe_output
@@ -29,6 +32,7 @@ from midonet.errors import NotFoundError, UserError
 from midonet.model.hosts import Host
 from midonet.model.ids import PortId
 from midonet.nsdb.store import Store
+from midonet.runtime.clock import Clock
 
 _MAX_WAIT_S = 60.0
 _FLOWS_SLICE = 100
@@ -56,6 +60,8 @@ class TraceRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     port_id: str
     frame: str
     all_rules: bool = False
+    state: bool = False
+    reply: bool = False
 
 
 class Control:
@@ -70,6 +76,7 @@ class Control:
         *,
         overview: Overview,
         tracer: Tracer,
+        clock: Clock,
     ) -> None:
         self._host = host
         self._store = store
@@ -77,6 +84,7 @@ class Control:
         self._decisions = decisions
         self._overview = overview
         self._tracer = tracer
+        self._clock = clock
         self.deliveries = DeliveryLog()
         self._frames = datapath.frame_access
         if self._frames is not None:
@@ -99,12 +107,18 @@ class Control:
                 return await self._flows()
             case "GET", "drops":
                 return _drop_rows(self._datapath.drops())
+            case "GET", "connections":
+                return await list_connections(
+                    self._decisions.connections.table, self._clock.now_s(), request.query
+                )
             case "POST", "trace":
                 wanted = _decode(request.body, TraceRequest)
                 return await self._tracer.trace(
                     parse_port_id(wanted.port_id),
                     _frame(wanted.frame),
                     all_rules=wanted.all_rules,
+                    state=wanted.state,
+                    reply=wanted.reply,
                 )
             case "POST", "inject":
                 return await self._inject(_decode(request.body, InjectRequest))

@@ -13,15 +13,20 @@ from uuid import UUID
 import msgspec
 
 from midonet.agent.decisions.decisions import Decisions
+from midonet.agent.decisions.synthesis import answer_frame
+from midonet.agent.flow_state.connection import Connection
+from midonet.agent.flow_state.effects import ConfirmConnection
 from midonet.agent.operator.flow_text import describe_match
 from midonet.agent.operator.trace_text import describe_step, mentioned_ids
 from midonet.agent.simulation.result import (
     Await,
     Consume,
     Drop,
+    FetchConnection,
     Forward,
     GeneratedPacket,
     LoadDevices,
+    ResolveNeighbour,
     SimulationResult,
 )
 from midonet.agent.simulation.trace import EnteredOutput, TraceStep, Waits
@@ -49,6 +54,13 @@ _NAMES: tuple[tuple[type[msgspec.Struct], str], ...] = (
 """What an operator calls objects of a kind."""
 
 
+_AWAITED: dict[type[object], str] = {
+    LoadDevices: "devices",
+    ResolveNeighbour: "neighbour",
+    FetchConnection: "connection",
+}
+
+
 class Tracer:
     """Traces packets at the ports of one host."""
 
@@ -65,22 +77,67 @@ class Tracer:
         self._decisions = decisions
         self._load = load
 
-    async def trace(self, port_id: PortId, frame: bytes, *, all_rules: bool = False) -> Json:
+    async def trace(
+        self,
+        port_id: PortId,
+        frame: bytes,
+        *,
+        all_rules: bool = False,
+        state: bool = False,
+        reply: bool = False,
+    ) -> Json:
         """Return steps, verdict, outputs and answers for a frame that enters at a port here.
 
-        all_rules: show the rules that did not match as well. Raises UserError: no such port,
-        a port of another host, a frame that cannot be parsed.
+        all_rules: show the rules that did not match as well. state: look for the connection of
+        the packet whether a rule asks or not. reply: go on with the packet that answers, where
+        this one leaves, as if its connection had been begun; it is in `reply` then, None when the
+        packet does not leave or leads to no single answer. Raises UserError: no such port, a port
+        of another host, a frame that cannot be parsed.
         """
         await self._require_local(port_id)
+        answer, result = await self._follow(port_id, frame, all_rules=all_rules, state=state)
+        if reply:
+            answer["reply"] = await self._reply(frame, result, all_rules=all_rules, state=state)
+        return answer
+
+    async def _reply(
+        self, frame: bytes, result: SimulationResult, *, all_rules: bool, state: bool
+    ) -> Json | None:
+        """Return the trace of the packet that answers, from where the first one leaves."""
+        left = [one.event for one in result.steps if isinstance(one.event, EnteredOutput)]
+        if not isinstance(result, Forward) or not left:
+            return None
+        answering = answer_frame(frame, left[0].output.rewrite)
+        if answering is None:
+            return None
+        begun = [one.connection for one in result.effects if isinstance(one, ConfirmConnection)]
+        answer, _ = await self._follow(
+            left[0].port_id,
+            answering,
+            all_rules=all_rules,
+            state=state,
+            assumed=begun[0] if begun else None,
+        )
+        return {"frame": answering.hex(), **answer}
+
+    async def _follow(
+        self,
+        port_id: PortId,
+        frame: bytes,
+        *,
+        all_rules: bool,
+        state: bool,
+        assumed: Connection | None = None,
+    ) -> tuple[Json, SimulationResult]:
         try:
             packet = parse_frame(frame, hash_seed=self._decisions.view.hash_seed)
         except DecodeError as error:
             raise UserError(f"the frame is malformed: {error}", field="frame") from None
-        result, waits = await self._simulate(packet, port_id)
+        result, waits = await self._simulate(packet, port_id, state, assumed)
         steps = (*waits, *result.steps)
         names = await self._names(mentioned_ids(steps) | self._hosts(steps))
         is_ipv6 = packet.ip_version is IpVersion.V6
-        return {
+        answer = {
             "portId": str(port_id),
             "host": self._host.name,
             "steps": [
@@ -95,6 +152,7 @@ class Tracer:
             ],
             **_verdict(result),
         }
+        return answer, result
 
     async def _require_local(self, port_id: PortId) -> None:
         if port_id in self._decisions.view.ports:
@@ -113,11 +171,15 @@ class Tracer:
         raise UserError(f"Port {port_id} is bound at host {where}: ask its agent.", field="portId")
 
     async def _simulate(
-        self, packet: ParsedFrame, port_id: PortId
+        self, packet: ParsedFrame, port_id: PortId, must_ask: bool, assumed: Connection | None
     ) -> tuple[SimulationResult, list[TraceStep]]:
         """Return the result, and a step for each time that devices had to be loaded."""
+
+        def explained() -> SimulationResult:
+            return self._decisions.explain(packet, port_id, must_ask=must_ask, assumed=assumed)
+
         waits: list[TraceStep] = []
-        result = self._decisions.explain(packet, port_id)
+        result = explained()
         while (
             isinstance(result, Await)
             and isinstance(result.what, LoadDevices)
@@ -125,7 +187,7 @@ class Tracer:
         ):
             waits.append(TraceStep(0, Waits(object_ids=result.what.object_ids)))
             await self._load(result.what.object_ids)
-            result = self._decisions.explain(packet, port_id)
+            result = explained()
         return result, waits
 
     def _hosts(self, steps: Iterable[TraceStep]) -> set[UUID]:
@@ -169,8 +231,7 @@ def _verdict(result: SimulationResult) -> Json:
         case Consume(generated=generated):
             return {"verdict": "consume", "answers": _answers(generated)}
         case Await(what=what):
-            is_load = isinstance(what, LoadDevices)
-            return {"verdict": "wait", "for": "devices" if is_load else "neighbour", "answers": []}
+            return {"verdict": "wait", "for": _AWAITED[type(what)], "answers": []}
     verdict["answers"] = _answers(generated)
     verdict["match"] = describe_match(program.key, program.mask)
     verdict["slowPath"] = program.slow_path

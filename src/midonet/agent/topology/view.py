@@ -10,7 +10,7 @@ Addresses are parsed: MACs and IPs are integers (`midonet.packets.addresses`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -312,6 +312,20 @@ class TopologyView:
     mac_ageing_s: int = MAC_AGEING_S
     dhcp: Mapping[BridgeId, BridgeDhcp] = field(default_factory=dict)
     overlay_mtu_bytes: int = 0
+
+    def knows(self, object_id: ObjectId) -> bool:
+        """Tell whether an object that may have to be loaded is here, or known not to exist."""
+        kinds: tuple[Container[object], ...] = (
+            self.ports,
+            self.bridges,
+            self.routers,
+            self.chains,
+            self.balancers,
+            self.mirrors,
+            self.qos_policies,
+            self.absent,
+        )
+        return any(object_id in kind for kind in kinds)
 
 
 @dataclass(frozen=True, slots=True)
