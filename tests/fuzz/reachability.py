@@ -7,52 +7,79 @@ code that forwards. What leaves anywhere else has crossed from one tenant to ano
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from uuid import UUID
 
 from midonet.agent.flows.program import LocalOutput, Output, TunnelOutput
-from midonet.agent.topology.view import TopologyView
+from midonet.agent.topology.view import BridgeView, PortView, RouterView, TopologyView
 from midonet.model.ids import PortId
 from midonet.packets.addresses import IpAddress
 
 
+def _mirrored_to(view: TopologyView, owner: PortView | BridgeView | RouterView) -> Iterator[PortId]:
+    """Return the ports by which copies of what passes leave: who may mirror says so."""
+    mirrors = set(owner.inbound_mirror_ids) | set(owner.outbound_mirror_ids)
+    if isinstance(owner, PortView):
+        mirrors |= {*owner.post_in_filter_mirror_ids, *owner.pre_out_filter_mirror_ids}
+    for mirror_id in mirrors & view.mirrors.keys():
+        yield view.mirrors[mirror_id].to_port_id
+
+
 class Reachability:
-    """The parts of a topology that nothing connects."""
+    """What devices connect, and mirrors: those one way only, to where copies are sent."""
 
     def __init__(self, view: TopologyView) -> None:
         self._view = view
-        self._part: dict[UUID, int] = {}
-        neighbours: dict[UUID, set[UUID]] = defaultdict(set)
+        self._next: dict[UUID, set[UUID]] = defaultdict(set)
         for port in view.ports.values():
             for other in (port.bridge_id, port.router_id, port.peer_port_id):
                 if other is not None:
-                    neighbours[port.id].add(other)
-                    neighbours[other].add(port.id)
-        for number, start in enumerate(neighbours):
-            waiting = [start]
-            while waiting:
-                node = waiting.pop()
-                if node not in self._part:
-                    self._part[node] = number
-                    waiting.extend(neighbours[node])
-        self._tunnels = self._tunnel_ends()
+                    self._next[port.id].add(other)
+                    self._next[other].add(port.id)
+        owners: list[PortView | BridgeView | RouterView] = [*view.ports.values()]
+        owners += [*view.bridges.values(), *view.routers.values()]
+        for owner in owners:
+            self._next[owner.id].update(_mirrored_to(view, owner))
+        self._reached: dict[UUID, frozenset[UUID]] = {}
+        self._ends = self._tunnel_ends()
 
-    def _tunnel_ends(self) -> set[tuple[int, IpAddress, int]]:
-        """Return (part, remote address, tunnel key) of everything that is on another host."""
-        view, ends = self._view, set()
+    def _tunnel_ends(self) -> dict[tuple[IpAddress, int], set[UUID]]:
+        """Return what is behind each (remote address, tunnel key): ports and bridges."""
+        view = self._view
+        ends: dict[tuple[IpAddress, int], set[UUID]] = defaultdict(set)
         for port_id, location in view.locations.items():
             route = view.tunnels.get(location.host_id)
-            if route is not None and port_id in self._part:
-                ends.add((self._part[port_id], route.remote, location.tunnel_key))
+            if route is not None:
+                ends[route.remote, location.tunnel_key].add(port_id)
         for (host_id, bridge_id), key in view.flood_groups.items():
             route = view.tunnels.get(host_id)
-            if route is not None and bridge_id in self._part:
-                ends.add((self._part[bridge_id], route.remote, key))
+            if route is not None:
+                ends[route.remote, key].add(bridge_id)
         return ends
+
+    def _from(self, start: UUID) -> frozenset[UUID]:
+        known = self._reached.get(start)
+        if known is None:
+            reached, waiting = {start}, [start]
+            while waiting:
+                fresh = self._next[waiting.pop()] - reached
+                reached |= fresh
+                waiting.extend(fresh)
+            known = self._reached[start] = frozenset(reached)
+        return known
 
     def is_connected(self, ingress: PortId, port_id: PortId) -> bool:
         """Tell whether anything leads from one port to the other."""
-        return self._part[ingress] == self._part[port_id]
+        return port_id in self._from(ingress)
+
+    def gets_copies(self, output: Output) -> bool:
+        """Tell whether an output leads to where some mirror sends its copies."""
+        targets = {mirror.to_port_id for mirror in self._view.mirrors.values()}
+        match output:
+            case LocalOutput(port_id):
+                return port_id in targets
+            case TunnelOutput():
+                return bool(self._ends[output.remote, output.tunnel_key] & targets)
 
     def check(self, ingress: PortId, outputs: Iterable[Output]) -> None:
         """Assert that a packet of this ingress may leave by these outputs."""
@@ -60,12 +87,12 @@ class Reachability:
 
     def check_any(self, ingresses: Iterable[PortId], outputs: Iterable[Output]) -> None:
         """Assert that a packet of one of these may leave by these outputs."""
-        parts = {self._part[ingress] for ingress in ingresses}
+        reached = frozenset[UUID]().union(*(self._from(ingress) for ingress in ingresses))
         for output in outputs:
             match output:
                 case LocalOutput(port_id):
-                    assert self._part[port_id] in parts, f"leaves by {port_id}"
+                    assert port_id in reached, f"leaves by {port_id}"
                     assert self._view.ports[port_id].host_id == self._view.host_id
                 case TunnelOutput():
-                    ends = {(part, output.remote, output.tunnel_key) for part in parts}
-                    assert ends & self._tunnels, f"leaves by {output.remote} {output.tunnel_key}"
+                    ends = self._ends[output.remote, output.tunnel_key]
+                    assert ends & reached, f"leaves by {output.remote} {output.tunnel_key}"
