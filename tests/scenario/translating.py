@@ -319,6 +319,31 @@ def _static(family: Family) -> list[Scenario]:
             dropped("b", udp((outside, family.host(2, 107)), INWARDS), DropReason.FILTERED),
         ),
         scenario(
+            f"a rule sees that the destination was translated at this port ({family})",
+            lambda: (
+                edge(inbound="pre", outbound="post")
+                .chain("pre", nat("dnat", vm, ip_dst=f"{public}/{bits}"))
+                .chain("post", rule("drop", match_ip_dst_rewritten=True))
+            ),
+            dropped("b", udp(here, INWARDS), DropReason.FILTERED),
+            sent("b", udp(there, INWARDS), at("a", udp(there, OUTWARDS, ttl=63))),
+        ),
+        scenario(
+            f"a rule about what an error quotes translates the quote alone ({family})",
+            lambda: edge(inbound="pre").chain(
+                "pre", nat("dnat", other, icmp_data_dst=f"{outside}/{bits}")
+            ),
+            sent(
+                "b",
+                error("unreachable", there, INWARDS, udp((vm, outside), OUT)),
+                at(
+                    "a",
+                    _passed(error("unreachable", there, OUTWARDS, udp((vm, other), OUT)), family),
+                ),
+            ),
+            sent("b", udp(there, INWARDS), at("a", udp(there, OUTWARDS, ttl=63))),
+        ),
+        scenario(
             f"a rule translates on a port of the router ({family})",
             lambda: (
                 edge_ports(World().router("r"), inbound="pre", outbound="post")

@@ -86,6 +86,8 @@ def _write_address(walk: Walk, rule: RuleView, address: IpAddress) -> bool:
     if header.read(ETH_TYPE) != _ETH_TYPES[address.version] or _is_of_link(walk):
         return False
     is_dnat = rule.action is RuleAction.DNAT
+    if is_dnat and _is_about_quote(rule):
+        return _write_quoted_destination(walk, rule, address)
     field = IP_DST if is_dnat else IP_SRC
     before = header.values[field]
     if header.values[IP_PROTO] in (IP_PROTO_ICMP, IP_PROTO_ICMPV6):
@@ -96,6 +98,29 @@ def _write_address(walk: Walk, rule: RuleView, address: IpAddress) -> bool:
     if walk.findings.steps is not None:
         old = IpAddress(address.version, before)
         walk.step(Translated(rule.id, walk.branch.device_id, rule.action, str(old), str(address)))
+    return True
+
+
+def _is_about_quote(rule: RuleView) -> bool:
+    """Tell whether a rule is for errors, by what they quote: the header is another rule's."""
+    condition = rule.condition
+    return condition.icmp_data_src is not None or condition.icmp_data_dst is not None
+
+
+def _write_quoted_destination(walk: Walk, rule: RuleView, address: IpAddress) -> bool:
+    """Translate what an error quotes, and leave its header alone."""
+    quote = find_quote(walk.inputs.packet)
+    condition = rule.condition
+    if quote is None or condition.icmp_data_dst is None or condition.icmp_data_dst_inverted:
+        return False
+    rewriting.for_this_packet(walk, SlowPathReason.ICMP_QUOTE)
+    walk.header.deep = replace(walk.header.deep or DeepRewrite(), quoted_dst=address.value)
+    if walk.findings.steps is not None:
+        old = IpAddress(address.version, quote.destination)
+        reason = "in what is quoted"
+        walk.step(
+            Translated(rule.id, walk.branch.device_id, rule.action, str(old), str(address), reason)
+        )
     return True
 
 
