@@ -63,9 +63,9 @@ def frames_from_text(text: str) -> list[bytes]:
     if kind in _builders() and comma:
         return [_build(kind, spec, kind)]
     path, _, number = text.rpartition(":")
-    if Path(text).is_file():
+    if _is_file(text):
         return _captured(Path(text), "")
-    if number.isdecimal() and Path(path).is_file():
+    if number.isdecimal() and _is_file(path):
         return _captured(Path(path), number)
     if ".pcap" in text or "/" in text:
         raise UserError(f"there is no file {text}", field="packet")
@@ -73,6 +73,14 @@ def frames_from_text(text: str) -> list[bytes]:
         kinds = ", ".join(_builders())
         raise UserError(f"a packet begins with its kind ({kinds}) and a comma", field="packet")
     return [_hex_frame(text, "the packet")]
+
+
+def _is_file(text: str) -> bool:
+    """Tell whether a text is the name of a file; one that is too long for a name is none."""
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _captured(file: Path, number: str) -> list[bytes]:

@@ -72,6 +72,12 @@ def test_malformed_frame_is_described_too() -> None:
     assert describe_frame(b"\x00" * 5).startswith("malformed")
 
 
+@pytest.mark.parametrize("size", [14, 128, 300, 1514, 9000])
+def test_a_frame_in_hexadecimal_may_be_longer_than_a_file_name(size: int) -> None:
+    frame = bytes(range(256)) * 40
+    assert frames_from_text(frame[:size].hex()) == [frame[:size]]
+
+
 def test_one_argument_describes_packets(tmp_path: Path) -> None:
     whole = build("--udp", f"{ENDS},sport=1000,dport=2000")
     assert frames_from_text(f"udp,{ENDS},sport=1000,dport=2000") == [whole]
