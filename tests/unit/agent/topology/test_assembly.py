@@ -12,12 +12,13 @@ from midonet.agent.topology.assembly import (
     chain_view,
     may_carry,
     may_deny,
+    overlay_mtu,
     port_view,
     route_view,
     router_attachment,
     tunnel_route,
 )
-from midonet.agent.topology.view import ChainView, Location, PortView, RuleView
+from midonet.agent.topology.view import ChainView, Location, PortView, RuleView, TunnelRoute
 from midonet.errors import DecodeError
 from midonet.model.chains import Condition, Rule, RuleAction
 from midonet.model.devices import Port, Route
@@ -174,3 +175,26 @@ def test_only_a_new_or_changed_denying_rule_adds_denial() -> None:
     assert adds_denial((accept,), (accept, drop), {})
     assert adds_denial((accept,), (rule(1, RuleAction.DROP),), {})
     assert adds_denial((), (rule(3, RuleAction.JUMP, ChainId(UUID(int=9))),), {})
+
+
+@pytest.mark.parametrize(
+    ("zones", "tunnels", "told"),
+    [
+        ((), (), 0),
+        (((TunnelKind.VXLAN, "192.0.2.1"),), (), 1450),
+        (((TunnelKind.GRE, "192.0.2.1"),), (), 1458),
+        (((TunnelKind.VXLAN, "2001:db8::1"),), (), 1430),
+        (((TunnelKind.GRE, "192.0.2.1"), (TunnelKind.VXLAN, "2001:db8::1")), (), 1430),
+        (((TunnelKind.VTEP, "192.0.2.1"),), (), 0),
+        (((TunnelKind.VXLAN, "192.0.2.1"),), (1350, 1440), 1350),
+    ],
+)
+def test_overlay_mtu_is_the_least_of_all_tunnels(
+    zones: tuple[tuple[TunnelKind, str], ...], tunnels: tuple[int, ...], told: int
+) -> None:
+    memberships = [membership(7, kind, address, address)[:2] for kind, address in zones]
+    routes = [
+        TunnelRoute(TunnelKind.VXLAN, parse_ip("192.0.2.1"), parse_ip("192.0.2.2"), length)
+        for length in tunnels
+    ]
+    assert overlay_mtu(memberships, 1500, routes) == told
