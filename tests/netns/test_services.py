@@ -18,11 +18,11 @@ from midonet.demo.namespaces import CommandError
 from midonet.demo.services import OUTSIDE, OUTSIDE6, SNAT, SNAT6, Outside, Services, vlan_interfaces
 from midonet.demo.topology import Tenant
 from midonet.model.hosts import TunnelKind
-from midonet.model.schema_chains import ChainResource
+from midonet.model.schema_chains import ChainResource, RuleResource
 from midonet.model.schema_ports import PortResource
 from tests.netns.entering import packet_socket, socket_inside
-from tests.netns.labs import Network, answers, lab, own_mac, require_pings, until
-from tests.netns.traffic_lab import ONE, SIX_ONE, TWO
+from tests.netns.labs import Network, answers, lab, own_mac, require_pings, silent, until
+from tests.netns.traffic_lab import ONE, SIX_ONE, SIX_TWO, TWO
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -235,17 +235,30 @@ def test_fragments_pass_the_translation(served: Served, version: int) -> None:
 
 
 @contextmanager
-def inbound_filter(served: Served, name: str, *rules: dict[str, object]) -> Iterator[ChainResource]:
-    """Have a chain filter what a machine sends, while the block lasts."""
-    chain = served.services.chain(f"from {name}", *rules)
-    api = served.network.api
+def filters(
+    served: Served,
+    name: str,
+    *,
+    sent: tuple[dict[str, object], ...] = (),
+    received: tuple[dict[str, object], ...] = (),
+) -> Iterator[tuple[ChainResource, ChainResource]]:
+    """Have chains filter what a machine sends and what it gets, while the block lasts."""
+    services, api = served.services, served.network.api
+    chains = services.chain(f"from {name}", *sent), services.chain(f"to {name}", *received)
     port = api.get(PortResource, str(served.network.ports[name].id))
-    held = api.update(msgspec.structs.replace(port, inbound_filter_id=chain.id))
+    held = api.update(
+        msgspec.structs.replace(
+            port,
+            inbound_filter_id=chains[0].id if sent else None,
+            outbound_filter_id=chains[1].id if received else None,
+        )
+    )
     try:
-        yield chain
+        yield chains
     finally:
-        api.update(msgspec.structs.replace(held, inbound_filter_id=None))
-        api.delete(chain)
+        api.update(msgspec.structs.replace(held, inbound_filter_id=None, outbound_filter_id=None))
+        for chain in chains:
+            api.delete(chain)
 
 
 @VERSIONS
@@ -261,7 +274,7 @@ def test_fragments_do_not_pass_a_policy_against_them(served: Served, version: in
         "tpDst": {"start": 7009, "end": 7009},
     }
     with (
-        inbound_filter(served, "red1", refused, {"type": "accept"}),
+        filters(served, "red1", sent=(refused, {"type": "accept"})),
         socket_inside(served.vm("red3").namespace, family, socket.SOCK_DGRAM) as denied,
         socket_inside(served.vm("red3").namespace, family, socket.SOCK_DGRAM) as allowed,
         socket_inside(served.vm("red1").namespace, family, socket.SOCK_DGRAM) as client,
@@ -280,6 +293,137 @@ def test_fragments_do_not_pass_a_policy_against_them(served: Served, version: in
         for _ in range(3):
             assert passes(7010, allowed) or passes(7010, allowed)
             assert not passes(7009, denied)
+
+
+REPLIES_ONLY = (
+    {"type": "accept", "dlType": 0x0806},
+    {"type": "accept", "dlType": 0x86DD, "nwProto": 58, "tpSrc": {"start": 135, "end": 136}},
+    {"type": "accept", "matchReturnFlow": True},
+    {"type": "drop"},
+)
+"""What a machine gets: neighbours' questions and answers, and answers to what it began itself."""
+
+
+BEGINS = {"type": "accept", "matchForwardFlow": True}
+"""What begins a connection is remembered, because somebody asks."""
+
+
+@VERSIONS
+def test_replies_pass_what_lets_nothing_else_in(served: Served, version: int) -> None:
+    """red3 opens connections to others on its host and the other one; nobody opens one to it."""
+    prefix = (ONE, SIX_ONE)[version]
+    red3 = served.vm("red3")
+    with filters(served, "red3", sent=(BEGINS, {"type": "accept"}), received=REPLIES_ONLY):
+        silent(served.vm("red1"), f"{prefix}13")
+        for other, target in (
+            (served.vm("red1"), f"{prefix}11"),
+            (served.vm("red4"), f"{(TWO, SIX_TWO)[version]}14"),
+            (served.outside.machine, OUTSIDES[version]),
+        ):
+            with connected(red3, other, target, 7012) as (near, far):
+                exchange(near, far)
+                exchange(far, near)
+            require_pings(red3, target)
+        for other, target in (
+            (served.vm("red1"), f"{prefix}13"),
+            (served.vm("red4"), f"{prefix}13"),
+            (served.outside.machine, FLOATING[f"{prefix}13"]),
+        ):
+            with (
+                socket_inside(red3.namespace, FAMILIES[version]) as listening,
+                socket_inside(other.namespace, FAMILIES[version]) as asking,
+            ):
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listening.bind((ANY[version], 7013))
+                listening.listen()
+                asking.settimeout(0.5)
+                with pytest.raises(TimeoutError):
+                    asking.connect((target, 7013))
+    answers(served.vm("red1"), f"{prefix}13")
+
+
+@VERSIONS
+def test_rule_that_goes_ends_a_stream_in_both_directions(served: Served, version: int) -> None:
+    prefix, family = (ONE, SIX_ONE)[version], FAMILIES[version]
+    permitted = {
+        **BEGINS,
+        "dlType": (0x0800, 0x86DD)[version],
+        "nwProto": 17,
+        "tpDst": {"start": 7014, "end": 7014},
+    }
+    refused = {"type": "drop", "dlType": (0x0800, 0x86DD)[version], "nwProto": 17}
+    with (
+        filters(
+            served, "red3", sent=(permitted, refused, {"type": "accept"}), received=REPLIES_ONLY
+        ) as (sent, _),
+        socket_inside(served.vm("red1").namespace, family, socket.SOCK_DGRAM) as server,
+        socket_inside(served.vm("red3").namespace, family, socket.SOCK_DGRAM) as client,
+    ):
+        server.bind((ANY[version], 7014))
+        client.connect((f"{prefix}11", 7014))
+        client.settimeout(0.2)
+        server.settimeout(0.2)
+        peer = client.getsockname()
+
+        def passed() -> tuple[bool, bool]:
+            """Tell whether a datagram gets there, and one gets back."""
+            client.send(b"there")
+            server.sendto(b"back", peer)
+            return _arrives(server), _arrives(client)
+
+        until(lambda: passed() == (True, True), "a stream in both directions")
+        assert [passed() for _ in range(5)] == [(True, True)] * 5
+        api = served.network.api
+        rules = api.list_all(RuleResource, parent=sent)
+        api.delete(next(rule for rule in rules if rule.position == 1))
+        until(lambda: passed() == (False, False), "the end of the stream")
+        assert [passed() for _ in range(5)] == [(False, False)] * 5
+
+
+def _arrives(end: socket.socket) -> bool:
+    with suppress(TimeoutError):
+        return bool(end.recv(64))
+    return False
+
+
+@pytest.mark.parametrize("tenant", ["same", "other"])
+def test_new_owner_of_an_address_gets_nothing_of_an_old_stream(served: Served, tenant: str) -> None:
+    """The outside goes on sending to a machine that is gone; its address is another's by now."""
+    network, first = served.network, served.network.lab.hosts[0]
+    one = served.red.segments[1]
+    network.plug("old", first, one, 60)
+    network.wait_active("old")
+    with socket_inside(served.outside.machine.namespace, FAMILIES[0], socket.SOCK_DGRAM) as stream:
+        stream.bind((ANY[0], 7015))
+        with socket_inside(served.vm("old").namespace, FAMILIES[0], socket.SOCK_DGRAM) as asking:
+            asking.bind((ANY[0], 5555))
+            asking.sendto(b"begin", (OUTSIDE, 7015))
+            _, peer = stream.recvfrom(64)
+            stream.sendto(b"old stream", peer)
+            assert asking.recv(64) == b"old stream"
+        network.api.delete(network.ports.pop("old"))
+        network.lab.unplug("old")
+        segment = one if tenant == "same" else network.make_tenant("blue").segments[1]
+        network.plug("new", first, segment, 60)
+        network.wait_active("new")
+        new = served.vm("new")
+        with packet_socket(new.namespace, "eth0") as seen:
+            answers(new, f"{ONE}1")
+            for _ in range(20):
+                stream.sendto(b"old stream", peer)
+                require_pings(new, f"{ONE}1", 1)
+            seen.settimeout(0.2)
+            heard = b"".join(iter(lambda: _frame(seen), b""))
+        assert b"old stream" not in heard
+        assert heard, "its own pings"
+    network.api.delete(network.ports.pop("new"))
+    network.lab.unplug("new")
+
+
+def _frame(seen: socket.socket) -> bytes:
+    with suppress(TimeoutError):
+        return seen.recv(2048)
+    return b""
 
 
 def test_trunk_reaches_each_segment_in_its_vlan(served: Served) -> None:
