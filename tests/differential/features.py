@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.differential import copies, grouping, serving
+from tests.differential import copies, grouping, serving, translating
 
 if TYPE_CHECKING:
     from tests.differential.networks import Drawing
@@ -45,4 +45,8 @@ COPIES = Feature("copies", extend=copies.extend)
 
 DHCP = Feature("dhcp", extend=serving.extend)
 
-FEATURES: tuple[Feature, ...] = (GROUPS, COPIES, DHCP)
+NAT = Feature("nat", rules=(translating.draw_nat_rule,))
+
+DIRECTIONS = Feature("directions", conditions=(translating.draw_direction,))
+
+FEATURES: tuple[Feature, ...] = (NAT, DIRECTIONS, GROUPS, COPIES, DHCP)

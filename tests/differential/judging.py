@@ -8,6 +8,7 @@ from random import Random
 
 from midonet.agent.decisions.decisions import MAX_GENERATED_DEPTH
 from midonet.agent.decisions.synthesis import synthesise_frame
+from midonet.agent.decisions.tracked_connections import Settlement
 from midonet.agent.flows.apply import apply_rewrite
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.plans import InstallOutcome, InstallPlan
@@ -15,7 +16,7 @@ from midonet.agent.flows.program import FlowProgram, InstalledProgram, LocalOutp
 from midonet.agent.flows.table import FlowTable
 from midonet.agent.flows.tags import NO_REGIONS
 from midonet.agent.simulation.result import Await, Drop, Forward, SimulationResult
-from midonet.agent.simulation.simulate import simulate, simulate_generated
+from midonet.agent.simulation.simulate import simulate_generated
 from midonet.agent.topology.view import TopologyView
 from midonet.errors import DecodeError
 from midonet.model.hosts import TunnelKind
@@ -25,6 +26,7 @@ from midonet.packets.frame import ParsedFrame, parse_frame
 from midonet.packets.overlay import overlay_source_port
 from tests.differential.networks import LOCAL_PORTS, NetworkSource
 from tests.differential.packets import Draft, PacketSource, reply_to
+from tests.scenario.flow_states import FlowStates
 from tests.worlds import NOW, DictSoftState, World
 
 HASH_SEED = 0x0123_4567_89AB_CDEF
@@ -90,6 +92,7 @@ class Case:
         self._random = random
         self._hash_seed = hash_seed
         self._ports = [self.world.port_id(name) for name in LOCAL_PORTS]
+        self._flows = FlowStates()
         self._replies: list[Sent] = []
         for _ in range(history):
             self._play()
@@ -110,6 +113,8 @@ class Case:
         """Let a packet come and go, with all that it leads to; note what its receiver answers."""
         sent = self._draw_any()
         result = self.simulate(sent)
+        if self._flows.settle(result) is not Settlement.DONE:
+            return
         if isinstance(result, Forward):
             for output in result.program.outputs:
                 if isinstance(output, LocalOutput):
@@ -131,7 +136,14 @@ class Case:
         for one in result.generated:
             packet = parse_frame(one.frame, hash_seed=self._hash_seed)
             again = simulate_generated(
-                self.view, self.soft_state, packet, one.egress, NOW, router_id=one.router_id
+                self.view,
+                self.soft_state,
+                packet,
+                one.egress,
+                NOW,
+                router_id=one.router_id,
+                sight=one.sight,
+                is_unfiltered=one.is_unfiltered,
             )
             self._take(again, depth + 1)
 
@@ -158,7 +170,7 @@ class Case:
 
     def simulate(self, sent: Sent) -> SimulationResult:
         """Return what the virtual network does with a packet."""
-        return simulate(self.view, self.soft_state, sent.packet, sent.port_id, NOW)
+        return self._flows.judge(self.view, self.soft_state, sent.packet, sent.port_id)
 
     def install(self, sent: Sent) -> InstallPlan | None:
         """Judge a packet and take its program into the table; None when it stays out."""

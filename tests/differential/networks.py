@@ -216,6 +216,10 @@ class Drawing:
                     rules.append(rule(action, **self.condition()))
             self.world.chain(name, *rules)
 
+    def own_condition(self) -> dict[str, Any]:
+        """Return fields of a condition that no part adds to."""
+        return self.condition(())
+
     def condition(self, features: Sequence[DrawCondition] = _CONDITIONS) -> dict[str, Any]:
         """Return fields of the condition of a rule. features: generators beside the own ones."""
         fields: dict[str, Any] = {}

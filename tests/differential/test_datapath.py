@@ -65,6 +65,7 @@ class Round:
     def __init__(self, harness: DatapathHarness, seed: int, seen: Counter[str]) -> None:
         self.harness = harness
         self.seen = seen
+        self.of_connections = 0
         version = IpVersion.V6 if seed % 3 == 0 else IpVersion.V4
         self.case = Case(
             seed,
@@ -89,6 +90,11 @@ class Round:
         for one in sent:
             self.seen[check_hit(case, one)] += 1
         meetings = [case.meet(one) for one in sent]
+        self.of_connections = sum(
+            1
+            for one in meetings
+            if one.held and one.passes and one.held.program.connection is not None
+        )
         for index, meeting in enumerate(meetings):
             self.harness.send(meeting.sent.port_id, meeting.sent.packet.frame)
             if index % _READ_EVERY == 0:
@@ -180,10 +186,14 @@ def _came_key(upcall: Upcall) -> tuple[object, ...]:
 @pytest.mark.parametrize("block", range(BLOCKS))
 async def test_datapath_does_what_simulation_says(harness: DatapathHarness, block: int) -> None:
     compared = 0
+    of_connections = 0
     seen: Counter[str] = Counter()
     first = SEED + block * NETWORKS
     for seed in range(first, first + NETWORKS):
-        compared += await Round(harness, seed, seen).run()
+        each = Round(harness, seed, seen)
+        compared += await each.run()
+        of_connections += each.of_connections
     assert compared == seen.total() == NETWORKS * PACKETS * 2
     # The comparison must not become empty without notice.
     assert min(seen["hit"] / 4, seen["miss"] / 4, seen["guard"]) > NETWORKS, seen
+    assert of_connections > NETWORKS / 4
