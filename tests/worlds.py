@@ -12,7 +12,6 @@ that worlds built alike are equal. Router ports bring their own LOCAL and connec
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid5
@@ -31,9 +30,7 @@ from midonet.agent.topology.view import (
     BridgeView,
     ChainView,
     Location,
-    MirrorView,
     PortView,
-    QosPolicyView,
     RouterAttachment,
     RouterView,
     RouteView,
@@ -41,7 +38,7 @@ from midonet.agent.topology.view import (
     TopologyView,
     TunnelRoute,
 )
-from midonet.model.chains import Condition, FlowAction, NatTarget, RuleAction
+from midonet.model.chains import Condition, FlowAction, L2Transform, NatTarget, RuleAction
 from midonet.model.devices import NextHopKind
 from midonet.model.hosts import TunnelKind
 from midonet.model.ids import (
@@ -49,11 +46,9 @@ from midonet.model.ids import (
     ChainId,
     HostId,
     IpAddressGroupId,
-    MirrorId,
     ObjectId,
     PortGroupId,
     PortId,
-    QosPolicyId,
     RouteId,
     RouterId,
     RuleId,
@@ -67,6 +62,7 @@ from midonet.packets.addresses import (
     parse_prefix,
 )
 from midonet.packets.frame import ParsedFrame, parse_frame
+from tests.copy_builder import CopyBuilder
 from tests.dhcp_builder import DhcpBuilder
 from tests.soft_states import DictSoftState
 
@@ -86,6 +82,21 @@ def nat(
     return _RuleSpec(action, None, condition, tuple(map(_target, targets)), then)
 
 
+def retag(
+    *,
+    pop: bool = False,
+    push: int = 0,
+    to: str | None = None,
+    ingress: bool = False,
+    fail_open: bool = False,
+    **condition: object,
+) -> _RuleSpec:
+    """Return an l2_transform rule. to: the port that it redirects to; None accepts."""
+    transform = L2Transform(pop_vlan=pop, push_vlan=push, ingress=ingress, fail_open=fail_open)
+    then = FlowAction.REDIRECT if to else FlowAction.ACCEPT
+    return _RuleSpec("l2_transform", None, condition, (), then, transform, to)
+
+
 def _target(text: str) -> NatTarget:
     addresses, _, ports = text.partition(" ")
     first, _, last = addresses.partition("-")
@@ -100,21 +111,17 @@ class _RuleSpec:
     condition: dict[str, object]
     targets: tuple[NatTarget, ...] = ()
     then: FlowAction | None = None
+    transform: L2Transform | None = None
+    to: str | None = None
 
 
-class World(DhcpBuilder):
+class World(CopyBuilder, DhcpBuilder):
     """Builds a TopologyView. `local` is the host whose agent looks at it."""
 
     def __init__(self, local: str = "h1") -> None:
         super().__init__()
         self.local = local
-        self._ports: dict[str, PortView] = {}
-        self._bridges: dict[str, BridgeView] = {}
-        self._routers: dict[str, RouterView] = {}
         self._routes: dict[str, list[RouteView]] = {}
-        self._chains: dict[ChainId, ChainView] = {}
-        self._mirrors: dict[MirrorId, MirrorView] = {}
-        self._qos_policies: dict[QosPolicyId, QosPolicyView] = {}
         self._locations: dict[PortId, Location] = {}
         self._tunnels: dict[HostId, TunnelRoute] = {}
         self._flood_groups: dict[tuple[HostId, BridgeId], int] = {}
@@ -147,52 +154,6 @@ class World(DhcpBuilder):
             BridgeId(self.id(name)), up, self._chain_id(inbound), self._chain_id(outbound)
         )
         return self
-
-    def mirror(self, name: str, to: str, *conditions: dict[str, object], **at: str) -> World:
-        """Add a mirror to the port `to`, at hooks of devices that are there.
-
-        conditions: fields of Condition, {} for every packet. at: hook to device, such as
-        `inbound="p1"`; the hooks are inbound, post_in_filter, pre_out_filter and outbound.
-        """
-        mirror_id = MirrorId(self.id(name))
-        tests = tuple(self._condition(fields) for fields in conditions)
-        self._mirrors[mirror_id] = MirrorView(mirror_id, self.port_id(to), tests)
-        for hook, device in at.items():
-            self._change(device, f"{hook}_mirror_ids", lambda ids: (*ids, mirror_id))
-        return self
-
-    def unwatched(self) -> World:
-        """Take all mirrors away."""
-        for name in [*self._ports, *self._bridges, *self._routers]:
-            for hook in ("inbound", "post_in_filter", "pre_out_filter", "outbound"):
-                self._change(name, f"{hook}_mirror_ids", lambda _: ())
-        self._mirrors.clear()
-        return self
-
-    def unmirror(self, name: str) -> World:
-        """Take a mirror away that no device names."""
-        del self._mirrors[MirrorId(self.id(name))]
-        return self
-
-    def qos_policy(self, name: str, dscp: int | None, *devices: str) -> World:
-        """Add a QoS policy of ports or bridges that are there. dscp: 6 bits; None marks nothing."""
-        policy_id = QosPolicyId(self.id(name))
-        self._qos_policies[policy_id] = QosPolicyView(policy_id, dscp)
-        for device in devices:
-            self._change(device, "qos_policy_id", lambda _: policy_id)
-        return self
-
-    def unpolice(self, name: str) -> World:
-        """Take a QoS policy away that no device names."""
-        del self._qos_policies[QosPolicyId(self.id(name))]
-        return self
-
-    def _change(self, name: str, field: str, new: Callable[[Any], object]) -> None:
-        """Change a field of a port or device that has it."""
-        for objects in (self._ports, self._bridges, self._routers):
-            if name in objects and hasattr(objects[name], field):
-                value = new(getattr(objects[name], field))
-                objects[name] = replace(objects[name], **{field: value})  # type: ignore[arg-type,index]
 
     def router(
         self, name: str, *, inbound: str | None = None, outbound: str | None = None, up: bool = True
@@ -236,6 +197,7 @@ class World(DhcpBuilder):
         key: int | None = None,
         located: bool = True,
         routes: bool = True,
+        active: bool = True,
     ) -> World:
         """Add a port to the bridge or router `on`.
 
@@ -262,7 +224,7 @@ class World(DhcpBuilder):
         )
         if host and located:
             self._locations[port_id] = Location(
-                HostId(self.id(host)), 100 + ordinal if key is None else key, True
+                HostId(self.id(host)), 100 + ordinal if key is None else key, active
             )
             if host != self.local and HostId(self.id(host)) not in self._tunnels:
                 self.tunnel(host)
@@ -357,6 +319,8 @@ class World(DhcpBuilder):
                     self._chain_id(spec.jump),
                     nat_pool(spec.targets) if spec.targets else None,
                     spec.then,
+                    transform=spec.transform,
+                    target_port_id=self.port_id(spec.to) if spec.to else None,
                 )
                 for index, spec in enumerate(rules)
             ),

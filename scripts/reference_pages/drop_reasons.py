@@ -42,6 +42,10 @@ ADVICE: dict[DropReason, str] = {
     DropReason.VLAN_MISMATCH: "Compare `vlanId` of the bridge's ports with the tags in use; a"
     " second tag is not supported.",
     DropReason.NO_FLOOD_TARGET: "The bridge has no other port that is bound or linked.",
+    DropReason.NOT_REDIRECTED: "Normal: floods and strays do not reach the service behind the port."
+    " What it is to see is said by L2 insertions.",
+    DropReason.SERVICE_DOWN: "Bring the service port up (`active`), or let the insertion or rule"
+    " fail open.",
     DropReason.LINK_LOCAL_FRAME: "Normal: spanning tree, pause, LACP, 802.1X and LLDP end at the"
     " first bridge, and a virtual bridge takes part in none of them.",
     DropReason.DHCP_NOT_SERVED: "A machine sends what only DHCP servers and relays do, or a type of"

@@ -67,6 +67,14 @@ async def build_world(api: Api) -> World:
     member = await api.create(pool["poolMembers"], address="2001:db8::11")
     vip = await api.create(pool["vips"], address="2001:db8::80")
     router_port = await api.create(router["ports"], type="Router", portSubnet=["10.0.0.1/24"])
+    guarded, service = [await api.create(bridge["ports"], type="Bridge") for _ in range(2)]
+    insertion = await api.create(
+        "/l2insertions",
+        portId=guarded["id"],
+        srvPortId=service["id"],
+        mac="02:00:00:00:00:09",
+        vlan=9,
+    )
     mirror = await api.create("/mirrors", toPortId=free_port["id"], conditions=[{"nwProto": 6}])
     policy = await api.create("/qos_policies", name="silver")
     ruled = await api.create("/qos_policies", name="bronze")
@@ -90,6 +98,8 @@ async def build_world(api: Api) -> World:
             "pool_members": member["id"],
             "vips": vip["id"],
             "mirrors": mirror["id"],
+            "l2insertions": insertion["id"],
+            "service_port": service["id"],
             "qos_policies": policy["id"],
             "qos_bw_limit_rules": limit["id"],
             "qos_dscp_rules": mark["id"],
@@ -164,6 +174,14 @@ BODIES: dict[str, Callable[[World], Body]] = {
         "adminStateUp": False,
     },
     "HealthMonitor": lambda world: {"type": "TCP", "delay": 5, "timeout": 3, "maxRetries": 2},
+    "L2Insertion": lambda world: {
+        "portId": world.ids["ports"],
+        "srvPortId": world.ids["service_port"],
+        "mac": "02:00:00:00:00:05",
+        "vlan": 5,
+        "position": 3,
+        "failOpen": True,
+    },
     "Mirror": lambda world: {"toPortId": world.ids["ports"]},
     "QosPolicy": lambda world: {
         "name": "gold",

@@ -85,6 +85,8 @@ def model_objects(world: World) -> Objects:
                 jump_chain_id=rule.jump_chain_id,
                 nat_targets=_targets(rule.pool) if rule.pool else (),
                 flow_action=rule.flow_action,
+                transform=rule.transform,
+                target_port_id=rule.target_port_id,
             )
             for rank, rule in zip(spread(len(chain.rules)), chain.rules, strict=True)
         ]
@@ -175,6 +177,9 @@ def _port(port: PortView) -> Port:
         pre_out_filter_mirror_ids=port.pre_out_filter_mirror_ids,
         outbound_mirror_ids=port.outbound_mirror_ids,
         qos_policy_id=port.qos_policy_id,
+        insertion_inbound_filter_id=port.insertion_inbound_filter_id,
+        insertion_outbound_filter_id=port.insertion_outbound_filter_id,
+        is_service=port.is_service,
         advertising=_advertising(port.advertising),
     )
 
@@ -269,9 +274,9 @@ _BOTH_WAYS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     Port: (
         "peer_port_id", "inbound_filter_id", "outbound_filter_id", "inbound_mirror_ids",
         "post_in_filter_mirror_ids", "pre_out_filter_mirror_ids", "outbound_mirror_ids",
-        "qos_policy_id",
+        "qos_policy_id", "insertion_inbound_filter_id", "insertion_outbound_filter_id",
     ),
-    Rule: ("jump_chain_id",),
+    Rule: ("jump_chain_id", "target_port_id"),
     Bridge: (
         "inbound_filter_id", "outbound_filter_id", "inbound_mirror_ids", "outbound_mirror_ids",
         "qos_policy_id",

@@ -43,6 +43,7 @@ class RuleAction(StrEnum):
     SNAT = "snat"
     REV_DNAT = "rev_dnat"
     REV_SNAT = "rev_snat"
+    L2_TRANSFORM = "l2_transform"
 
 
 FORWARD_NAT: Final = frozenset((RuleAction.DNAT, RuleAction.SNAT))
@@ -55,11 +56,30 @@ NAT: Final = FORWARD_NAT | REVERSE_NAT
 
 
 class FlowAction(StrEnum):
-    """What comes after a NAT rule that has acted. One that could not act is passed over."""
+    """What comes after a rule of NAT or an L2_TRANSFORM rule that has acted.
+
+    A rule of NAT that could not act is passed over. Only L2_TRANSFORM rules redirect.
+    """
 
     ACCEPT = "accept"
     CONTINUE = "continue"
     RETURN = "return"
+    REDIRECT = "redirect"
+
+
+class L2Transform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an L2_TRANSFORM rule does before it accepts or redirects.
+
+    pop_vlan: remove the outermost tag if there is one. push_vlan: then push a tag with this
+        16-bit TCI (PCP and VID), 0 for none.
+    ingress: the frame enters by the target port; else it leaves by it, past its outbound filter.
+    fail_open: a frame that cannot leave by the port enters by it, as if it had come back.
+    """
+
+    pop_vlan: bool = False
+    push_vlan: int = 0
+    ingress: bool = False
+    fail_open: bool = False
 
 
 class NatTarget(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -91,7 +111,11 @@ class PortRange(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A conjunction of tests on a packet and its place in the topology."""
+    """A conjunction of tests on a packet and its place in the topology.
+
+    vlan: VID of the outermost tag, 0 for any; with priority bits (13 to 15) set, those must be
+        the tag's too.
+    """
 
     inverted: bool = False
     match_forward_flow: bool = False
@@ -149,7 +173,9 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     jump_chain_id: set exactly when `action` is JUMP.
     nat_targets: at least one exactly when `action` is DNAT or SNAT, in the order in which they are
         tried. One single address without ports is static translation, which keeps no state.
-    flow_action: set exactly when `action` is one of NAT.
+    flow_action: set exactly when `action` is one of NAT, or L2_TRANSFORM (accept or redirect).
+    transform: set exactly when `action` is L2_TRANSFORM.
+    target_port_id: where such a rule redirects to; a rule that lost its port drops.
     """
 
     id: RuleId
@@ -160,6 +186,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     jump_chain_id: ChainId | None = None
     nat_targets: tuple[NatTarget, ...] = ()
     flow_action: FlowAction | None = None
+    transform: L2Transform | None = None
+    target_port_id: PortId | None = None
 
 
 def is_static(targets: tuple[NatTarget, ...]) -> bool:

@@ -97,6 +97,9 @@ class Port(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pre_out_filter_mirror_ids, outbound_mirror_ids: before and after the outbound filter.
     qos_policy_id: of what enters by the port; None is that of the bridge.
     advertising: router ports; None is that of a port that advertises nothing.
+    insertion_inbound_filter_id, insertion_outbound_filter_id, is_service: what the L2 insertions
+        of the port come to (`midonet.model.insertions`); the first filter is met before the
+        port's own, the second after it. A service port sends out what is redirected to it only.
     """
 
     id: PortId
@@ -123,6 +126,9 @@ class Port(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     outbound_mirror_ids: tuple[MirrorId, ...] = ()
     qos_policy_id: QosPolicyId | None = None
     advertising: RouterAdvertising | None = None
+    insertion_inbound_filter_id: ChainId | None = None
+    insertion_outbound_filter_id: ChainId | None = None
+    is_service: bool = False
 
 
 class NextHopKind(StrEnum):

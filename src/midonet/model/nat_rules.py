@@ -27,9 +27,10 @@ _ETHER_TYPES = {IpVersion.V4: EtherType.IPV4, IpVersion.V6: EtherType.IPV6}
 
 def nat_violations(action: RuleAction, resource: RuleResource) -> Iterator[Violation]:
     """Yield what is wrong with `flowAction` and `natTargets` of a rule of this type."""
-    if (action in NAT) is (resource.flow_action is None):
-        rule = f"is required for type {action}" if action in NAT else "must be null"
-        yield Violation("flowAction", rule if action in NAT else f"{rule} for type {action}")
+    has_action = action in NAT or action is RuleAction.L2_TRANSFORM
+    if has_action is (resource.flow_action is None):
+        rule = f"is required for type {action}" if has_action else "must be null"
+        yield Violation("flowAction", rule if has_action else f"{rule} for type {action}")
     targets = resource.nat_targets
     if action not in FORWARD_NAT:
         if targets:

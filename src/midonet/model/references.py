@@ -17,6 +17,7 @@ from midonet.model.devices import Bridge, Port, Route, Router
 from midonet.model.dhcp import DhcpHost, DhcpSubnet, DhcpV6Host, DhcpV6Subnet
 from midonet.model.groups import IpAddressGroup, PortGroup
 from midonet.model.hosts import FloodGroup, Host, PortLocation, TunnelZone, TunnelZoneHost
+from midonet.model.insertions import L2Insertion
 from midonet.model.load_balancer import HealthMonitor, LoadBalancer, Pool, PoolMember, Vip
 from midonet.model.mirrors import Mirror
 from midonet.model.qos import QosBandwidthRule, QosDscpRule, QosPolicy
@@ -81,6 +82,11 @@ REFERENCES: tuple[Reference, ...] = (
     Reference(Route, "next_hop_port_id", Port, _CASCADE),
     Reference(Rule, "chain_id", Chain, _CASCADE),
     Reference(Rule, "jump_chain_id", Chain, _CASCADE),
+    Reference(Rule, "target_port_id", Port, _CLEAR),
+    Reference(Port, "insertion_inbound_filter_id", Chain, _REFUSE),
+    Reference(Port, "insertion_outbound_filter_id", Chain, _REFUSE),
+    Reference(L2Insertion, "port_id", Port, _CASCADE),
+    Reference(L2Insertion, "service_port_id", Port, _CASCADE),
     Reference(Pool, "load_balancer_id", LoadBalancer, _CASCADE),
     Reference(Pool, "health_monitor_id", HealthMonitor, _CLEAR),
     Reference(PoolMember, "pool_id", Pool, _CASCADE),
@@ -131,6 +137,7 @@ KINDS: tuple[type[msgspec.Struct], ...] = (
     PoolMember,
     Vip,
     Mirror,
+    L2Insertion,
     QosPolicy,
     QosDscpRule,
     QosBandwidthRule,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
+import msgspec
 from msgspec import Meta, Struct, field
 
 from midonet.errors import ValidationError, Violation
@@ -21,7 +22,7 @@ from midonet.model.chains import (
     is_static,
 )
 from midonet.model.condition_rules import contradictions
-from midonet.model.ids import ChainId, RuleId
+from midonet.model.ids import ChainId, PortId, RuleId
 from midonet.model.nat_rules import nat_violations
 from midonet.model.schema import (
     CREATE_ONLY,
@@ -35,6 +36,7 @@ from midonet.model.schema import (
     text,
 )
 from midonet.model.schema_devices import Name, ProjectName
+from midonet.model.transform_rules import transform_of, transform_violations
 from midonet.model.validation import (
     IP,
     MAC,
@@ -181,15 +183,23 @@ class ConditionResource(Struct, frozen=True, kw_only=True, rename="camel"):
 class RuleResource(ConditionResource, frozen=True, kw_only=True, rename="camel"):
     """One rule of a chain. An absent condition matches everything.
 
-    kind: accept, drop, reject, return, jump, dnat, snat, rev_dnat or rev_snat.
+    kind: accept, drop, reject, return, jump, dnat, snat, rev_dnat, rev_snat or l2_transform.
     position: place in the chain, from 1; the rules behind it move by one.
     jump_chain_id: required for jump, and only for it; another chain than the rule's own.
-    flow_action: required for dnat, snat, rev_dnat and rev_snat, and only for them: accept, continue
-        or return once the rule has translated; a rule that cannot translate is passed over.
+    flow_action: required for dnat, snat, rev_dnat and rev_snat: accept, continue or return once the
+        rule has translated; a rule that cannot translate is passed over. Required for
+        l2_transform: accept or redirect. Null for others.
     nat_targets: required for dnat and snat, and only for them; of one IP version, in the order in
         which they are tried. A single address without ports is 1:1 translation, which keeps no
         state; other targets of snat need portFrom and portTo, those of dnat without ports
         keep the port.
+    pop_vlan: l2_transform only, as the rest: the outermost tag is removed, if there is one and it
+        hides no other.
+    push_vlan: then a tag with this TCI (priority and VLAN) is pushed; 0 for none. A frame has room
+        for one.
+    target_port_id: required for redirect, and only for it; a rule that loses its port drops.
+    ingress: the frame enters by the port; else it leaves by it, past its outbound filter.
+    fail_open: what cannot leave by the port, which is down or inactive, enters by it instead.
     """
 
     id: Annotated[UUID | None, CREATE_ONLY] = None
@@ -202,6 +212,11 @@ class RuleResource(ConditionResource, frozen=True, kw_only=True, rename="camel")
     jump_chain_name: Annotated[str | None, READ_ONLY] = None
     flow_action: FlowAction | None = None
     nat_targets: tuple[NatTargetResource, ...] | None = None
+    pop_vlan: bool = False
+    push_vlan: Annotated[int, Meta(ge=0, le=0xFFFF)] = 0
+    target_port_id: UUID | None = None
+    ingress: bool = False
+    fail_open: bool = False
     chain: Annotated[str | None, link_to("/chains/{chain_id}")] = None
     jump_chain: Annotated[str | None, link_to("/chains/{jump_chain_id}")] = None
 
@@ -236,12 +251,17 @@ def rule_to_model(resource: RuleResource, current: Rule | None) -> Rule:
         jump_chain_id=None if resource.jump_chain_id is None else ChainId(resource.jump_chain_id),
         nat_targets=targets,
         flow_action=resource.flow_action,
+        transform=transform_of(action, resource),
+        target_port_id=None if resource.target_port_id is None else PortId(resource.target_port_id),
     )
 
 
 def _nat_targets(action: RuleAction, resource: RuleResource) -> tuple[NatTarget, ...]:
     """Return the targets in canonical form. Raises ValidationError."""
-    violations = list(nat_violations(action, resource))
+    violations = [
+        *nat_violations(action, resource),
+        *transform_violations(action, resource),
+    ]
     if violations:
         raise ValidationError(violations)
     return tuple(
@@ -358,6 +378,8 @@ def rule_from_model(rule: Rule) -> RuleResource:
         jump_chain_id=rule.jump_chain_id,
         flow_action=rule.flow_action,
         nat_targets=_target_resources(rule),
+        target_port_id=rule.target_port_id,
+        **({} if rule.transform is None else msgspec.structs.asdict(rule.transform)),
         **condition_fields(rule.condition),
     )
 

@@ -212,6 +212,9 @@ def port_to_model(resource: PortResource, current: Port | None) -> Port:
         **{name: getattr(resource, name) for name in _ALIKE},
         port_group_ids=current.port_group_ids if current else (),
         advertising=advertising if is_router_port else None,
+        insertion_inbound_filter_id=current.insertion_inbound_filter_id if current else None,
+        insertion_outbound_filter_id=current.insertion_outbound_filter_id if current else None,
+        is_service=current.is_service if current else False,
     )
 
 

@@ -25,6 +25,7 @@ from midonet.model.schema_hosts import (
     TUNNEL_ZONE,
     TUNNEL_ZONE_HOST,
 )
+from midonet.model.schema_insertions import L2_INSERTION
 from midonet.model.schema_load_balancers import (
     HEALTH_MONITOR,
     LOAD_BALANCER,
@@ -63,6 +64,7 @@ RESOURCES: tuple[ResourceSchema[Any], ...] = (
     VIP,
     HEALTH_MONITOR,
     MIRROR,
+    L2_INSERTION,
     QOS_POLICY,
     QOS_BANDWIDTH_RULE,
     QOS_DSCP_RULE,

@@ -23,8 +23,9 @@ import msgspec
 
 from midonet.errors import ConflictError, NotFoundError, ReferencedError
 from midonet.model.ids import ObjectId
+from midonet.model.insertions import L2Insertion
 from midonet.model.references import OnTargetDelete, Reference, references_to
-from midonet.nsdb import codec
+from midonet.nsdb import codec, insertions
 from midonet.nsdb.retrying import attempts
 from midonet.nsdb.store import (
     MAX_OPERATIONS,
@@ -76,6 +77,13 @@ async def delete(
             check(root)
         await plan.add(kind, {object_id: root})
         plan.check_refusals()
+        inserted = [one for each, one in plan.deletions if each is L2Insertion]
+        if inserted:
+            # What remains of their ports, chains and rules is put right before anything goes.
+            await insertions.remove(store, inserted)
+            if kind is L2Insertion:
+                return True
+            continue
         operations = list(plan.operations())
         try:
             if _fits(operations):

@@ -20,9 +20,18 @@ from midonet.model.schema_registry import RESOURCES, schema_of
 EVERY = pytest.mark.parametrize("schema", RESOURCES, ids=lambda schema: schema.title)
 
 INTERNAL = {
-    "Port": {"bridge_id", "router_id", "previous_host_id", "port_group_ids", "advertising"},
+    "Port": {
+        "bridge_id",
+        "router_id",
+        "previous_host_id",
+        "port_group_ids",
+        "advertising",
+        "insertion_inbound_filter_id",
+        "insertion_outbound_filter_id",
+        "is_service",
+    },
     "Route": {"source", "destination"},
-    "Rule": {"action", "condition", "rank"},
+    "Rule": {"action", "condition", "rank", "transform"},
     "Chain": {"order"},
     "TunnelZoneHost": {"id"},
 }

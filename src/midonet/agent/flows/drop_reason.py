@@ -33,6 +33,8 @@ class DropReason(IntEnum):
     NO_FLOOD_TARGET = 23  # a flood has no other port to go to
     LINK_LOCAL_FRAME = 24  # a group address that no bridge relays (01-80-C2-00-00-00 to 0F)
     DHCP_NOT_SERVED = 25  # a DHCP client sends a message of a type that is no client's
+    NOT_REDIRECTED = 26  # a service port takes only what a rule redirects to it
+    SERVICE_DOWN = 27  # a rule redirects to a port that is down or inactive, and not to fail open
     # Router.
     NOT_FOR_ROUTER = 30  # the destination MAC is not that of the router port
     UNSUPPORTED_ETHERTYPE = 31  # routers take IPv4, IPv6 and ARP, untagged

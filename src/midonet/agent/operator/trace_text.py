@@ -31,6 +31,7 @@ from midonet.agent.simulation.trace import (
     MarkedDscp,
     MetRule,
     Mirrored,
+    Redirected,
     Rewrote,
     TraceStep,
     Translated,
@@ -84,6 +85,7 @@ _Way = (
     | Flooded
     | Mirrored
     | FollowsCopy
+    | Redirected
     | EnteredOutput
     | WasDropped
     | WasTooLong
@@ -95,6 +97,7 @@ _WAY = (
     Flooded,
     Mirrored,
     FollowsCopy,
+    Redirected,
     EnteredOutput,
     WasDropped,
     WasTooLong,
@@ -136,6 +139,9 @@ class _Words:
                 where = f"{point.value} {self._name(owner_id)}"
                 to = f"copied to port {self._name(port_id)}"
                 return f"{where}: {to} by mirror {self._name(mirror_id)}"
+            case Redirected(rule_id, port_id, is_ingress):
+                way = "enter" if is_ingress else "leave"
+                return f"rule {rule_id} redirects it to {way} by port {self._name(port_id)}"
             case FollowsCopy(mirror_id, port_id):
                 return f"copy of mirror {self._name(mirror_id)} to port {self._name(port_id)}:"
             case EnteredOutput(port_id, output):

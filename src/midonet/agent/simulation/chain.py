@@ -17,10 +17,11 @@ from midonet.agent.flows.tags import FlowTag, TagKind
 from midonet.agent.simulation.condition import Test, compile_condition
 from midonet.agent.simulation.following import of_follower, translates_ports
 from midonet.agent.simulation.nat import apply_nat
+from midonet.agent.simulation.redirecting import apply_transform
 from midonet.agent.simulation.rewriting import is_follower
 from midonet.agent.simulation.rule_index import INDEXED_FROM, Search
 from midonet.agent.simulation.trace import MetRule
-from midonet.agent.simulation.walk import MAX_RULES, Dropped, Refusal, Walk
+from midonet.agent.simulation.walk import MAX_RULES, Dropped, Outcome, Refusal, Walk
 from midonet.agent.topology.view import ChainView, RuleView
 from midonet.model.chains import NAT, FlowAction, RuleAction
 from midonet.model.ids import ChainId
@@ -61,15 +62,15 @@ def _with_followers(test: Test, of_followers: Test) -> Test:
     return matches
 
 
-def evaluate_chain(walk: Walk, chain_id: ChainId) -> Decision | Refusal:
-    """Return what the chain says: ACCEPT or REJECT, or why the packet stops here."""
+def evaluate_chain(walk: Walk, chain_id: ChainId) -> Decision | Outcome:
+    """Return what the chain says: ACCEPT or REJECT, or what becomes of the packet instead."""
     result = _evaluate(walk, chain_id, set(), 1)
     return Decision.ACCEPT if result is Decision.CONTINUE else result
 
 
 def _evaluate(
     walk: Walk, chain_id: ChainId, visited: set[ChainId], depth: int
-) -> Decision | Refusal:
+) -> Decision | Outcome:
     chain = _begin(walk, chain_id, depth)
     if not isinstance(chain, ChainView):
         return chain
@@ -88,7 +89,7 @@ def _meet(
     rules: Iterable[tuple[int, RuleView]],
     visited: set[ChainId],
     depth: int,
-) -> Decision | Refusal:
+) -> Decision | Outcome:
     """Return what the first rule that decides says. rules: those that may match, with their
     positions from 1."""
     chain_id = chain.id
@@ -144,9 +145,13 @@ def _begin(walk: Walk, chain_id: ChainId, depth: int) -> ChainView | Refusal:
     return chain
 
 
-def _go_on(walk: Walk, rule: RuleView, visited: set[ChainId], depth: int) -> Decision | Refusal:
-    """Jump or translate; CONTINUE when the next rule is to be met."""
-    return _translate(walk, rule) if rule.action in NAT else _jump(walk, rule, visited, depth)
+def _go_on(walk: Walk, rule: RuleView, visited: set[ChainId], depth: int) -> Decision | Outcome:
+    """Jump, translate or redirect; CONTINUE when the next rule is to be met."""
+    if rule.action is RuleAction.JUMP:
+        return _jump(walk, rule, visited, depth)
+    if rule.action in NAT:
+        return _translate(walk, rule)
+    return apply_transform(walk, rule) or Decision.ACCEPT
 
 
 def _translate(walk: Walk, rule: RuleView) -> Decision | Refusal:
@@ -157,7 +162,7 @@ def _translate(walk: Walk, rule: RuleView) -> Decision | Refusal:
     return _AFTER_NAT[rule.flow_action or FlowAction.CONTINUE] if acted else Decision.CONTINUE
 
 
-def _jump(walk: Walk, rule: RuleView, visited: set[ChainId], depth: int) -> Decision | Refusal:
+def _jump(walk: Walk, rule: RuleView, visited: set[ChainId], depth: int) -> Decision | Outcome:
     target = rule.jump_chain_id
     if target is None:
         return Dropped(DropReason.MISSING_CHAIN, object_id=rule.id)

@@ -41,6 +41,8 @@ from midonet.packets.addresses import parse_mac, parse_prefix, prefix_mask
 from midonet.packets.flowkey import VLAN_PRESENT, FragmentKind
 from midonet.packets.icmp_quote import Quote, find_quote, is_icmp_error
 
+_VID_BITS = 0xFFF
+
 Test = Callable[[Walk], bool | None]
 
 _ICMP_PROTOCOLS = {ETH_TYPE_IPV4: IP_PROTO_ICMP, ETH_TYPE_IPV6: IP_PROTO_ICMPV6}
@@ -105,7 +107,8 @@ def _vlan_tests(condition: Condition) -> list[Test]:
         tests.append(lambda walk: not walk.header.read_bits(VLAN_TCI, VLAN_PRESENT))
     if condition.vlan:
         expected = VLAN_PRESENT | condition.vlan
-        tests.append(lambda walk: walk.header.read_bits(VLAN_TCI, 0x1FFF) == expected)
+        bits = 0xFFFF if condition.vlan > _VID_BITS else VLAN_PRESENT | _VID_BITS
+        tests.append(lambda walk: walk.header.read_bits(VLAN_TCI, bits) == expected)
     return tests
 
 

@@ -160,7 +160,10 @@ def _is_uniform(entries: Iterable[PortOutput]) -> bool:
     """Tell whether the host may do the same for all of these ports."""
     rewrites: set[Rewrite] = set()
     for entry in entries:
-        if entry.port.outbound_filter_id is not None or entry.port.vlan_id:
+        port = entry.port
+        if port.outbound_filter_id is not None or port.insertion_outbound_filter_id is not None:
+            return False
+        if port.vlan_id:
             return False
         rewrites.add(entry.output.rewrite)
     return len(rewrites) == 1

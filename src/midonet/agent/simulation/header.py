@@ -198,6 +198,11 @@ class Header:
         self._beneath = (*self._beneath, (self.values[VLAN_TCI], self.live[VLAN_TCI]))
         self.write(VLAN_TCI, VLAN_PRESENT | vlan_id)
 
+    def has_pushed_tag(self) -> bool:
+        """Tell whether a tag is on the frame that it did not come with."""
+        tags = ((self.values[VLAN_TCI], self.live[VLAN_TCI]), *self._beneath)
+        return any(tci & VLAN_PRESENT and not live for tci, live in tags)
+
     def tag_count(self) -> int:
         """Return the number of tags on the frame, the one it came with included."""
         tags = ((self.values[VLAN_TCI], self.live[VLAN_TCI]), *self._beneath)

@@ -15,6 +15,7 @@ from midonet.agent.simulation.filtering import apply_filter
 from midonet.agent.simulation.header import ETH_DST, ETH_SRC, VLAN_TCI
 from midonet.agent.simulation.marking import mark_dscp
 from midonet.agent.simulation.mirroring import mirror
+from midonet.agent.simulation.redirecting import is_serving
 from midonet.agent.simulation.router import process_router
 from midonet.agent.simulation.trace import EnteredPort, Hook, LeftPort, MirrorPoint
 from midonet.agent.simulation.walk import (
@@ -30,8 +31,8 @@ from midonet.agent.simulation.walk import (
 from midonet.agent.topology.view import PortView
 
 
-def enter_port(walk: Walk, port: PortView) -> Outcome:
-    """Take the packet from `port` into its device."""
+def enter_port(walk: Walk, port: PortView, *, is_bounced: bool = False) -> Outcome:
+    """Take the packet from `port` into its device. is_bounced: see `ToIngress`."""
     branch = walk.branch
     if branch.devices >= MAX_DEVICES:
         return Dropped(DropReason.LOOP_LIMIT, object_id=port.id)
@@ -55,6 +56,8 @@ def enter_port(walk: Walk, port: PortView) -> Outcome:
     instead: HookOutcome = None
     if port.bridge_id is not None:
         instead = mark_dscp(walk, port, port.bridge_id)
+    if instead is None and not is_bounced:
+        instead = _closed(walk, port)
     if instead is None:
         instead = _admit_inbound(walk, port)
     if instead is not None:
@@ -82,9 +85,36 @@ def leave_port(walk: Walk, port: PortView) -> Outcome:
         return ToIngress(port)
     if branch.copy and port is branch.ingress_port and port.bridge_id is not None:
         return Dropped(DropReason.HAIRPIN, object_id=port.id)
-    instead = _admit_outbound(walk, port)
-    if instead is not None:
-        return instead
+    return _admit_outbound(walk, port) or _send_out(walk, port)
+
+
+def leave_redirected(walk: Walk, port: PortView, *, fail_open: bool) -> Outcome:
+    """Take a packet that a rule redirects out by `port`, past the port's outbound filter."""
+    branch = walk.branch
+    if branch.devices >= MAX_DEVICES:
+        return Dropped(DropReason.LOOP_LIMIT, object_id=port.id)
+    if not is_serving(walk, port):
+        if fail_open and port.bridge_id is not None:
+            return ToIngress(port, is_bounced=True)
+        return _closed(walk, port) or Dropped(DropReason.SERVICE_DOWN, object_id=port.id)
+    branch.egress_port = port
+    branch.traversed = (*branch.traversed, port.id)
+    if port is branch.ingress_port and port.bridge_id is not None:
+        return Dropped(DropReason.HAIRPIN, object_id=port.id)
+    if port.vlan_id and port.bridge_id is not None and not _pop_vlan(walk, port):
+        return Dropped(DropReason.VLAN_MISMATCH, object_id=port.id)
+    if walk.findings.steps is not None:
+        walk.note_rewrites(port.bridge_id or port.router_id or port.id)
+        walk.step(LeftPort(port.id))
+    return _send_out(walk, port)
+
+
+def _send_out(walk: Walk, port: PortView) -> Outcome:
+    """Take a packet that the port lets out to its place: an output, the peer, or nowhere."""
+    if port.outbound_mirror_ids:
+        awaited = mirror(walk, MirrorPoint.PORT_OUTBOUND, port.id, port.outbound_mirror_ids)
+        if awaited is not None:
+            return awaited
     if port.host_id is not None:
         return emit(walk, port)
     if port.peer_port_id is None:
@@ -127,11 +157,12 @@ def _pop_vlan(walk: Walk, port: PortView) -> bool:
 
 def _admit_inbound(walk: Walk, port: PortView) -> HookOutcome:
     """Return what the port makes of a packet that enters its device."""
-    instead: HookOutcome = _closed(walk, port)
-    if instead is None and port.inbound_mirror_ids:
+    instead: HookOutcome = None
+    if port.inbound_mirror_ids:
         instead = mirror(walk, MirrorPoint.PORT_INBOUND, port.id, port.inbound_mirror_ids)
-    if instead is None:
-        instead = apply_filter(walk, Hook.PORT_INBOUND, port.id, port.inbound_filter_id)
+    for chain_id in (port.insertion_inbound_filter_id, port.inbound_filter_id):
+        if instead is None and chain_id is not None:
+            instead = apply_filter(walk, Hook.PORT_INBOUND, port.id, chain_id)
     if instead is None and port.post_in_filter_mirror_ids:
         mirror_ids = port.post_in_filter_mirror_ids
         instead = mirror(walk, MirrorPoint.PORT_POST_INBOUND, port.id, mirror_ids)
@@ -141,13 +172,14 @@ def _admit_inbound(walk: Walk, port: PortView) -> HookOutcome:
 def _admit_outbound(walk: Walk, port: PortView) -> HookOutcome:
     """Return what the port makes of a packet that leaves its device."""
     instead: HookOutcome = _closed(walk, port)
+    if instead is None and port.is_service:
+        instead = Dropped(DropReason.NOT_REDIRECTED, object_id=port.id)
     if instead is None and port.pre_out_filter_mirror_ids:
         mirror_ids = port.pre_out_filter_mirror_ids
         instead = mirror(walk, MirrorPoint.PORT_PRE_OUTBOUND, port.id, mirror_ids)
-    if instead is None:
-        instead = apply_filter(walk, Hook.PORT_OUTBOUND, port.id, port.outbound_filter_id)
-    if instead is None and port.outbound_mirror_ids:
-        instead = mirror(walk, MirrorPoint.PORT_OUTBOUND, port.id, port.outbound_mirror_ids)
+    for chain_id in (port.outbound_filter_id, port.insertion_outbound_filter_id):
+        if instead is None and chain_id is not None:
+            instead = apply_filter(walk, Hook.PORT_OUTBOUND, port.id, chain_id)
     return instead
 
 

@@ -25,7 +25,12 @@ from midonet.agent.flows.tags import NO_REGIONS
 from midonet.agent.simulation.confirming import connection_effects, leads_elsewhere
 from midonet.agent.simulation.dhcp_server import serve_dhcp
 from midonet.agent.simulation.emission import grouped_outputs
-from midonet.agent.simulation.port import emit_unfiltered, enter_port, leave_port
+from midonet.agent.simulation.port import (
+    emit_unfiltered,
+    enter_port,
+    leave_port,
+    leave_redirected,
+)
 from midonet.agent.simulation.result import (
     Await,
     Consume,
@@ -59,6 +64,7 @@ from midonet.agent.simulation.walk import (
     ToEgress,
     ToFlood,
     ToIngress,
+    ToRedirected,
     Walk,
 )
 from midonet.agent.soft_state.reading import SoftState
@@ -91,6 +97,7 @@ _SHORT_LIVED = frozenset(
         DropReason.NEIGHBOUR_UNRESOLVED,
         DropReason.MTU_EXCEEDED,
         DropReason.NO_LOCATION,
+        DropReason.SERVICE_DOWN,
         DropReason.NO_TUNNEL,
         DropReason.COPY_LIMIT,
         DropReason.RULE_LIMIT,
@@ -222,7 +229,10 @@ def _follow(walk: Walk, first: Outcome) -> Await | None:
             outcome = leave_port(walk, outcome.port)
             continue
         if isinstance(outcome, ToIngress):
-            outcome = enter_port(walk, outcome.port)
+            outcome = enter_port(walk, outcome.port, is_bounced=outcome.is_bounced)
+            continue
+        if isinstance(outcome, ToRedirected):
+            outcome = leave_redirected(walk, outcome.port, fail_open=outcome.fail_open)
             continue
         if isinstance(outcome, Await):
             if not walk.branch.copy or isinstance(outcome.what, LoadDevices):

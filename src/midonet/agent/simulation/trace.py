@@ -142,6 +142,15 @@ class Mirrored:
 
 
 @dataclass(frozen=True, slots=True)
+class Redirected:
+    """A rule lets the packet enter (or else leave) by another port."""
+
+    rule_id: RuleId
+    port_id: PortId
+    is_ingress: bool
+
+
+@dataclass(frozen=True, slots=True)
 class MarkedDscp:
     """The packet gets the DSCP of a policy as it enters by a port."""
 
@@ -274,6 +283,7 @@ TraceEvent = (
     | Mirrored
     | FollowsCopy
     | MarkedDscp
+    | Redirected
     | LookedUpMac
     | LookedUpNeighbour
     | LookedUpClient

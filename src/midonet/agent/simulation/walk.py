@@ -79,9 +79,14 @@ MAX_GENERATED = 128
 
 @dataclass(frozen=True, slots=True)
 class ToIngress:
-    """The packet enters the device of `port`."""
+    """The packet enters the device of `port`.
+
+    is_bounced: it was to leave by the port, which serves nobody, and enters as if it had come
+    back: it does not matter that the port is down.
+    """
 
     port: PortView
+    is_bounced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,17 @@ class ToEgress:
     """The packet leaves its device by `port`."""
 
     port: PortView
+
+
+@dataclass(frozen=True, slots=True)
+class ToRedirected:
+    """A rule lets the packet leave by `port`, past what that port filters.
+
+    fail_open: if nobody is there it enters by the port instead.
+    """
+
+    port: PortView
+    fail_open: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +134,7 @@ class Ended(Enum):
     TAKEN = "taken"  # a device consumed the packet
 
 
-Outcome = ToIngress | ToEgress | ToFlood | Dropped | Ended | Await
+Outcome = ToIngress | ToEgress | ToRedirected | ToFlood | Dropped | Ended | Await
 Refusal = Dropped | Await
 """What a lookup says instead of finding something."""
 

@@ -66,6 +66,9 @@ def port_view(port: Port, groups: Sequence[PortGroup] = ()) -> PortView:
         pre_out_filter_mirror_ids=port.pre_out_filter_mirror_ids,
         outbound_mirror_ids=port.outbound_mirror_ids,
         qos_policy_id=port.qos_policy_id,
+        insertion_inbound_filter_id=port.insertion_inbound_filter_id,
+        insertion_outbound_filter_id=port.insertion_outbound_filter_id,
+        is_service=port.is_service,
         advertising=advertising_view(port.advertising),
     )
 
@@ -148,6 +151,8 @@ def rule_view(rule: Rule) -> RuleView:
         rule.jump_chain_id,
         nat_pool(rule.nat_targets) if rule.nat_targets else None,
         rule.flow_action,
+        transform=rule.transform,
+        target_port_id=rule.target_port_id,
     )
 
 
@@ -173,6 +178,8 @@ def _is_of(view: RuleView, rule: Rule) -> bool:
         and view.action is rule.action
         and view.jump_chain_id == rule.jump_chain_id
         and view.flow_action is rule.flow_action
+        and view.target_port_id == rule.target_port_id
+        and view.transform == rule.transform
         and (view.pool is None) is (not rule.nat_targets)
         and (view.pool is None or view.pool == nat_pool(rule.nat_targets))
     )

@@ -9,8 +9,8 @@
                 clients
     router   -> its ports, routes, filter chains, mirrors, load balancer
     balancer -> its pools, their members and VIPs, the table of the members' health
-    chain    -> its rules, the chains they jump to, the groups they name with the members of
-                those of addresses
+    chain    -> its rules, the chains they jump to, the ports they redirect to, the groups they
+                name with the members of those of addresses
     mirror   -> the port that copies leave by, the groups it names
     policy   -> its DSCP rules
 
@@ -41,6 +41,7 @@ from midonet.agent.topology.facts import (
     rules_of,
     vips_of,
 )
+from midonet.agent.topology.view import PortView
 from midonet.model.chains import Chain, Condition, Rule, address_groups_of, port_groups_of
 from midonet.model.coordination import CLUSTER_SETTINGS_ID, ClusterSettings
 from midonet.model.devices import Bridge, Port, Route, Router
@@ -49,6 +50,7 @@ from midonet.model.groups import IpAddressGroup, PortGroup
 from midonet.model.hosts import PortLocation, TunnelZone, TunnelZoneHost
 from midonet.model.ids import (
     BridgeId,
+    ChainId,
     HostId,
     MirrorId,
     ObjectId,
@@ -223,6 +225,8 @@ def expand_rule(rule: Rule | None, sink: Sink) -> None:
         return
     if rule.jump_chain_id is not None:
         sink.track(Chain, rule.jump_chain_id)
+    if rule.target_port_id is not None:
+        sink.track(Port, rule.target_port_id)
     _expand_condition(rule.condition, sink)
 
 
@@ -394,8 +398,20 @@ def _expand_balancer(facts: Facts, balancer_id: ObjectId, sink: Sink) -> None:
         expand_pool(facts, pool_id, sink)
 
 
+def filters_of(device: Port | Bridge | Router | PortView) -> tuple[ChainId | None, ...]:
+    """Return the chains that a device or port names; None where it has none."""
+    filters = (device.inbound_filter_id, device.outbound_filter_id)
+    if isinstance(device, Port | PortView):
+        return (
+            *filters,
+            device.insertion_inbound_filter_id,
+            device.insertion_outbound_filter_id,
+        )
+    return filters
+
+
 def _expand_filters(device: Port | Bridge | Router, sink: Sink) -> None:
-    for chain_id in (device.inbound_filter_id, device.outbound_filter_id):
+    for chain_id in filters_of(device):
         if chain_id is not None:
             sink.track(Chain, chain_id)
 

@@ -20,7 +20,7 @@ from midonet.agent.topology.address_set import AddressSet
 from midonet.agent.topology.balancing import LoadBalancerView
 from midonet.agent.topology.dhcp_views import BridgeDhcp
 from midonet.agent.topology.underlay_addresses import NO_UNDERLAY, UnderlayAddresses
-from midonet.model.chains import Condition, FlowAction, RuleAction
+from midonet.model.chains import Condition, FlowAction, L2Transform, RuleAction
 from midonet.model.coordination import MAC_AGEING_S
 from midonet.model.devices import NextHopKind
 from midonet.model.hosts import TunnelKind
@@ -66,7 +66,7 @@ class PortView:
     mac, addresses: router ports; `addresses` keep the host bits.
     port_group_ids: groups that exist and that the port is in. stateful_group_id: the one of them
         that is stateful (the lowest, should there be several).
-    mirrors, QoS policy: see `midonet.model.devices.Port`.
+    mirrors, QoS policy, insertions: see `midonet.model.devices.Port`.
     advertising: of a router port that advertises.
     """
 
@@ -89,6 +89,9 @@ class PortView:
     outbound_mirror_ids: tuple[MirrorId, ...] = ()
     qos_policy_id: QosPolicyId | None = None
     advertising: AdvertisingView | None = None
+    insertion_inbound_filter_id: ChainId | None = None
+    insertion_outbound_filter_id: ChainId | None = None
+    is_service: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +221,8 @@ class Arranged:
 class RuleView:
     """One rule in evaluation order.
 
-    pool: what a DNAT or SNAT rule translates to. flow_action: of a rule of NAT, once it has acted.
+    pool: what a DNAT or SNAT rule translates to. flow_action: of a rule of NAT or L2_TRANSFORM,
+        once it has acted. transform, target_port_id: of an L2_TRANSFORM rule.
     """
 
     id: RuleId
@@ -228,6 +232,8 @@ class RuleView:
     pool: NatPool | None = None
     flow_action: FlowAction | None = None
     compiled: Compiled = field(default_factory=Compiled, compare=False, repr=False)
+    transform: L2Transform | None = None
+    target_port_id: PortId | None = None
 
 
 @dataclass(frozen=True, slots=True)

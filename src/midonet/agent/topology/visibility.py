@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 
 from midonet.agent.topology.assembly import (
     chain_view,
@@ -23,7 +24,7 @@ from midonet.agent.topology.assembly import (
     tunnel_route,
 )
 from midonet.agent.topology.balancers import VisibleBalancers
-from midonet.agent.topology.closure import REQUESTED_KINDS, TRACKED_KINDS
+from midonet.agent.topology.closure import REQUESTED_KINDS, TRACKED_KINDS, filters_of
 from midonet.agent.topology.devices import BridgeAssembly, RouterAssembly
 from midonet.agent.topology.dhcp_assembly import VisibleDhcp
 from midonet.agent.topology.draft import ViewDraft
@@ -40,6 +41,7 @@ from midonet.agent.topology.tracker import Dirty, Tracker
 from midonet.agent.topology.underlay_addresses import UnderlayAddresses
 from midonet.agent.topology.view import (
     ChainView,
+    Location,
     PortView,
     RouterAttachment,
     RouteView,
@@ -286,7 +288,7 @@ class Visibility:
             except DecodeError as error:
                 self.undecodable[port_id] = str(error)
         self._draft.absent.put(port_id, True if view is None else None)
-        self._use(port_id, () if view is None else _filters(view))
+        self._use(port_id, () if view is None else filters_of(view))
         self._show_port(port_id, view)
 
     def _groups_of(self, port: Port) -> list[PortGroup]:
@@ -306,7 +308,7 @@ class Visibility:
         ):
             return False
         is_complete = True
-        for chain_id in _filters(port):
+        for chain_id in filters_of(port):
             if chain_id is not None and not self._is_chain_known(chain_id):
                 self._blocked.setdefault(chain_id, set()).add(port.id)
                 is_complete = False
@@ -318,7 +320,7 @@ class Visibility:
         old_location = draft.locations.get(port_id)
         stored = self._facts.get(PortLocation, port_id)
         is_bound = view is not None and view.host_id is not None
-        location = location_view(stored) if is_bound and stored is not None else None
+        location = self._location(view, stored) if is_bound and stored is not None else None
         if old != view:
             draft.ports.put(port_id, view)
         if old_location != location:
@@ -337,6 +339,15 @@ class Visibility:
         for router_id in router_ids:
             self._router_port_of(router_id, port_id, view)
 
+    def _location(self, port: PortView | None, stored: PortLocation) -> Location:
+        """Return the place of a port. That of a service says whether its host lives, as it decides
+        whether what is redirected to it fails."""
+        location = location_view(stored)
+        is_dead = stored.host_id not in self._facts.host_states
+        if port is not None and port.is_service and location.active and is_dead:
+            return replace(location, active=False)
+        return location
+
     def _bridge_port(self, bridge_id: BridgeId, port_id: PortId, view: PortView | None) -> None:
         if bridge_id not in self._tracker.tracked[Bridge]:
             return
@@ -354,6 +365,8 @@ class Visibility:
 
     def _router_port(self, port_id: PortId) -> None:
         view = self._draft.ports.get(port_id)
+        if view is not None and view.is_service:
+            self._show_port(port_id, view)
         if view is not None and view.router_id is not None:
             self._router_port_of(view.router_id, port_id, view)
 
@@ -400,7 +413,7 @@ class Visibility:
         assembly = self._bridges.setdefault(bridge_id, BridgeAssembly())
         self._draft.bridges.put(bridge_id, assembly.view(bridge))
         self._draft.absent.put(bridge_id, None)
-        self._use(bridge_id, _filters(bridge))
+        self._use(bridge_id, filters_of(bridge))
 
     def _are_ports_shown(self, reference: str, device_id: ObjectId, is_shown: bool) -> bool:
         """Tell whether a device's ports are visible. Once it is shown they may come later."""
@@ -443,7 +456,7 @@ class Visibility:
             self.waiting[Router].discard(router_id)
         self._draft.routers.put(router_id, assembly.view(router))
         self._draft.absent.put(router_id, None)
-        self._use(router_id, _filters(router))
+        self._use(router_id, filters_of(router))
         self._balancers.use(router_id, router.load_balancer_id)
 
     def _read_routes(self, router_id: RouterId, assembly: RouterAssembly, settle: bool) -> None:
@@ -546,7 +559,3 @@ class Visibility:
 
 def _jumps(chain: ChainView) -> list[ChainId]:
     return [rule.jump_chain_id for rule in chain.rules if rule.jump_chain_id is not None]
-
-
-def _filters(device: _Filtered | PortView) -> tuple[ChainId | None, ChainId | None]:
-    return device.inbound_filter_id, device.outbound_filter_id

@@ -24,7 +24,8 @@ from midonet.errors import ConflictError, NotFoundError, ValidationError
 from midonet.model.address_rules import unusable_gateway
 from midonet.model.devices import NextHopKind, Port, Route
 from midonet.model.hosts import PortLocation
-from midonet.model.ids import PortId, RouteId
+from midonet.model.ids import ObjectId, PortId, RouteId
+from midonet.model.insertions import L2Insertion
 from midonet.model.schema import ResourceSchema, checked
 from midonet.model.schema_devices import BRIDGE, ROUTER
 from midonet.model.schema_ports import (
@@ -183,14 +184,28 @@ async def _unlink(call: Call) -> Reply:
     return NO_CONTENT
 
 
+async def _insertion_ids(
+    store: Store, ports: Sequence[Port]
+) -> dict[ObjectId, tuple[ObjectId, ...]]:
+    """Return the ids of the L2 insertions of protected ports."""
+    protected = [port.id for port in ports if port.insertion_outbound_filter_id is not None]
+    if not protected:
+        return {}
+    found = await store.referrers_many(L2Insertion, "port_id", protected)
+    return {port_id: tuple(sorted(ids)) for port_id, ids in found.items()}
+
+
 async def _present(call: Call, ports: Sequence[Port]) -> list[PortResource]:
     """A port is active when its interface is up at a host whose agent is alive."""
     bound = [port.id for port in ports if port.host_id is not None]
     locations = await call.store.get_many(PortLocation, bound) if bound else {}
     live = await call.store.live_sessions() if locations else frozenset()
+    insertion_ids = await _insertion_ids(call.store, ports)
     presented = []
     for port in ports:
         resource = PORT.represented(port)
+        if port.id in insertion_ids:
+            resource = msgspec.structs.replace(resource, insertion_ids=insertion_ids[port.id])
         location = locations.get(port.id)
         if (
             location is not None
