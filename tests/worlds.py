@@ -22,6 +22,7 @@ from midonet.agent.simulation.result import Await, Forward, SimulationResult
 from midonet.agent.simulation.simulate import simulate, simulate_generated
 from midonet.agent.soft_state.reading import Neighbour, NeighbourState
 from midonet.agent.topology.address_set import AddressSet
+from midonet.agent.topology.allowed_sources import AllowedSources
 from midonet.agent.topology.assembly import nat_pool
 from midonet.agent.topology.fib import RoutingTable
 from midonet.agent.topology.underlay_addresses import UnderlayAddresses
@@ -38,7 +39,7 @@ from midonet.agent.topology.view import (
     TopologyView,
     TunnelRoute,
 )
-from midonet.model.chains import Condition, FlowAction, L2Transform, NatTarget, RuleAction
+from midonet.model.chains import Condition, RuleAction
 from midonet.model.devices import NextHopKind
 from midonet.model.hosts import TunnelKind
 from midonet.model.ids import (
@@ -64,55 +65,13 @@ from midonet.packets.addresses import (
 from midonet.packets.frame import ParsedFrame, parse_frame
 from tests.copy_builder import CopyBuilder
 from tests.dhcp_builder import DhcpBuilder
+from tests.rule_specs import RuleSpec, nat, retag, rule
 from tests.soft_states import DictSoftState
+
+__all__ = ("NOW", "Delivery", "World", "nat", "retag", "rule")
 
 _NAMESPACE = UUID("5f1d1a52-8e2c-4c7c-9b1e-6d6f0a3c9e01")
 NOW = 1000.0
-
-
-def rule(action: str, *, jump: str | None = None, **condition: object) -> _RuleSpec:
-    """Return a rule for `World.chain`. Keywords are fields of Condition; ports go by name."""
-    return _RuleSpec(action, jump, condition)
-
-
-def nat(
-    action: str, *targets: str, then: FlowAction = FlowAction.ACCEPT, **condition: object
-) -> _RuleSpec:
-    """Return a rule of NAT. Each target is `ADDRESS[-ADDRESS][ PORT[-PORT]]`."""
-    return _RuleSpec(action, None, condition, tuple(map(_target, targets)), then)
-
-
-def retag(
-    *,
-    pop: bool = False,
-    push: int = 0,
-    to: str | None = None,
-    ingress: bool = False,
-    fail_open: bool = False,
-    **condition: object,
-) -> _RuleSpec:
-    """Return an l2_transform rule. to: the port that it redirects to; None accepts."""
-    transform = L2Transform(pop_vlan=pop, push_vlan=push, ingress=ingress, fail_open=fail_open)
-    then = FlowAction.REDIRECT if to else FlowAction.ACCEPT
-    return _RuleSpec("l2_transform", None, condition, (), then, transform, to)
-
-
-def _target(text: str) -> NatTarget:
-    addresses, _, ports = text.partition(" ")
-    first, _, last = addresses.partition("-")
-    low, _, high = ports.partition("-")
-    return NatTarget(first, last or first, int(low or 0), int(high or low or 0))
-
-
-@dataclass(frozen=True, slots=True)
-class _RuleSpec:
-    action: str
-    jump: str | None
-    condition: dict[str, object]
-    targets: tuple[NatTarget, ...] = ()
-    then: FlowAction | None = None
-    transform: L2Transform | None = None
-    to: str | None = None
 
 
 class World(CopyBuilder, DhcpBuilder):
@@ -306,7 +265,7 @@ class World(CopyBuilder, DhcpBuilder):
         )
         return self
 
-    def chain(self, name: str, *rules: _RuleSpec) -> World:
+    def chain(self, name: str, *rules: RuleSpec) -> World:
         """Add a chain of rules."""
         chain_id = ChainId(self.id(name))
         self._chains[chain_id] = ChainView(
@@ -339,6 +298,15 @@ class World(CopyBuilder, DhcpBuilder):
 
     def _chain_id(self, name: str | None) -> ChainId | None:
         return ChainId(self.id(name)) if name else None
+
+    def secure(self, port: str, *pairs: str) -> World:
+        """Give a bridge port port security. pairs: `MAC`, or `MAC PREFIX`."""
+        parsed = []
+        for pair in pairs:
+            mac, _, prefix = pair.partition(" ")
+            parsed.append((parse_mac(mac), parse_prefix(prefix) if prefix else None))
+        self._ports[port] = replace(self._ports[port], allowed_sources=AllowedSources(parsed))
+        return self
 
     # Groups. Conditions refer to them by name.
 

@@ -36,6 +36,15 @@ ADVICE: dict[DropReason, str] = {
     DropReason.REJECTED: "As FILTERED, or a `Reject` route; the sender was told by ICMP or a TCP"
     " reset.",
     DropReason.CHAIN_LIMIT: "Chains jump to chains too deep: flatten them.",
+    DropReason.SPOOFED_MAC: "Add the MAC to the port's `allowedAddressPairs` if the machine may use"
+    " it; `midonet trace` says more.",
+    DropReason.SPOOFED_ADDRESS: "Add the MAC with this address to the port's"
+    " `allowedAddressPairs` if the machine may use it.",
+    DropReason.SPOOFED_NEIGHBOUR: "Add the MAC with the address that it claims to the port's"
+    " `allowedAddressPairs` if it may; a machine that claims others' addresses diverts their"
+    " traffic.",
+    DropReason.UNTRUSTED_SERVER: "Set `portSecurityEnabled` to false where a DHCP server or"
+    " router of yours is bound; elsewhere this is what it is for.",
     DropReason.SOURCE_MAC_MULTICAST: "The sender is misconfigured or forges frames.",
     DropReason.HAIRPIN: "Normal for frames that a switch behind the port flooded. If hosts behind"
     " one port cannot talk, their own switch must connect them.",

@@ -207,3 +207,63 @@ async def test_next_hop_must_be_a_port_of_the_router(api: Api) -> None:
     nested = f"{router['routes']}/{blackhole['id']}"
     assert (await api.http.delete(nested)).status_code == 204
     assert await api.get(router["routes"]) == []
+
+
+async def test_port_security_is_kept_by_clients_that_do_not_know_it(api: Api) -> None:
+    bridge = await api.create("/bridges")
+    plain = await api.create(bridge["ports"], type="Bridge")
+    assert (plain["portSecurityEnabled"], plain["allowedAddressPairs"]) == (False, [])
+    pairs = [
+        {"macAddress": "02:00:00:00:00:01", "ipAddress": "10.0.0.5"},
+        {"macAddress": "02:00:00:00:00:01", "ipAddress": "2001:db8::/64"},
+        {"macAddress": "02:00:00:00:00:02", "ipAddress": None},
+    ]
+    given = [
+        {"macAddress": "02-00-00-00-00-01", "ipAddress": "10.0.0.5/32"},
+        {"macAddress": "02:00:00:00:00:01", "ipAddress": "2001:DB8::7/64"},
+        {"macAddress": "02:00:00:00:00:02"},
+        pairs[0],
+    ]
+    port = await api.create(
+        bridge["ports"], type="Bridge", portSecurityEnabled=True, allowedAddressPairs=given
+    )
+    assert (port["portSecurityEnabled"], port["allowedAddressPairs"]) == (True, pairs)
+    assert (await api.http.put(port["uri"], json={"type": "Bridge"})).status_code == 204
+    after = await api.get(port["uri"])
+    assert (after["portSecurityEnabled"], after["allowedAddressPairs"]) == (True, pairs)
+    body = {"type": "Bridge", "portSecurityEnabled": False, "allowedAddressPairs": []}
+    assert (await api.http.put(port["uri"], json=body)).status_code == 204
+    after = await api.get(port["uri"])
+    assert (after["portSecurityEnabled"], after["allowedAddressPairs"]) == (False, [])
+
+
+@pytest.mark.parametrize("pair", [
+    {},
+    {"macAddress": None},
+    {"ipAddress": "10.0.0.5"},
+    {"macAddress": "nonsense"},
+    {"macAddress": "ff:ff:ff:ff:ff:ff"},
+    {"macAddress": "00:00:00:00:00:00"},
+    {"macAddress": "02:00:00:00:00:01", "ipAddress": "nonsense"},
+    {"macAddress": "02:00:00:00:00:01", "ipAddress": "10.0.0.5/33"},
+])  # fmt: skip
+@pytest.mark.parametrize("store", ["memory"], indirect=True)
+async def test_a_bad_address_pair_is_refused(api: Api, pair: dict[str, object]) -> None:
+    bridge = await api.create("/bridges")
+    error = await api.refused(
+        400, "POST", bridge["ports"], type="Bridge", allowedAddressPairs=[pair]
+    )
+    assert error["violations"][0]["property"].startswith("allowedAddressPairs")
+    assert await api.get(bridge["ports"]) == []
+
+
+@pytest.mark.parametrize("store", ["memory"], indirect=True)
+async def test_port_security_is_for_bridge_ports_and_has_a_bound(api: Api) -> None:
+    bridge, router = await api.create("/bridges"), await api.create("/routers")
+    pair = {"macAddress": "02:00:00:00:00:01"}
+    for field, value in (("portSecurityEnabled", True), ("allowedAddressPairs", [pair])):
+        error = await api.refused(400, "POST", router["ports"], type="Router", **{field: value})
+        assert error["violations"][0]["property"] == field
+    many = [{**pair, "ipAddress": f"10.0.{n // 256}.{n % 256}"} for n in range(257)]
+    await api.refused(400, "POST", bridge["ports"], type="Bridge", allowedAddressPairs=many)
+    await api.create(bridge["ports"], type="Bridge", allowedAddressPairs=many[:256])

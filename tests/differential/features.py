@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.differential import copies, grouping, serving, translating
+from tests.differential import copies, grouping, securing, serving, translating
 
 if TYPE_CHECKING:
     from tests.differential.networks import Drawing
@@ -49,4 +49,6 @@ NAT = Feature("nat", rules=(translating.draw_nat_rule,))
 
 DIRECTIONS = Feature("directions", conditions=(translating.draw_direction,))
 
-FEATURES: tuple[Feature, ...] = (NAT, DIRECTIONS, GROUPS, COPIES, DHCP)
+SECURITY = Feature("port security", extend=securing.secure_ports)
+
+FEATURES: tuple[Feature, ...] = (NAT, DIRECTIONS, GROUPS, SECURITY, COPIES, DHCP)

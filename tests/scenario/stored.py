@@ -22,7 +22,7 @@ from midonet.agent.topology.view import (
 )
 from midonet.agent.topology.watching import TopologyWatcher, WatchSettings
 from midonet.model.chains import Chain, NatTarget, Rule
-from midonet.model.devices import Bridge, Port, Route, Router, RouterAdvertising
+from midonet.model.devices import AddressPair, Bridge, Port, Route, Router, RouterAdvertising
 from midonet.model.dhcp import DhcpHost, DhcpSubnet, DhcpV6Host, DhcpV6Subnet
 from midonet.model.groups import IpAddressGroup, PortGroup
 from midonet.model.hosts import (
@@ -172,6 +172,8 @@ def _port(port: PortView) -> Port:
         addresses=tuple(str(prefix) for prefix in port.addresses),
         mac=format_mac(port.mac) if port.router_id else None,
         port_group_ids=port.port_group_ids,
+        port_security_enabled=port.allowed_sources is not None,
+        allowed_address_pairs=_pairs(port),
         inbound_mirror_ids=port.inbound_mirror_ids,
         post_in_filter_mirror_ids=port.post_in_filter_mirror_ids,
         pre_out_filter_mirror_ids=port.pre_out_filter_mirror_ids,
@@ -217,6 +219,14 @@ def _qos_policy(policy: QosPolicyView) -> list[msgspec.Struct]:
         rule_id = uuid5(policy.id, "dscp")
         values.append(QosDscpRule(id=rule_id, policy_id=policy.id, dscp_mark=policy.dscp))
     return values
+
+
+def _pairs(port: PortView) -> tuple[AddressPair, ...]:
+    pairs = port.allowed_sources.pairs if port.allowed_sources else frozenset()
+    return tuple(
+        AddressPair(format_mac(mac), None if prefix is None else str(prefix))
+        for mac, prefix in sorted(pairs, key=str)
+    )
 
 
 def _tunnel_zones(view: TopologyView) -> list[msgspec.Struct]:

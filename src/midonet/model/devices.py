@@ -81,6 +81,13 @@ class RouterAdvertising(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     domains: tuple[str, ...] = ()
 
 
+class AddressPair(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A MAC, and a prefix that it may send from (`network/length`); None for the MAC alone."""
+
+    mac: str
+    address: str | None = None
+
+
 class Port(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An attachment on a bridge or a router: exactly one of `bridge_id`, `router_id` is set.
 
@@ -90,6 +97,8 @@ class Port(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     vlan_id: of bridge ports, where frames have no tag then; 0: none.
     addresses: router ports; `address/length` strings, IPv4 and IPv6, at most one network each.
     mac: router ports; always set once stored.
+    port_security_enabled: bridge ports; packets of other senders than `allowed_address_pairs` do
+        not enter.
     port_group_ids: groups that the port is in; at most one of them is stateful.
     tunnel_key: 24-bit key assigned by the server; what a receiving host delivers by is the
         key of the port's location (`midonet.model.hosts.PortLocation`).
@@ -120,6 +129,8 @@ class Port(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     vni: int = 0
     off_ramp_vxlan: bool = False
     port_group_ids: tuple[PortGroupId, ...] = ()
+    port_security_enabled: bool = False
+    allowed_address_pairs: tuple[AddressPair, ...] = ()
     inbound_mirror_ids: tuple[MirrorId, ...] = ()
     post_in_filter_mirror_ids: tuple[MirrorId, ...] = ()
     pre_out_filter_mirror_ids: tuple[MirrorId, ...] = ()

@@ -13,9 +13,9 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta, Struct, field
 
-from midonet.errors import ValidationError, Violation
+from midonet.errors import DecodeError, ValidationError, Violation
 from midonet.model.address_rules import unusable_interface
-from midonet.model.devices import Port
+from midonet.model.devices import AddressPair, Port
 from midonet.model.ids import BridgeId, ChainId, HostId, PortId, RouterId
 from midonet.model.schema import (
     CREATE_ONLY,
@@ -40,6 +40,8 @@ from midonet.model.validation import (
     PRINTABLE,
     UNICAST_MAC,
     broken,
+    canonical_group_member,
+    canonical_unicast_mac,
     invalid,
 )
 from midonet.packets.addresses import (
@@ -52,6 +54,17 @@ from midonet.packets.addresses import (
 
 BRIDGE_PORT_TYPES = ("Bridge", "ExteriorBridge", "InteriorBridge")
 ROUTER_PORT_TYPES = ("Router", "ExteriorRouter", "InteriorRouter")
+
+
+PAIRS_MAX = 256
+"""Most allowed address pairs of a port."""
+
+
+class AddressPairResource(Struct, frozen=True, kw_only=True, rename="camel"):
+    """What may be sent from a port: a MAC, and an address or prefix that it may use."""
+
+    mac_address: str
+    ip_address: str | None = None
 
 
 class PortResource(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -71,6 +84,10 @@ class PortResource(Struct, frozen=True, kw_only=True, rename="camel"):
     active: the interface is up at a host whose agent is alive.
     vlan_id: VLAN of a bridge port, where frames have no tag (an access port when bound); 0: none,
         a trunk when other ports of the bridge have one.
+    port_security_enabled: bridge ports; only what `allowedAddressPairs` has may be sent from the
+        port, and no answers of DHCP servers or routers. Null in a PUT keeps what is stored.
+    allowed_address_pairs: bridge ports; macAddress is unicast, ipAddress an address or prefix, or
+        null for a MAC without addresses. At most 256. Null in a PUT keeps what is stored.
     network_address: router ports; must be the network of `portAddress`, and needs it. Like
         `networkLength` and `portAddress`, read only while `portSubnet` is empty.
     network_length: router ports; needs `portAddress`, and above 0 with it.
@@ -135,6 +152,8 @@ class PortResource(Struct, frozen=True, kw_only=True, rename="camel"):
     )
     ra_dns_addresses: Annotated[Texts, text(HOST_IPV6)] = field(default=(), name="raDnsServerAddrs")
     ra_domains: Annotated[Texts, text(DOMAIN)] = field(default=(), name="raDomainSearch")
+    port_security_enabled: bool | None = None
+    allowed_address_pairs: tuple[AddressPairResource, ...] | None = None
     service_container_id: Annotated[UUID | None, READ_ONLY] = None
     bgp_status: Annotated[str | None, READ_ONLY] = None
     device: Annotated[str | None, link_to("")] = None
@@ -181,6 +200,10 @@ def port_to_model(resource: PortResource, current: Port | None) -> Port:
         violations.append(Violation("interfaceName", "hostId and interfaceName go together"))
     addresses = _addresses(resource, violations) if is_router_port else ()
     advertising = advertising_to_model(resource, violations)
+    pairs = _pairs(resource, current, violations)
+    is_secured = resource.port_security_enabled
+    if is_secured is None:
+        is_secured = current.port_security_enabled if current else False
     if violations:
         raise ValidationError(violations)
     bound = _binding(resource, current)
@@ -215,7 +238,29 @@ def port_to_model(resource: PortResource, current: Port | None) -> Port:
         insertion_inbound_filter_id=current.insertion_inbound_filter_id if current else None,
         insertion_outbound_filter_id=current.insertion_outbound_filter_id if current else None,
         is_service=current.is_service if current else False,
+        port_security_enabled=is_secured,
+        allowed_address_pairs=pairs,
     )
+
+
+def _pairs(
+    resource: PortResource, current: Port | None, violations: list[Violation]
+) -> tuple[AddressPair, ...]:
+    """Return the pairs in canonical form, each once; those that are stored when none are given."""
+    given = resource.allowed_address_pairs
+    if given is None:
+        return current.allowed_address_pairs if current else ()
+    if len(given) > PAIRS_MAX:
+        violations.append(Violation("allowedAddressPairs", f"must have at most {PAIRS_MAX} pairs"))
+        return ()
+    pairs: dict[AddressPair, None] = {}
+    for one in given:
+        try:
+            address = None if one.ip_address is None else canonical_group_member(one.ip_address)
+            pairs[AddressPair(canonical_unicast_mac(one.mac_address), address)] = None
+        except DecodeError as error:
+            violations.append(Violation("allowedAddressPairs", str(error)))
+    return tuple(pairs)
 
 
 def _is_router_port(resource: PortResource, current: Port | None) -> bool:
@@ -288,7 +333,11 @@ _ROUTER_ONLY = (
     ("offRampVxlan", "off_ramp_vxlan"),
     ("raEnabled", "ra_enabled"),
 )
-_BRIDGE_ONLY = (("vlanId", "vlan_id"),)
+_BRIDGE_ONLY = (
+    ("vlanId", "vlan_id"),
+    ("portSecurityEnabled", "port_security_enabled"),
+    ("allowedAddressPairs", "allowed_address_pairs"),
+)
 
 
 def _misplaced(resource: PortResource, *, is_router_port: bool) -> list[Violation]:
@@ -333,8 +382,19 @@ def port_from_model(port: Port) -> PortResource:
         vni=port.vni,
         off_ramp_vxlan=port.off_ramp_vxlan,
         **{name: getattr(port, name) for name in _ALIKE},
+        port_security_enabled=port.port_security_enabled,
+        allowed_address_pairs=tuple(map(_pair_resource, port.allowed_address_pairs)),
     )
     return msgspec.structs.replace(resource, **advertising_from_model(port.advertising))
+
+
+def _pair_resource(pair: AddressPair) -> AddressPairResource:
+    shown = None
+    if pair.address is not None:
+        prefix = parse_prefix(pair.address)
+        is_host = prefix.length == prefix.version.bits
+        shown = str(prefix.address if is_host else prefix)
+    return AddressPairResource(mac_address=pair.mac, ip_address=shown)
 
 
 PORT = ResourceSchema(

@@ -74,7 +74,7 @@ from midonet.packets.arp import ArpMessage
 from midonet.packets.flow_hash import flow_hash
 from midonet.packets.flowkey import VLAN_PRESENT, FlowKey, FragmentKind
 from midonet.packets.ipv6 import PayloadLocation, locate_payload
-from midonet.packets.nd import NdOptionKind, find_link_address
+from midonet.packets.nd import NdOptionKind, find_link_address, link_addresses
 from midonet.packets.protocols import ETHERTYPE_MIN, EtherType, IpProtocol
 
 # Plain integers: comparing with an enumeration member costs more than the rest of a branch.
@@ -409,6 +409,18 @@ def _parse_nd(
         if target >> 120 == 0xFF:  # a multicast target is invalid
             return None, None
     return target, find_link_address(frame, start + size, end, option)
+
+
+def discovered_addresses(packet: ParsedFrame) -> tuple[int, ...] | None:
+    """Return every MAC that the link-layer address options of a solicitation or advertisement (RS,
+    RA, NS, NA) name; None when it is no valid one (RFC 4861 section 6.1 and 7.1), or cut."""
+    key = packet.key
+    size, _ = _ND_OPTIONS.get(key.l4_src, (0, None))
+    is_valid = packet.ttl == 255 and not key.l4_dst and key.ip_proto == _ICMPV6 and size
+    end = packet.l3_offset + packet.packet_length
+    if not is_valid or key.eth_type != _IPV6 or end > len(packet.frame):
+        return None
+    return link_addresses(packet.frame, packet.l4_offset + size, end)
 
 
 def _segment_length(frame: bytes, network: _Network, l3_offset: int, gso_size: int) -> int:

@@ -130,6 +130,29 @@ def find_link_address(data: bytes, start: int, end: int, kind: int) -> int | Non
     return None
 
 
+_LINK_ADDRESS_KINDS = frozenset(
+    (int(NdOptionKind.SOURCE_LINK_ADDRESS), int(NdOptionKind.TARGET_LINK_ADDRESS))
+)
+
+
+def link_addresses(data: bytes, start: int, end: int) -> tuple[int, ...] | None:
+    """Return the Ethernet address of every source and target link-layer address option.
+
+    None when an option is malformed, or such an option is not of Ethernet. Never raises.
+    """
+    found = []
+    while start < end:
+        size = data[start + 1] * 8 if start + 2 <= end else 0
+        if size == 0 or start + size > end:
+            return None
+        if data[start] in _LINK_ADDRESS_KINDS:
+            if size != 8:
+                return None
+            found.append(int.from_bytes(data[start + 2 : start + 8], "big"))
+        start += size
+    return tuple(found)
+
+
 def _parse_options(data: bytes, offset: int) -> tuple[NdOption, ...]:
     options = []
     while offset < len(data):

@@ -26,6 +26,10 @@ class DropReason(IntEnum):
     FILTERED = 10  # a rule says drop
     REJECTED = 11  # a rule or a REJECT route says reject
     CHAIN_LIMIT = 12  # chains nested too deep
+    SPOOFED_MAC = 14  # port security: the source MAC is not one of the port's
+    SPOOFED_ADDRESS = 15  # port security: the source address is not one of the MAC's
+    SPOOFED_NEIGHBOUR = 16  # port security: ARP or neighbour discovery speaks for another machine
+    UNTRUSTED_SERVER = 17  # port security: it answers DHCP clients, or speaks as a router
     # Bridge.
     SOURCE_MAC_MULTICAST = 20  # the frame claims a group address as its source
     HAIRPIN = 21  # the destination is behind the port the frame came in by

@@ -17,6 +17,7 @@ from midonet.agent.simulation.trace import (
     Answered,
     BeganConnection,
     BeganFilter,
+    CheckedSource,
     ChoseRoute,
     EndedConnection,
     EnteredOutput,
@@ -81,6 +82,7 @@ def describe_step(step: TraceStep, names: Names, *, is_ipv6: bool) -> Json:
 
 _Way = (
     EnteredPort
+    | CheckedSource
     | LeftPort
     | Flooded
     | Mirrored
@@ -93,6 +95,7 @@ _Way = (
 )
 _WAY = (
     EnteredPort,
+    CheckedSource,
     LeftPort,
     Flooded,
     Mirrored,
@@ -131,6 +134,9 @@ class _Words:
         match event:
             case EnteredPort(port_id, device_id):
                 return f"enters {self._name(device_id)} by port {self._name(port_id)}"
+            case CheckedSource(port_id, why):
+                verdict = f"does not pass, {why}" if why else "passes"
+                return f"port security of {self._name(port_id)}: {verdict}"
             case LeftPort(port_id):
                 return f"leaves by port {self._name(port_id)}"
             case Flooded(_, port_ids):

@@ -1,8 +1,8 @@
 """What happens at a port, on the way into its device and on the way out.
 
-Into the device: hop limit, DSCP marking, administrative state, mirrors, inbound filter, mirrors,
-then the device. Out of it: hairpin of a router port, VLAN of a bridge port, administrative state,
-mirrors, outbound filter, mirrors, then an output, the peer port, or nothing.
+Into the device: hop limit, DSCP marking, administrative state, port security, mirrors, inbound
+filter, mirrors, then the device. Out of it: hairpin of a router port, VLAN of a bridge port,
+administrative state, mirrors, outbound filter, mirrors, then an output, the peer port, or nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from midonet.agent.simulation.filtering import apply_filter
 from midonet.agent.simulation.header import ETH_DST, ETH_SRC, VLAN_TCI
 from midonet.agent.simulation.marking import mark_dscp
 from midonet.agent.simulation.mirroring import mirror
+from midonet.agent.simulation.port_security import check_source
 from midonet.agent.simulation.redirecting import is_serving
 from midonet.agent.simulation.router import process_router
 from midonet.agent.simulation.trace import EnteredPort, Hook, LeftPort, MirrorPoint
@@ -157,8 +158,8 @@ def _pop_vlan(walk: Walk, port: PortView) -> bool:
 
 def _admit_inbound(walk: Walk, port: PortView) -> HookOutcome:
     """Return what the port makes of a packet that enters its device."""
-    instead: HookOutcome = None
-    if port.inbound_mirror_ids:
+    instead: HookOutcome = check_source(walk, port)
+    if instead is None and port.inbound_mirror_ids:
         instead = mirror(walk, MirrorPoint.PORT_INBOUND, port.id, port.inbound_mirror_ids)
     for chain_id in (port.insertion_inbound_filter_id, port.inbound_filter_id):
         if instead is None and chain_id is not None:

@@ -151,6 +151,15 @@ class Redirected:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckedSource:
+    """Port security looked at what the packet says of its sender. why: it does not pass, in
+    words; empty when it does."""
+
+    port_id: PortId
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class MarkedDscp:
     """The packet gets the DSCP of a policy as it enters by a port."""
 
@@ -282,6 +291,7 @@ TraceEvent = (
     | EndedConnection
     | Mirrored
     | FollowsCopy
+    | CheckedSource
     | MarkedDscp
     | Redirected
     | LookedUpMac

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from midonet.agent.flow_state.pool import EndpointRange, NatPool
+from midonet.agent.topology.allowed_sources import AllowedSources
 from midonet.agent.topology.view import (
     AdvertisingView,
     ChainView,
@@ -61,6 +62,7 @@ def port_view(port: Port, groups: Sequence[PortGroup] = ()) -> PortView:
         addresses=tuple(parse_prefix(text) for text in port.addresses),
         port_group_ids=tuple(sorted(group.id for group in groups)),
         stateful_group_id=min(stateful, default=None),
+        allowed_sources=_allowed_sources(port),
         inbound_mirror_ids=port.inbound_mirror_ids,
         post_in_filter_mirror_ids=port.post_in_filter_mirror_ids,
         pre_out_filter_mirror_ids=port.pre_out_filter_mirror_ids,
@@ -97,6 +99,15 @@ def qos_policy_view(policy: QosPolicy, rules: Iterable[QosDscpRule]) -> QosPolic
     """Return a policy with its rule; of several, the one with the lowest id counts."""
     first = min(rules, key=lambda rule: rule.id.int, default=None)
     return QosPolicyView(policy.id, None if first is None else first.dscp_mark)
+
+
+def _allowed_sources(port: Port) -> AllowedSources | None:
+    if not port.port_security_enabled or port.bridge_id is None:
+        return None
+    return AllowedSources(
+        (parse_mac(one.mac), None if one.address is None else parse_prefix(one.address))
+        for one in port.allowed_address_pairs
+    )
 
 
 def location_view(location: PortLocation) -> Location:

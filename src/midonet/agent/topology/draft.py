@@ -280,6 +280,7 @@ class _DeltaBuilder:
             new is None
             or (old.host_id is not None and new.host_id is None)
             or (old.peer_port_id is not None and new.peer_port_id is None)
+            or (new.allowed_sources is not None and old.allowed_sources != new.allowed_sources)
             or self._is_configuration_urgent(old, new)
         )
 

@@ -17,6 +17,7 @@ from typing import Protocol
 from midonet.agent.flow_state.pool import NatPool
 from midonet.agent.flows.tags import FlowTag, RouteRegion
 from midonet.agent.topology.address_set import AddressSet
+from midonet.agent.topology.allowed_sources import AllowedSources
 from midonet.agent.topology.balancing import LoadBalancerView
 from midonet.agent.topology.dhcp_views import BridgeDhcp
 from midonet.agent.topology.underlay_addresses import NO_UNDERLAY, UnderlayAddresses
@@ -64,6 +65,7 @@ class PortView:
 
     host_id: set when bound; peer_port_id: set when linked.
     mac, addresses: router ports; `addresses` keep the host bits.
+    allowed_sources: bridge ports with port security; None without.
     port_group_ids: groups that exist and that the port is in. stateful_group_id: the one of them
         that is stateful (the lowest, should there be several).
     mirrors, QoS policy, insertions: see `midonet.model.devices.Port`.
@@ -83,6 +85,7 @@ class PortView:
     addresses: tuple[IpPrefix, ...] = ()
     port_group_ids: tuple[PortGroupId, ...] = ()
     stateful_group_id: PortGroupId | None = None
+    allowed_sources: AllowedSources | None = None
     inbound_mirror_ids: tuple[MirrorId, ...] = ()
     post_in_filter_mirror_ids: tuple[MirrorId, ...] = ()
     pre_out_filter_mirror_ids: tuple[MirrorId, ...] = ()
