@@ -14,14 +14,15 @@ from midonet.agent.flow_state.state_frame import state_frame
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import TunnelOutput
 from midonet.agent.soft_state.reading import Neighbour
-from midonet.model.chains import Chain, Condition, Rule, RuleAction
-from midonet.model.devices import Port
+from midonet.model.chains import Chain, Condition, FlowAction, NatTarget, Rule, RuleAction
+from midonet.model.devices import Port, Router
 from midonet.model.groups import PortGroup
 from midonet.model.ids import BridgeId, ChainId, PortGroupId, PortId, RouterId, RuleId
 from midonet.nsdb.deletion import delete
 from midonet.nsdb.store import Create
 from midonet.packets.addresses import parse_ip, parse_mac
 from midonet.packets.build import Envelope, tcp_frame
+from midonet.packets.frame import parse_frame
 from midonet.packets.neighbour import arp_reply
 from midonet.packets.tcp import TcpFlag, TcpHeader
 from tests.multiagent.hosts import Deployment, RunningAgent, eventually, mac, udp
@@ -335,6 +336,71 @@ async def test_a_new_member_of_a_group_is_told_what_is_known(deployment: Deploym
         assert len(table) == 0
         await deployment.change(Port, uplinks[1], port_group_ids=(group_id,))
         await eventually(lambda: len(table) == 1)
+
+
+async def test_an_answer_to_a_translated_address_is_asked_for(deployment: Deployment) -> None:
+    async with (
+        deployment.agent("h1", "10.9.0.1") as h1,
+        deployment.agent("h2", "10.9.0.2") as h2,
+        deployment.agent("h3", "10.9.0.3") as h3,
+    ):
+        router, inside, uplinks, _ = await _uplinks(deployment, h1, h2, h3, grouped=0)
+        await deployment.change(Port, inside, outbound_filter_id=None, inbound_filter_id=None)
+        await _translate(deployment, router, "10.0.2.1")
+        for host in (h1, h2):
+            await eventually(lambda: _has_filters(host, router))  # noqa: B023
+        await _resolve([h1, h2, h3], router, inside, uplinks[0])
+
+        # Nothing that is told arrives where the answer will.
+        h2.datapath.receive_state(lambda _: None)
+        h1.datapath.receive(inside, udp(A, C, "10.0.1.5", "10.0.2.5"))
+        await eventually(lambda: h2.at(uplinks[0]))
+        left = parse_frame(h2.take(uplinks[0])[0]).key
+        assert left.ip_src == parse_ip("10.0.2.1").value
+        engine = h1.agent.exchange.engine
+        await eventually(lambda: engine.counters.unacknowledged)
+        h2.datapath.receive_state(h2.agent.exchange.received)
+        answer = udp(B, mac(0x102), "10.0.2.5", "10.0.2.1", 2000, left.l4_src)
+        h2.datapath.receive(uplinks[0], answer)
+        await eventually(lambda: h1.at(inside))
+        back = parse_frame(h1.take(inside)[0]).key
+        assert (back.ip_dst, back.l4_dst) == (parse_ip("10.0.1.5").value, 1000)
+
+
+async def _translate(deployment: Deployment, router: RouterId, address: str) -> None:
+    """Have a router translate the source of all that leaves to one of its addresses."""
+    out, back = (Chain(id=ChainId(uuid4()), name=name) for name in ("out", "back"))
+    translate = Rule(
+        id=RuleId(uuid4()),
+        chain_id=out.id,
+        rank="a",
+        action=RuleAction.SNAT,
+        nat_targets=(NatTarget(address, address, 20_000, 30_000),),
+        flow_action=FlowAction.ACCEPT,
+    )
+    undo = Rule(
+        id=RuleId(uuid4()),
+        chain_id=back.id,
+        rank="a",
+        action=RuleAction.REV_SNAT,
+        flow_action=FlowAction.ACCEPT,
+        condition=Condition(ip_dst=f"{address}/32"),
+    )
+    await deployment.store.transact([Create(one) for one in (out, back, translate, undo)])
+    await deployment.change(Router, router, inbound_filter_id=back.id, outbound_filter_id=out.id)
+
+
+def _has_filters(host: RunningAgent, router_id: RouterId) -> bool:
+    view = host.agent.decisions.view
+    router = view.routers.get(router_id)
+    return (
+        router is not None
+        and {
+            router.inbound_filter_id,
+            router.outbound_filter_id,
+        }
+        <= view.chains.keys()
+    )
 
 
 async def _uplinks(

@@ -268,6 +268,11 @@ def _reverse(walk: Walk, rule: RuleView) -> bool | Refusal:
     """Undo on the way back what this device chose."""
     device_id = walk.branch.device_id
     sight = walk.sight()
+    observed = walk.findings.observation
+    if sight.standing is Standing.NEW and observed is not None and observed.key is not None:
+        # A datagram to a translated address is an answer, or nothing at all.
+        is_datagram = observed.key.tuple.protocol == IP_PROTO_UDP
+        walk.findings.observation = replace(observed, may_be_answer=is_datagram)
     if device_id is None or not sight.is_return or sight.connection is None:
         return False
     return _translate_known(walk, rule, device_id, sight)

@@ -77,7 +77,7 @@ class Observation:
     may begin with it. is_single: the outcome is for this packet only. tcp_flags_clear: it is for
     segments without these flags. should_wait: another host may know the connection.
     may_be_answer: it could begin a connection, but also answer one that left by another member of
-    the port's stateful group.
+    the port's stateful group, or one that was translated.
     about: key of the connection that an error is about. fragment: which part of a datagram it is.
     stray: why a fragment must not go on. awaits_first: it may, once its first has come.
     """
