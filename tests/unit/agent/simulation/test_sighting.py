@@ -13,7 +13,7 @@ from midonet.agent.simulation.simulate import simulate
 from midonet.packets.five_tuple import five_tuple
 from midonet.packets.frame import parse_frame
 from tests.scenario.frames import A, B, udp
-from tests.worlds import NOW, World, rule
+from tests.worlds import NOW, World, retag, rule
 
 THERE, BACK = ("10.0.0.1", "10.0.0.2"), ("10.0.0.2", "10.0.0.1")
 QUESTION = udp(THERE, (A, B), ports=(5000, 53))
@@ -67,6 +67,15 @@ def test_answers_pass_where_others_do_not() -> None:
     answered = run(world, "b1", ANSWER, table)
     assert isinstance(answered, Forward)
     assert AdvanceConnection(key_of(world, "b1", ANSWER), Direction.RETURN) in answered.effects
+
+
+def test_whom_a_rule_redirects_to_is_a_place_of_the_answer() -> None:
+    """So its host is told of the connection, as that of any port where it leaves."""
+    world = World().bridge("b").bridge("svc").port("s", on="svc", host="h2")
+    world.chain("c", rule("drop", match_return_flow=True), retag(to="s"))
+    world.port("a", on="b", host="h1", inbound="c").port("b1", on="b", host="h1")
+    connection = enter(ConnectionTable(), run(world, "a", QUESTION, ConnectionTable()))
+    assert connection.returns == (key_of(world, "s", ANSWER),)
 
 
 def test_programs_depend_on_the_connection_whether_it_is_there_or_not() -> None:
