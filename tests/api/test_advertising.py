@@ -56,7 +56,9 @@ async def test_properties_are_kept_while_a_port_does_not_advertise(api: Api) -> 
         ("Router", {"raIntervalSeconds": 1801}, "raIntervalSeconds"),
         ("Router", {"raDnsServerAddrs": ["192.0.2.53"]}, "raDnsServerAddrs"),
         ("Router", {"raDnsServerAddrs": ["ff02::1"]}, "raDnsServerAddrs"),
+        ("Router", {"raDnsServerAddrs": ["2001:db8::1"] * 17}, "raDnsServerAddrs"),
         ("Router", {"raDomainSearch": ["a b"]}, "raDomainSearch"),
+        ("Router", {"raDomainSearch": [f"{'x' * 60}.org"] * 9}, "raDomainSearch"),
     ],
 )
 async def test_what_cannot_be_advertised_is_refused(

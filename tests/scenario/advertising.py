@@ -20,6 +20,10 @@ ASKER = "fe80::a"
 R1_LOCAL, R2_LOCAL = "fe80::bb:ff:fe00:1", "fe80::bb:ff:fe00:2"
 
 
+_SERVERS = parse_ip("2001:db8::53").value
+_DOMAINS = ("x" * 62,) * 8
+
+
 def _octets(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
 
@@ -107,6 +111,17 @@ def _of_bridges() -> list[Scenario]:
             "a router tells name servers and a search list",
             lambda: _lan(dns=(parse_ip("2001:db8::53").value,), domains=("example.org",)),
             advertisement(*PLAIN, dns, search),
+        ),
+        _asks(
+            "what a router tells fits in the least MTU, however much it is",
+            lambda: _lan(dns=tuple(range(_SERVERS, _SERVERS + 16)), domains=_DOMAINS),
+            advertisement(
+                *PLAIN,
+                b"\x19\x21\0\0" + (1800).to_bytes(4, "big")
+                + b"".join((_SERVERS + index).to_bytes(16, "big") for index in range(16)),
+                b"\x1f\x41\0\0" + (1800).to_bytes(4, "big")
+                + b"".join(b"\x3e" + b"x" * 62 + b"\0" for _ in range(8)),
+            ),
         ),
         _asks(
             "a router that is no default router tells its prefix all the same",

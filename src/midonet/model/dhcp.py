@@ -12,6 +12,9 @@ import msgspec
 
 from midonet.model.ids import BridgeId, ObjectId
 
+MAX_NAME_SERVERS = 16
+"""Most IPv6 name servers that machines are told, so that what tells them fits in every packet."""
+
 
 class DhcpRoute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A route that clients are told. destination: `address/length`, gateway: its next hop."""

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from midonet.errors import Violation
 from midonet.model.devices import RouterAdvertising
+from midonet.model.schema_dhcp import search_list_violations
 from midonet.model.validation import broken
 
 
@@ -37,6 +38,7 @@ def advertising_to_model(
     if 0 < fields.ra_lifetime_s < fields.ra_interval_s:
         rule = "must be 0, or at least raIntervalSeconds"
         violations.append(broken("raLifetimeSeconds", rule, fields.ra_lifetime_s))
+    violations += search_list_violations(fields.ra_domains, "raDomainSearch")
     found = RouterAdvertising(
         is_enabled=fields.ra_enabled,
         is_managed=fields.ra_managed,

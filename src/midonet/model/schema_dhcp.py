@@ -14,6 +14,7 @@ from msgspec import Meta, Struct, field
 from midonet.errors import DecodeError, ValidationError, Violation
 from midonet.model.address_rules import unusable_in_subnet
 from midonet.model.dhcp import (
+    MAX_NAME_SERVERS,
     DhcpExtraOption,
     DhcpHost,
     DhcpRoute,
@@ -38,12 +39,17 @@ from midonet.model.validation import (
 )
 from midonet.packets.addresses import IpPrefix, format_ip, parse_ip, parse_prefix
 from midonet.packets.dhcpv6 import DUID_MAX_BYTES
-from midonet.packets.domain_names import parse_domain
+from midonet.packets.domain_names import (
+    MAX_SEARCH_LIST_BYTES,
+    parse_domain,
+    parse_search_list,
+)
 
 MAX_LISTED = 64
 """Most addresses, names, routes or options in one list: more would not fit in a message."""
 
 Texts = Annotated[tuple[str, ...], Meta(max_length=MAX_LISTED)]
+NameServers = Annotated[tuple[str, ...], Meta(max_length=MAX_NAME_SERVERS)]
 
 _OCTETS = re.compile(r"[0-9a-fA-F]{2}(?:[:-][0-9a-fA-F]{2}){2,129}")
 
@@ -147,7 +153,9 @@ class DhcpV6SubnetResource(Struct, frozen=True, kw_only=True, rename="camel"):
     uri: Annotated[str | None, link_to("")] = None
     network: Annotated[str, REQUIRED, text(IPV6)] = field(default="", name="prefix")
     length: Annotated[int, Meta(ge=0, le=128)] = field(default=0, name="prefixLength")
-    dns_addresses: Annotated[Texts, text(HOST_IPV6)] = field(default=(), name="dnsServerAddrs")
+    dns_addresses: Annotated[NameServers, text(HOST_IPV6)] = field(
+        default=(), name="dnsServerAddrs"
+    )
     domains: Annotated[Texts, text(DOMAIN)] = field(default=(), name="domainSearch")
     is_enabled: bool = field(default=True, name="enabled")
     hosts: Annotated[str | None, link_to("")] = None
@@ -245,7 +253,10 @@ def host_from_model(host: DhcpHost, subnet: DhcpSubnet) -> DhcpHostResource:
 def subnet_v6_to_model(
     resource: DhcpV6SubnetResource, subnet_id: ObjectId, bridge_id: BridgeId
 ) -> DhcpV6Subnet:
-    """Return the stored form."""
+    """Return the stored form. Raises ValidationError."""
+    violations = search_list_violations(resource.domains, "domainSearch")
+    if violations:
+        raise ValidationError(violations)
     return DhcpV6Subnet(
         id=subnet_id,
         bridge_id=bridge_id,
@@ -306,6 +317,15 @@ def host_path(host: DhcpHost | DhcpV6Host, subnet: DhcpSubnet | DhcpV6Subnet) ->
     if isinstance(host, DhcpHost):
         return f"{subnet_path(subnet)}/hosts/{host.mac}"
     return f"{subnet_path(subnet)}/hostsV6/{host.client_id.replace(':', '-')}"
+
+
+def search_list_violations(domains: tuple[str, ...], name: str) -> list[Violation]:
+    """Return what is wrong with well-formed names as a search list."""
+    try:
+        parse_search_list(domains)
+    except DecodeError:
+        return [Violation(name, f"must have at most {MAX_SEARCH_LIST_BYTES} bytes on the wire")]
+    return []
 
 
 def _network(address: str, length: int) -> str:

@@ -31,7 +31,7 @@ from midonet.model.schema_advertising import (
     advertising_from_model,
     advertising_to_model,
 )
-from midonet.model.schema_dhcp import DOMAIN, Texts
+from midonet.model.schema_dhcp import DOMAIN, NameServers, Texts
 from midonet.model.validation import (
     HOST_IPV6,
     INTERFACE_NAME,
@@ -150,7 +150,9 @@ class PortResource(Struct, frozen=True, kw_only=True, rename="camel"):
     ra_interval_s: Annotated[int, Meta(ge=4, le=1800)] = field(
         default=600, name="raIntervalSeconds"
     )
-    ra_dns_addresses: Annotated[Texts, text(HOST_IPV6)] = field(default=(), name="raDnsServerAddrs")
+    ra_dns_addresses: Annotated[NameServers, text(HOST_IPV6)] = field(
+        default=(), name="raDnsServerAddrs"
+    )
     ra_domains: Annotated[Texts, text(DOMAIN)] = field(default=(), name="raDomainSearch")
     port_security_enabled: bool | None = None
     allowed_address_pairs: tuple[AddressPairResource, ...] | None = None

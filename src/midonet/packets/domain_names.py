@@ -26,6 +26,19 @@ def parse_domain(text: str) -> str:
     return name
 
 
+MAX_SEARCH_LIST_BYTES = 512
+"""Longest search list on the wire: an advertisement or answer with it is to fit in the least MTU
+of IPv6."""
+
+
+def parse_search_list(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return domain names in lower case. Raises DecodeError for what is none, or too many."""
+    names = tuple(map(parse_domain, texts))
+    if len(domain_names(names)) > MAX_SEARCH_LIST_BYTES:
+        raise DecodeError(f"a search list of more than {MAX_SEARCH_LIST_BYTES} bytes")
+    return names
+
+
 def domain_names(names: Iterable[str]) -> bytes:
     """Return well-formed names one behind the other, each with its root label."""
     return b"".join(map(_wire_form, names))

@@ -25,12 +25,14 @@ from midonet.agent.topology.view import (
 from midonet.errors import DecodeError
 from midonet.model.chains import NatTarget, Rule, RuleAction, evaluation_order
 from midonet.model.devices import Port, Route, RouterAdvertising
+from midonet.model.dhcp import MAX_NAME_SERVERS
 from midonet.model.groups import PortGroup
 from midonet.model.hosts import PortLocation, TunnelKind, TunnelZone, TunnelZoneHost
 from midonet.model.ids import ChainId
 from midonet.model.mirrors import Mirror
 from midonet.model.qos import QosDscpRule, QosPolicy
 from midonet.packets.addresses import IpVersion, parse_ip, parse_mac, parse_prefix
+from midonet.packets.domain_names import parse_search_list
 
 _OVERHEAD_V4 = {TunnelKind.VXLAN: 50, TunnelKind.GRE: 42}
 """Outer headers and inner Ethernet header in bytes: IPv4 20, UDP 8 and VXLAN 8 (RFC 7348
@@ -38,6 +40,9 @@ section 5) or GRE with key 8 (RFC 2890), Ethernet 14."""
 
 _EXTRA_OVERHEAD_V6 = 20
 """Bytes by which the IPv6 header is longer than the IPv4 header without options."""
+
+_LONGEST_LIFETIME_S, _LONGEST_INTERVAL_S = 9000, 1800
+"""Of router advertisements (RFC 4861 section 6.2.1)."""
 
 _DENYING = frozenset({RuleAction.DROP, RuleAction.REJECT})
 
@@ -79,15 +84,27 @@ def advertising_view(stored: RouterAdvertising | None) -> AdvertisingView | None
     """Return what a router port advertises, None for nothing. Raises DecodeError."""
     if stored is None or not stored.is_enabled:
         return None
+    if not (0 <= stored.lifetime_s <= _LONGEST_LIFETIME_S and stored.interval_s > 0):
+        raise DecodeError("a router lifetime or interval that cannot be advertised")
     return AdvertisingView(
         stored.is_managed,
         stored.has_other,
         stored.is_autonomous,
         stored.lifetime_s,
-        stored.interval_s,
-        tuple(parse_ip(text).value for text in stored.dns_addresses),
-        stored.domains,
+        min(stored.interval_s, _LONGEST_INTERVAL_S),
+        name_servers(stored.dns_addresses),
+        parse_search_list(stored.domains),
     )
+
+
+def name_servers(texts: Sequence[str]) -> tuple[int, ...]:
+    """Return IPv6 addresses of name servers. Raises DecodeError for others, or too many."""
+    addresses = [parse_ip(text) for text in texts]
+    if len(addresses) > MAX_NAME_SERVERS:
+        raise DecodeError("more name servers than fit in a message")
+    if any(one.version is not IpVersion.V6 for one in addresses):
+        raise DecodeError("a name server of another IP version")
+    return tuple(one.value for one in addresses)
 
 
 def mirror_view(mirror: Mirror) -> MirrorView:

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from midonet.agent.topology.assembly import name_servers
 from midonet.agent.topology.dhcp_views import (
     BridgeDhcp,
     DhcpLease,
@@ -34,6 +35,7 @@ from midonet.packets.addresses import (
     parse_mac,
     parse_prefix,
 )
+from midonet.packets.domain_names import parse_search_list
 
 L = TypeVar("L", bound=DhcpLease | DhcpV6Lease)
 
@@ -62,8 +64,8 @@ def subnet_v6_view(subnet: DhcpV6Subnet) -> DhcpV6SubnetView:
     """Return a subnet as the view holds it. Raises DecodeError."""
     return DhcpV6SubnetView(
         prefix=_prefix(subnet.prefix, IpVersion.V6),
-        dns=tuple(_address(text, IpVersion.V6) for text in subnet.dns_addresses),
-        domains=subnet.domains,
+        dns=name_servers(subnet.dns_addresses),
+        domains=parse_search_list(subnet.domains),
         is_enabled=subnet.is_enabled,
     )
 

@@ -13,6 +13,7 @@ import pytest
 from midonet.agent.topology.view import TopologyView, ViewDelta
 from midonet.agent.topology.watching import TopologyWatcher, WatchSettings
 from midonet.model.devices import Bridge, NextHopKind, Port, Route, Router
+from midonet.model.dhcp import DhcpHost, DhcpSubnet, DhcpV6Host, DhcpV6Subnet
 from midonet.model.hosts import (
     Host,
     PortLocation,
@@ -31,6 +32,7 @@ BRIDGE, ROUTER = BridgeId(UUID(int=3)), RouterId(UUID(int=4))
 VM_PORT, ROUTER_PORT = PortId(UUID(int=5)), PortId(UUID(int=6))
 ROUTE, ZONE = RouteId(UUID(int=7)), TunnelZoneId(UUID(int=8))
 REJECT, REJECTED = RouteId(UUID(int=9)), 0x0A090001
+SUBNET, SUBNET_V6 = UUID(int=10), UUID(int=12)
 MEMBER = tunnel_zone_host_id(ZONE, THERE)
 
 GARBAGE = "\u2028nonsense/999"
@@ -57,7 +59,17 @@ OBJECTS: tuple[msgspec.Struct, ...] = (
         id=tunnel_zone_host_id(ZONE, HERE), tunnel_zone_id=ZONE, host_id=HERE, address="192.0.2.1"
     ),
     TunnelZoneHost(id=MEMBER, tunnel_zone_id=ZONE, host_id=THERE, address="192.0.2.2"),
-)
+    DhcpSubnet(
+        id=SUBNET, bridge_id=BRIDGE, prefix="10.0.1.0/24", server_address="10.0.1.1",
+        gateway="10.0.1.1", dns_addresses=("192.0.2.53",),
+    ),
+    DhcpHost(id=UUID(int=11), subnet_id=SUBNET, mac="02:00:00:00:00:05", address="10.0.1.5"),
+    DhcpV6Subnet(
+        id=SUBNET_V6, bridge_id=BRIDGE, prefix="fd00:1::/64", dns_addresses=("2001:db8::53",),
+        domains=("example.org",),
+    ),
+    DhcpV6Host(id=UUID(int=13), subnet_id=SUBNET_V6, client_id="02:00:00", address="fd00:1::5"),
+)  # fmt: skip
 
 
 def corruptions() -> Iterator[tuple[str, msgspec.Struct]]:
