@@ -81,6 +81,41 @@ async def test_restart_loses_no_packet_of_a_known_class(deployment: Deployment) 
     unsubscribe()
 
 
+async def test_restart_loses_no_connection(deployment: Deployment) -> None:
+    datapath = LastingDatapath(deployment.underlay)
+    asked, other = udp(VM1, VM2, "10.0.1.1", "10.0.2.1"), udp(VM1, VM2, "10.0.1.9", "10.0.2.1")
+    answer, unasked = (udp(VM2, VM1, "10.0.2.1", to, 2000, 1000) for to in ("10.0.1.1", "10.0.1.8"))
+    late = udp(VM2, VM1, "10.0.2.1", "10.0.1.9", 2000, 1000)
+    async with deployment.agent("h1", datapath=datapath) as h1:
+        bridge = await deployment.bridge()
+        chain_id = await deployment.answers_only()
+        await deployment.change(Bridge, bridge, inbound_filter_id=chain_id)
+        vm1 = await deployment.bridge_port(bridge, h1.id, "tap1")
+        vm2 = await deployment.bridge_port(bridge, h1.id, "tap2")
+        await deployment.settled(h1)
+        for port_id, frame, to in ((vm1, asked, vm2), (vm2, answer, vm1), (vm1, other, vm2)):
+            datapath.receive(port_id, frame)
+            await eventually(lambda to=to, frame=frame: frame in h1.at(to))  # type: ignore[misc]
+        assert len(h1.agent.decisions.connections.table) == 2
+
+    left: list[bytes] = []
+    unsubscribe = datapath.subscribe(lambda _, delivered: left.append(delivered))
+    async with deployment.agent("h1", datapath=datapath) as again:
+        for frame in (answer, late):
+            await eventually(again.agent.loop.may_decide.is_set)
+            datapath.receive(vm2, frame)
+            await eventually(lambda frame=frame: frame in left)  # type: ignore[misc]
+        datapath.receive(vm2, unasked)
+        await eventually(lambda: datapath.drops().get((vm2, DropReason.FILTERED)))
+        assert unasked not in left
+        assert len(again.agent.decisions.connections.table) == 2
+        # What is known from before is under the rules of now.
+        deny = await deployment.deny_all()
+        await deployment.change(Bridge, bridge, inbound_filter_id=deny)
+        await eventually(lambda: not len(again.agent.decisions.connections.table))
+    unsubscribe()
+
+
 async def test_restart_takes_away_what_was_unbound_meanwhile(deployment: Deployment) -> None:
     datapath = LastingDatapath(deployment.underlay)
     async with deployment.agent("h1", datapath=datapath) as h1:

@@ -8,7 +8,7 @@ from functools import partial
 
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.model.chains import PortRange
-from tests.scenario.frames import FAMILIES, R1, R2, A, B, C, Family, aged, raw, tcp, udp
+from tests.scenario.frames import FAMILIES, R1, R2, A, B, C, Family, aged, error, raw, tcp, udp
 from tests.scenario.living import ACK, FIN, RST, SYN, After, Becomes, Gone, Known, Life, Talk
 from tests.scenario.running import Step, Verdict, at, sent
 from tests.worlds import World, rule
@@ -507,6 +507,45 @@ def _places(family: Family) -> Iterator[Life]:
     )
 
 
+def _errors(family: Family) -> Iterator[Life]:
+    talk = Talk(family)
+    stranger = replace(talk, ports=(4001, 53))
+
+    def told(about: Talk, *, passes: bool) -> Step:
+        """Return an error of the server's side about a packet of the client."""
+        ends = family.host(1, 9), family.host(1, talk.hosts[0])
+        frame = error("prohibited", ends, (B, A), about.frame())
+        if passes:
+            return sent("c", frame, at("a", frame))
+        return Step("c", frame, Verdict("drop", (), DropReason.FILTERED))
+
+    yield Life(
+        "an error about what was sent is wanted, about anything else it is not",
+        guarded,
+        (
+            told(talk, passes=False),
+            talk.first(),
+            told(talk, passes=True),
+            told(stranger, passes=False),
+            Known(1),
+            talk.reply(),
+            told(talk, passes=True),
+        ),
+    )
+    yield Life(
+        "an error keeps nothing alive",
+        guarded,
+        (
+            talk.first(),
+            After(100.0),
+            told(talk, passes=True),
+            After(21.0),
+            Known(0),
+            told(talk, passes=False),
+        ),
+    )
+
+
 def _flooded(talk: Talk, *ports: str) -> Step:
     frame = talk.frame()
     return sent(talk.there[0], frame, *(at(port, frame) for port in ports))
@@ -560,5 +599,12 @@ def _own(family: Family) -> Iterator[Life]:
 LIVES: list[Life] = [
     replace(life, name=f"{life.name}, {family}")
     for family in FAMILIES
-    for life in (*_udp(family), *_tcp(family), *_echo(family), *_places(family), *_own(family))
+    for life in (
+        *_udp(family),
+        *_tcp(family),
+        *_echo(family),
+        *_places(family),
+        *_own(family),
+        *_errors(family),
+    )
 ]
