@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.differential import copies, grouping, securing, serving, translating
+from tests.differential import asking, copies, grouping, securing, serving, translating
 
 if TYPE_CHECKING:
     from tests.differential.networks import Drawing
@@ -51,4 +51,14 @@ DIRECTIONS = Feature("directions", conditions=(translating.draw_direction,))
 
 SECURITY = Feature("port security", extend=securing.secure_ports)
 
-FEATURES: tuple[Feature, ...] = (NAT, DIRECTIONS, GROUPS, SECURITY, COPIES, DHCP)
+CONNECTIONS = Feature("connections", extend=asking.extend)
+
+FEATURES: tuple[Feature, ...] = (
+    NAT,
+    DIRECTIONS,
+    GROUPS,
+    SECURITY,
+    COPIES,
+    DHCP,
+    CONNECTIONS,
+)

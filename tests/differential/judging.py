@@ -8,7 +8,7 @@ from random import Random
 
 from midonet.agent.decisions.decisions import MAX_GENERATED_DEPTH
 from midonet.agent.decisions.synthesis import synthesise_frame
-from midonet.agent.decisions.tracked_connections import Settlement
+from midonet.agent.decisions.tracked_connections import Settlement, TrackedConnections
 from midonet.agent.flows.apply import apply_rewrite
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.plans import InstallOutcome, InstallPlan
@@ -167,6 +167,11 @@ class Case:
                 continue
             found.append(Sent(like.port_id, draft, packet))
         return found
+
+    @property
+    def connections(self) -> TrackedConnections:
+        """What the history has begun."""
+        return self._flows.tracked
 
     def simulate(self, sent: Sent) -> SimulationResult:
         """Return what the virtual network does with a packet."""

@@ -12,6 +12,7 @@ from tests.worlds import nat
 if TYPE_CHECKING:
     from tests.differential.networks import Drawing
 
+_AFTERWARDS = (FlowAction.ACCEPT, FlowAction.CONTINUE, FlowAction.RETURN)
 _DIRECTIONS = ("match_forward_flow", "match_return_flow")
 
 
@@ -23,7 +24,7 @@ def draw_direction(drawing: Drawing) -> dict[str, Any]:
 def draw_nat_rule(drawing: Drawing) -> Any:
     """Return a rule of NAT: static or dynamic, or for the way back."""
     random = drawing.random
-    then = random.choice(tuple(FlowAction))
+    then = random.choice(_AFTERWARDS)
     kind = random.choice(("snat", "snat", "dnat", "rev_snat", "rev_dnat"))
     if kind.startswith("rev"):
         return nat(kind, then=then)
