@@ -63,6 +63,7 @@ from midonet.packets.addresses import (
     parse_prefix,
 )
 from midonet.packets.frame import ParsedFrame, parse_frame
+from tests.balanced_worlds import Balancers
 from tests.copy_builder import CopyBuilder
 from tests.dhcp_builder import DhcpBuilder
 from tests.rule_specs import RuleSpec, nat, retag, rule
@@ -88,6 +89,7 @@ class World(CopyBuilder, DhcpBuilder):
         self._address_groups: dict[IpAddressGroupId, AddressSet] = {}
         self._absent: set[ObjectId] = set()
         self._soft = DictSoftState()
+        self.balancers = Balancers(self.id)
         self.revision = 1
 
     # Identifiers.
@@ -397,6 +399,7 @@ class World(CopyBuilder, DhcpBuilder):
                 router.id: replace(
                     router,
                     fib=RoutingTable(self._routes[name]),
+                    load_balancer_id=self.balancers.of(name),
                     port_ids=tuple(p.id for p in self._ports.values() if p.router_id == router.id),
                 )
                 for name, router in self._routers.items()
@@ -404,6 +407,7 @@ class World(CopyBuilder, DhcpBuilder):
             chains=dict(self._chains),
             mirrors=dict(self._mirrors),
             qos_policies=dict(self._qos_policies),
+            balancers=self.balancers.views(),
             locations=dict(self._locations),
             tunnels=dict(self._tunnels),
             flood_groups=dict(self._flood_groups),

@@ -79,6 +79,12 @@ ADVICE: dict[DropReason, str] = {
     DropReason.SOURCE_ADDRESS_INVALID: "The sender is misconfigured or forges packets.",
     DropReason.DESTINATION_ADDRESS_INVALID: "The sender is misconfigured: 0/8, 127/8, 169.254/16,"
     " 240/4, ::, ::1, ::ffff:0:0/96 and the broadcast address of a subnet are not routed.",
+    DropReason.NO_POOL_MEMBER: "Every member of the pool is down, found ill by its health monitor"
+    " or of weight 0, or the pool itself is down: see `status`, `weight` and `adminStateUp` of its"
+    " members.",
+    DropReason.BALANCING_ENDED: "A VIP, member or pool was removed or set down while connections"
+    " ran. TCP clients were reset and connect anew; nothing to do. To let connections end by"
+    " themselves set `adminStateUp` of the member to false and remove it later.",
     DropReason.NO_LOCATION: "The agent of the host to which the port is bound does not run, or the"
     " interface does not exist there: `midonet state` at that host.",
     DropReason.NO_TUNNEL: "Put both hosts into one tunnel zone, with addresses of one IP version.",

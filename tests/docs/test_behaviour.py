@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.scenario import dhcp_sequences
+from tests.scenario.balancing_paths import BEHAVIOURS as BALANCING
 from tests.scenario.lives import LIVES
 from tests.scenario.sequences import SEQUENCES
 from tests.scenario.test_scenarios import SCENARIOS
@@ -19,10 +20,8 @@ from tests.scenario.test_scenarios import SCENARIOS
 TESTS = Path(__file__).parents[1]
 DESIGN = TESTS.parent / "docs" / "design"
 
-OPEN = frozenset({"lb"})
-"""Parts whose behaviours are not all built; a row may say `open: PART` instead of a test."""
-
-NAMES = frozenset(one.name for one in (*SCENARIOS, *SEQUENCES, *dhcp_sequences.SEQUENCES, *LIVES))
+_LISTS = (SCENARIOS, SEQUENCES, dhcp_sequences.SEQUENCES, LIVES, BALANCING)
+NAMES = frozenset(one.name for each in _LISTS for one in each)
 
 
 @dataclass(frozen=True)
@@ -71,10 +70,6 @@ def names_a_test(holder: str) -> bool:
     return path.is_file() and (name in functions(path) if name else bool(functions(path)))
 
 
-def _is_open(holder: str) -> bool:
-    return holder.startswith("open: ") and holder.removeprefix("open: ") in OPEN
-
-
 def test_tables_are_read() -> None:
     """Else the tests below would hold of nothing."""
     assert len(BEHAVIOURS) > 150
@@ -86,7 +81,7 @@ def test_a_behaviour_has_a_test_or_is_a_deviation(row: Row) -> None:
     deviations = {one.number for one in DEVIATIONS}
     assert len(row.cells) == 2
     for holder in row.holders:
-        assert holder in deviations or names_a_test(holder) or _is_open(holder), holder
+        assert holder in deviations or names_a_test(holder), holder
 
 
 @pytest.mark.parametrize("row", DEVIATIONS, ids=lambda row: row.number)

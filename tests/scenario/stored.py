@@ -36,6 +36,7 @@ from midonet.model.hosts import (
     tunnel_zone_host_id,
 )
 from midonet.model.ids import ChainId, HostId, ObjectId, TunnelZoneId
+from midonet.model.load_balancer import LoadBalancer, MemberHealth, Pool, PoolMember, Vip
 from midonet.model.mirrors import Mirror
 from midonet.model.qos import QosDscpRule, QosPolicy
 from midonet.model.ranks import spread
@@ -116,6 +117,7 @@ def model_objects(world: World) -> Objects:
         )
         for (host_id, bridge_id), key in view.flood_groups.items()
     ]
+    values += world.balancers.objects()
     values += _tunnel_zones(view)
     values += world.dhcp.values()
     return {(type(value), value.id): value for value in values}  # type: ignore[attr-defined]
@@ -141,6 +143,7 @@ def _router(router: RouterView) -> Router:
         outbound_filter_id=router.outbound_filter_id,
         inbound_mirror_ids=router.inbound_mirror_ids,
         outbound_mirror_ids=router.outbound_mirror_ids,
+        load_balancer_id=router.load_balancer_id,
     )
 
 
@@ -293,12 +296,13 @@ _BOTH_WAYS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     ),
     Router: (
         "inbound_filter_id", "outbound_filter_id", "inbound_mirror_ids", "outbound_mirror_ids",
+        "load_balancer_id",
     ),
 }  # fmt: skip
 _ORDER = (
-    Host, TunnelZone, TunnelZoneHost, PortGroup, IpAddressGroup, Chain, Rule, Bridge, Router,
-    Port, Route, PortLocation, FloodGroup, Mirror, QosPolicy, QosDscpRule,
-    DhcpSubnet, DhcpHost, DhcpV6Subnet, DhcpV6Host,
+    Host, TunnelZone, TunnelZoneHost, PortGroup, IpAddressGroup, Chain, Rule, LoadBalancer, Pool,
+    PoolMember, Vip, Bridge, Router, Port, Route, PortLocation, FloodGroup, Mirror, QosPolicy,
+    QosDscpRule, DhcpSubnet, DhcpHost, DhcpV6Subnet, DhcpV6Host,
 )  # fmt: skip
 """What is referred to comes before what refers to it, apart from `_BOTH_WAYS`."""
 
@@ -374,6 +378,19 @@ class StoredLane:
         if operations:
             await self.store.transact(operations)
         self.objects, self._members = after, members(world)
+        await self._check_health(world)
+
+    async def _check_health(self, world: World) -> None:
+        """Write what the health monitor of a network's pools has found."""
+        monitor = uuid5(self.view.host_id, "monitor")
+        if world.balancers.members and monitor not in self._sessions:
+            self._sessions.add(monitor)
+            await self.store.open_session(monitor, timeout_s=3600.0)
+        for member in world.balancers.members.values():
+            is_ill = member.id in world.balancers.ill
+            value = MemberHealth.INACTIVE if is_ill else MemberHealth.ACTIVE
+            table = StateTables.member_health(member.pool_id)
+            await self.store.transact([PutState(table, str(member.id), value, monitor)])
 
     async def _report(self, states: Iterable[HostState]) -> None:
         for state in states:

@@ -28,6 +28,10 @@ from tests.scenario import (
     translating,
     vlans,
 )
+from tests.scenario.balanced_networks import KINDS
+from tests.scenario.balancing import Talk
+from tests.scenario.balancing_paths import BEHAVIOURS
+from tests.scenario.live_host import live_host
 from tests.scenario.running import BuiltLane, Network, Scenario, run
 from tests.scenario.stored import stored
 
@@ -110,6 +114,11 @@ async def test_every_reason_to_drop_is_observed() -> None:
         world = scenario.make()
         network = Network(BuiltLane(world), world, world.soft_state())
         observed |= {(await network.judge(step)).reason for step in scenario.steps}
+    for behaviour in BEHAVIOURS:
+        if behaviour.kind == KINDS[0]:
+            async with live_host(behaviour.make()) as host:
+                await behaviour.happens(Talk(host, behaviour.kind))
+                observed |= host.reasons
     assert set(DropReason) - observed == set(DATAPATH_ONLY)
 
 

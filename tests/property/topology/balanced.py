@@ -155,6 +155,17 @@ def expected(old: TopologyView, new: TopologyView) -> tuple[set[FlowTag], set[Ro
             bits = address.version.bits
             regions.add(RouteRegion(balancer_id, address.version, address.value, bits))
         pools = [({**each.pools} if each else {}) for each in (one, two)]
+        places = [
+            {
+                (member.address, member.port)
+                for pool in each.values()
+                for member in pool.members.values()
+            }
+            for each in pools
+        ]
+        for address, _ in places[0] ^ places[1]:
+            bits = address.version.bits
+            regions.add(RouteRegion(balancer_id, address.version, address.value, bits))
         for pool_id in pools[0].keys() | pools[1].keys():
             tags |= _pool(pool_id, pools[0].get(pool_id), pools[1].get(pool_id))
     return tags, regions

@@ -51,6 +51,8 @@ class DropReason(IntEnum):
     MTU_EXCEEDED = 38  # larger than the path takes and may not be fragmented
     SOURCE_ADDRESS_INVALID = 39  # a source that may not be routed: reserved, multicast, link-local
     DESTINATION_ADDRESS_INVALID = 40  # reserved, link-local or a broadcast address: not routed
+    NO_POOL_MEMBER = 41  # a new connection to a VIP, and no member of its pool takes any
+    BALANCING_ENDED = 42  # the VIP or member of a running connection is gone, or out of service
     # Placement and overlay.
     NO_LOCATION = 50  # the egress port is bound to a host that has not reported it
     NO_TUNNEL = 51  # this host and the egress host share no tunnel zone

@@ -7,11 +7,17 @@ from enum import Enum
 from typing import Any, assert_never
 from uuid import UUID
 
-from midonet.agent.flow_state.connection import ConnectionKey
+from midonet.agent.flow_state.connection import ConnectionKey, Endpoint
 from midonet.agent.flow_state.sight import Sight
 from midonet.agent.flow_state.zone import Zone
 from midonet.agent.flows.program import LocalOutput, TunnelOutput
-from midonet.agent.operator.connection_text import describe_key, describe_sight, describe_tuple
+from midonet.agent.operator.balancing_text import BALANCING, describe_balancing
+from midonet.agent.operator.connection_text import (
+    describe_key,
+    describe_sight,
+    describe_tuple,
+    format_endpoint,
+)
 from midonet.agent.operator.flow_text import describe_output
 from midonet.agent.simulation.trace import (
     Answered,
@@ -72,6 +78,8 @@ def describe_step(step: TraceStep, names: Names, *, is_ipv6: bool) -> Json:
     kind = type(event).__name__
     if isinstance(event, _WAY):
         text = words.way(event)
+    elif isinstance(event, BALANCING):
+        text = describe_balancing(event, names)
     else:
         text = words.state(event) if isinstance(event, _STATE) else words.finding(event)
     fields = {
@@ -228,6 +236,8 @@ class _Words:
             return describe_key(value)
         if isinstance(value, Sight):
             return describe_sight(value)
+        if isinstance(value, Endpoint):
+            return format_endpoint(*value)
         if isinstance(value, tuple):
             return [self.plain(name, one) for one in value]
         if isinstance(value, Enum):

@@ -1,10 +1,11 @@
 """ARP (RFC 826) and neighbour solicitation (RFC 4861) on bridges.
 
-A bridge answers for the router ports attached to it and for the addresses in its own table, so
-such requests are flooded nowhere. What a request teaches goes to whom it was for all the same: a
-router takes it from here, the owner of an address in the table gets the request itself. A probe
-(RFC 5227, duplicate address detection) is answered by owners only, as a table may be wrong.
-Router ports see no other broadcasts; of those the routers are told what they would have merged.
+A bridge answers for the router ports attached to it, for VIPs behind them (`vip_discovery.py`),
+and for the addresses in its own table, so such requests are flooded nowhere. What a request teaches
+goes to whom it was for all the same: a router takes it from here, the owner of an address in the
+table gets the request itself. A probe (RFC 5227, duplicate address detection) is answered by owners
+only, as a table may be wrong. Router ports see no other broadcasts; of those the routers are told
+what they would have merged.
 
 A router is answered for in its own VLAN only. In a VLAN nothing else is looked into: the bridge's
 table is of frames without one, and router ports there see what is flooded. A bridge without VLANs
@@ -26,6 +27,7 @@ from midonet.agent.simulation.neighbour_learning import (
 )
 from midonet.agent.simulation.result import GeneratedPacket
 from midonet.agent.simulation.trace import Answered
+from midonet.agent.simulation.vip_discovery import attached_vip
 from midonet.agent.simulation.walk import Ended, Outcome, ToEgress, Walk
 from midonet.agent.soft_state.lessons import MoveBridgeNeighbour
 from midonet.agent.topology.view import BridgeView, PortView, RouterAttachment
@@ -54,6 +56,7 @@ def process_arp(walk: Walk, bridge: BridgeView, port: PortView, vlan: int) -> Ou
     is_gratuitous = sender == target
     attachment = _attachment(walk, bridge, vlan, target)
     if operation == ArpOperation.REQUEST and not is_gratuitous:
+        attachment = attachment or attached_vip(walk, bridge, vlan, target)
         mac = attachment.mac if attachment else _table_mac(walk, bridge, vlan, target)
         if mac is not None:
             walk.findings.slow_path = SlowPathReason.ARP_CONTENT
@@ -87,7 +90,7 @@ def process_solicitation(
         if not vlan:
             _take_announcement(walk, bridge, target, message)
         return None
-    attachment = _attachment(walk, bridge, vlan, target)
+    attachment = _attachment(walk, bridge, vlan, target) or attached_vip(walk, bridge, vlan, target)
     mac = attachment.mac if attachment else _table_mac(walk, bridge, vlan, target)
     if mac is None or mac == walk.inputs.packet.key.eth_src:
         return None

@@ -31,7 +31,15 @@ from midonet.packets.five_tuple import FiveTuple
 from midonet.packets.flowkey import VLAN_PRESENT
 
 _POLICY = frozenset((DropReason.FILTERED, DropReason.REJECTED))
-_CONFIGURATION = frozenset((TagKind.DEVICE, TagKind.CHAIN, TagKind.GROUP_ELEMENT))
+_CONFIGURATION = frozenset(
+    (
+        TagKind.DEVICE,
+        TagKind.CHAIN,
+        TagKind.GROUP_ELEMENT,
+        TagKind.POOL,
+        TagKind.POOL_MEMBER,
+    )
+)
 
 
 def return_key(

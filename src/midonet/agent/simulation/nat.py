@@ -13,17 +13,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from midonet.agent.flow_state.allocations import Allocation
 from midonet.agent.flow_state.connection import Binding, Direction, Endpoint, Side
-from midonet.agent.flow_state.effects import LeaseAhead, NoteExhaustion
 from midonet.agent.flow_state.pool import NatPool
 from midonet.agent.flow_state.sight import Sight, Standing
-from midonet.agent.flow_state.source_choice import (
-    LOW_WATER,
-    Exhausted,
-    LeaseBlock,
-    remote_of,
-)
 from midonet.agent.flow_state.translation import endpoint, translate
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import DeepRewrite, SlowPathReason
@@ -42,7 +34,7 @@ from midonet.agent.simulation.header import (
     IP_SRC,
     L4_SRC,
 )
-from midonet.agent.simulation.result import Await
+from midonet.agent.simulation.source_binding import choose_source
 from midonet.agent.simulation.trace import Translated
 from midonet.agent.simulation.walk import Dropped, Refusal, Walk
 from midonet.agent.topology.view import RuleView
@@ -210,23 +202,10 @@ def _choose_destination(
 
 
 def _choose_source(walk: Walk, rule: RuleView, pool: NatPool, now: FiveTuple) -> bool | Refusal:
-    owner = _owner(walk)
-    choice = walk.inputs.nat.choose_source(owner, pool, now, walk.inputs.view.hash_seed)
-    if isinstance(choice, LeaseBlock):
-        return Await(choice)
-    if isinstance(choice, Exhausted):
-        # As soon as one is freed the next packet gets it, so nothing is installed.
-        rewriting.for_this_packet(walk, SlowPathReason.CONNECTION)
-        walk.findings.effects.append(NoteExhaustion(owner, pool))
-        return Dropped(DropReason.NAT_EXHAUSTED, object_id=rule.id)
-    if choice.spare < LOW_WATER and choice.further is not None:
-        walk.findings.effects.append(LeaseAhead(choice.further))
-    before = endpoint(now, at_source=True)
-    binding = Binding(owner, Side.SOURCE, before, choice.endpoint)
-    walk.branch.allocations = (
-        *walk.branch.allocations,
-        Allocation(owner, now.protocol, choice.endpoint, remote_of(now)),
-    )
+    chosen = choose_source(walk, _owner(walk), pool, now, rule.id)
+    if not isinstance(chosen, tuple):
+        return chosen
+    binding, choice = chosen
     _bind(walk, rule, binding, f"chosen now, at {choice.candidates} tried")
     return True
 

@@ -1,7 +1,8 @@
 """Routers: from the ingress port to the next hop. IPv4 and IPv6 alike.
 
 Order: VLAN and EtherType, administrative state, mirrors, group frames and address resolution,
-the destination MAC, inbound filter, route, TTL, outbound filter, next hop MAC, mirrors.
+the destination MAC, load balancer, inbound filter, route, TTL, load balancer, outbound filter,
+next hop MAC, mirrors.
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ from midonet.agent.simulation.header import (
     L4_SRC,
 )
 from midonet.agent.simulation.link_local import is_link_local, link_local_address
+from midonet.agent.simulation.load_balancer import (
+    Passage,
+    balance_inbound,
+    balance_outbound,
+    hide_client,
+)
 from midonet.agent.simulation.mirroring import mirror
 from midonet.agent.simulation.next_hop import resolve_mac
 from midonet.agent.simulation.port_networks import is_subnet_broadcast
@@ -37,6 +44,7 @@ from midonet.agent.simulation.trace import Answered, ChoseRoute, Hook, MirrorPoi
 from midonet.agent.simulation.walk import (
     Dropped,
     Ended,
+    HookOutcome,
     Outcome,
     RouterVisit,
     ToEgress,
@@ -74,8 +82,16 @@ def process_router(walk: Walk, port: PortView, router_id: RouterId) -> Outcome:
     local = _address_resolution(walk, router, port, eth_type)
     if local is not None:
         return local
-    instead = apply_filter(walk, Hook.ROUTER_INBOUND, router.id, router.inbound_filter_id)
-    return _route(walk, router, port, _VERSIONS[eth_type]) if instead is None else instead
+    version = _VERSIONS[eth_type]
+    passage = balance_inbound(walk, router, version)
+    if not isinstance(passage, Passage):
+        return passage
+    is_balanced = passage is Passage.BALANCED
+    if not is_balanced:
+        instead = apply_filter(walk, Hook.ROUTER_INBOUND, router.id, router.inbound_filter_id)
+        if instead is not None:
+            return instead
+    return _route(walk, router, port, version, is_balanced=is_balanced)
 
 
 def originate(walk: Walk, port: PortView, router_id: RouterId) -> Outcome:
@@ -123,7 +139,9 @@ def _address_resolution(
     return Dropped(DropReason.NOT_FOR_ROUTER) if is_group else None
 
 
-def _route(walk: Walk, router: RouterView, port: PortView, version: IpVersion) -> Outcome:
+def _route(
+    walk: Walk, router: RouterView, port: PortView, version: IpVersion, *, is_balanced: bool
+) -> Outcome:
     outside = _scope(walk, router, port, version)
     if outside is not None:
         return outside
@@ -138,7 +156,9 @@ def _route(walk: Walk, router: RouterView, port: PortView, version: IpVersion) -
         answers.answer_prohibited(walk)
         return Dropped(DropReason.REJECTED, object_id=route.id)
     return (
-        _leaves_link(walk, version) or _decrement_ttl(walk) or _send(walk, router, route, version)
+        _leaves_link(walk, version)
+        or _decrement_ttl(walk)
+        or _send(walk, router, route, version, is_balanced=is_balanced)
     )
 
 
@@ -247,8 +267,18 @@ def _decrement_ttl(walk: Walk) -> Dropped | None:
     return None
 
 
-def _send(walk: Walk, router: RouterView, route: RouteView, version: IpVersion) -> Outcome:
-    """Take a routed packet to its egress port, with the MACs of the next hop."""
+def _send(
+    walk: Walk,
+    router: RouterView,
+    route: RouteView,
+    version: IpVersion,
+    *,
+    is_balanced: bool = False,
+) -> Outcome:
+    """Take a routed packet to its egress port, with the MACs of the next hop.
+
+    is_balanced: it goes to a VIP, and a member was found for it here.
+    """
     if route.next_hop_port_id is None:
         return Dropped(DropReason.MISSING_DEVICE, object_id=route.id)
     port = walk.port(route.next_hop_port_id)
@@ -266,9 +296,9 @@ def _send(walk: Walk, router: RouterView, route: RouteView, version: IpVersion) 
         return Dropped(DropReason.DESTINATION_ADDRESS_INVALID)
     branch = walk.branch
     branch.egress_port = port
-    instead = apply_filter(walk, Hook.ROUTER_OUTBOUND, router.id, router.outbound_filter_id)
-    if instead is not None:
-        return instead
+    refused = _filter_outbound(walk, router, port, version, is_balanced=is_balanced)
+    if refused is not None:
+        return refused
     next_hop = route.gateway or IpAddress(version, header.read(IP_DST))
     mac = resolve_mac(walk, router, port, next_hop)
     if not isinstance(mac, int):
@@ -284,3 +314,19 @@ def _send(walk: Walk, router: RouterView, route: RouteView, version: IpVersion) 
         if awaited is not None:
             return awaited
     return ToEgress(port)
+
+
+def _filter_outbound(
+    walk: Walk, router: RouterView, port: PortView, version: IpVersion, *, is_balanced: bool
+) -> HookOutcome:
+    """Let the load balancer, or else the outbound filter, have a packet that leaves by `port`."""
+    if not is_balanced:
+        passage = balance_outbound(walk, router, version)
+        if not isinstance(passage, Passage):
+            return passage
+        if passage is Passage.BALANCED:
+            return None
+    instead = apply_filter(walk, Hook.ROUTER_OUTBOUND, router.id, router.outbound_filter_id)
+    if instead is None and is_balanced:
+        return hide_client(walk, router, port, version)
+    return instead

@@ -1,5 +1,7 @@
 """ARP (RFC 826, RFC 5227) and neighbour discovery (RFC 4861) at router ports.
 
+A router answers for the VIPs of its load balancer as well (`vip_discovery.py`).
+
 Every packet that ends here is looked at one by one: nothing is installed for what was answered
 or learnt.
 """
@@ -20,6 +22,7 @@ from midonet.agent.simulation.port_networks import is_own, may_be_neighbour
 from midonet.agent.simulation.result import GeneratedPacket
 from midonet.agent.simulation.router_advertising import answer_solicitation
 from midonet.agent.simulation.trace import Answered
+from midonet.agent.simulation.vip_discovery import has_vip
 from midonet.agent.simulation.walk import Dropped, Ended, Outcome, Walk
 from midonet.agent.topology.view import PortView, RouterView
 from midonet.packets.addresses import IpAddress, IpVersion
@@ -45,8 +48,9 @@ def process_arp(walk: Walk, router: RouterView, port: PortView) -> Outcome:
     walk.findings.slow_path = SlowPathReason.ARP_CONTENT
     if station(arp.sender_mac) is None:
         return Dropped(DropReason.MALFORMED)
-    is_for_us = is_own(port, IpAddress(IpVersion.V4, arp.target_ip))
-    if arp.operation == ArpOperation.REQUEST and is_for_us:
+    target = IpAddress(IpVersion.V4, arp.target_ip)
+    is_for_us = is_own(port, target)
+    if arp.operation == ArpOperation.REQUEST and (is_for_us or has_vip(walk, router, port, target)):
         learn_sender(walk, router.id, port, sender, arp.sender_mac)
         frame = neighbour_reply(packet_as_received(walk), port.mac)
         walk.findings.generated.append(GeneratedPacket(port.id, frame))
@@ -88,7 +92,7 @@ def process_discovery(walk: Walk, router: RouterView, port: PortView) -> Outcome
     if message.kind is NdType.NEIGHBOUR_ADVERTISEMENT:
         is_taken = take_advertisement(walk, router.id, port, target, message)
         return Ended.TAKEN if is_taken else Dropped(DropReason.NOT_FOR_ROUTER)
-    if not is_own(port, target):
+    if not (is_own(port, target) or has_vip(walk, router, port, target)):
         return Dropped(DropReason.NOT_FOR_ROUTER)
     source = IpAddress(IpVersion.V6, walk.header.read(IP_SRC))
     learn_sender(walk, router.id, port, source, message.link_address)

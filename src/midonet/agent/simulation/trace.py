@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from midonet.agent.flow_state.connection import ConnectionKey
+from midonet.agent.flow_state.connection import ConnectionKey, Endpoint
 from midonet.agent.flow_state.sight import Sight
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import Output
@@ -20,13 +20,17 @@ from midonet.model.devices import NextHopKind
 from midonet.model.ids import (
     BridgeId,
     ChainId,
+    LoadBalancerId,
     MirrorId,
     ObjectId,
+    PoolId,
+    PoolMemberId,
     PortId,
     QosPolicyId,
     RouteId,
     RouterId,
     RuleId,
+    VipId,
 )
 from midonet.packets.addresses import IpAddress, IpPrefix
 from midonet.packets.flowkey import FlowKey
@@ -177,6 +181,61 @@ class FollowsCopy:
 
 
 @dataclass(frozen=True, slots=True)
+class ChoseMember:
+    """A load balancer chose a member of a pool for a new connection to a VIP.
+
+    bucket: that the packet's hash fell into; by_client: the hash of the client's address, not of
+    the tuple. weight of total_weight, shared by candidates: members that take connections.
+    """
+
+    balancer_id: LoadBalancerId
+    vip_id: VipId
+    pool_id: PoolId
+    member_id: PoolMemberId
+    bucket: int
+    by_client: bool
+    weight: int
+    total_weight: int
+    candidates: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeptMember:
+    """A connection to a VIP has a member already. is_kept: it may go on there.
+
+    member_id: None when it is gone. is_draining: it takes no new connections.
+    """
+
+    balancer_id: LoadBalancerId
+    vip_id: VipId
+    pool_id: PoolId
+    member_id: PoolMemberId | None
+    is_kept: bool
+    is_draining: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredVip:
+    """An answer of a member got the VIP's address."""
+
+    balancer_id: LoadBalancerId
+    vip_id: VipId
+    member: Endpoint
+    vip: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class HidClient:
+    """A member would answer this client without passing the router: the router's own end point
+    stands for it. is_undone: in an answer, it gives place to the client's."""
+
+    balancer_id: LoadBalancerId
+    client: Endpoint
+    stand_in: Endpoint
+    is_undone: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LookedUpMac:
     """A bridge looked for a MAC in its table. port_id: None when it does not know it."""
 
@@ -294,6 +353,10 @@ TraceEvent = (
     | CheckedSource
     | MarkedDscp
     | Redirected
+    | ChoseMember
+    | KeptMember
+    | RestoredVip
+    | HidClient
     | LookedUpMac
     | LookedUpNeighbour
     | LookedUpClient

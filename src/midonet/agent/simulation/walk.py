@@ -40,6 +40,7 @@ from midonet.agent.simulation.sighting import (
 )
 from midonet.agent.simulation.trace import FoundConnection, TraceEvent, TraceStep, rewrites
 from midonet.agent.soft_state.reading import SoftState
+from midonet.agent.topology.balancing import LoadBalancerView
 from midonet.agent.topology.view import (
     BridgeView,
     MirrorView,
@@ -47,7 +48,7 @@ from midonet.agent.topology.view import (
     RouterView,
     TopologyView,
 )
-from midonet.model.ids import BridgeId, ObjectId, PortId, RouterId
+from midonet.model.ids import BridgeId, LoadBalancerId, ObjectId, PortId, RouterId
 from midonet.packets.frame import ParsedFrame
 
 MAX_DEVICES = 12
@@ -437,6 +438,12 @@ class Walk:
         self.findings.tags.append(FlowTag(TagKind.DEVICE, router_id))
         router = self.inputs.view.routers.get(router_id)
         return self.unavailable(router_id, DropReason.MISSING_DEVICE) if router is None else router
+
+    def balancer(self, balancer_id: LoadBalancerId) -> LoadBalancerView | Refusal:
+        """Return a load balancer and note that its configuration matters."""
+        self.findings.tags.append(FlowTag(TagKind.DEVICE, balancer_id))
+        found = self.inputs.view.balancers.get(balancer_id)
+        return self.unavailable(balancer_id, DropReason.MISSING_DEVICE) if found is None else found
 
     def unavailable(self, object_id: ObjectId, reason: DropReason) -> Refusal:
         """Return what to say of an object that the view does not hold."""

@@ -47,7 +47,7 @@ class MemberView:
 class PoolView:
     """A pool. is_sticky: a client goes to one member, at each VIP.
 
-    rings: of the members that are up, by their IP version.
+    rings: of the members that are up, by their IP version. by_address: members by address.
     """
 
     id: PoolId
@@ -55,6 +55,9 @@ class PoolView:
     is_sticky: bool = False
     members: Mapping[PoolMemberId, MemberView] = field(default_factory=dict)
     rings: Mapping[IpVersion, Ring] = field(default_factory=dict, compare=False, repr=False)
+    by_address: Mapping[IpAddress, tuple[MemberView, ...]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @classmethod
     def of(
@@ -63,11 +66,13 @@ class PoolView:
         """Return a pool of these members."""
         known = {member.id: member for member in members}
         shares: dict[IpVersion, list[tuple[PoolMemberId, int]]] = {}
-        for member in known.values():
+        by_address: dict[IpAddress, tuple[MemberView, ...]] = {}
+        for member in sorted(known.values(), key=lambda each: each.id.int):
+            by_address[member.address] = (*by_address.get(member.address, ()), member)
             if member.is_up:
                 shares.setdefault(member.address.version, []).append((member.id, member.weight))
         rings = {version: Ring(found) for version, found in shares.items()}
-        return cls(pool_id, is_up, is_sticky, known, rings)
+        return cls(pool_id, is_up, is_sticky, known, rings, by_address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +93,14 @@ VipKey = tuple[IpAddress, int, int]
 
 @dataclass(frozen=True, slots=True)
 class LoadBalancerView:
-    """A load balancer. addresses: of the VIPs in `vips`."""
+    """A load balancer. addresses: of the VIPs in `vips`. served: of the members of its pools."""
 
     id: LoadBalancerId
     admin_state_up: bool = True
     vips: Mapping[VipKey, VipView] = field(default_factory=dict)
     pools: Mapping[PoolId, PoolView] = field(default_factory=dict)
     addresses: AddressSet = field(default_factory=AddressSet, compare=False, repr=False)
+    served: AddressSet = field(default_factory=AddressSet, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -109,16 +115,27 @@ class LoadBalancerView:
         by_key: dict[VipKey, VipView] = {}
         for vip in sorted(vips, key=lambda each: each.id.int):
             by_key.setdefault((vip.address, vip.protocol, vip.port), vip)
+        by_id = {pool.id: pool for pool in pools}
         return cls(
             balancer_id,
             is_up,
             by_key,
-            {pool.id: pool for pool in pools},
-            AddressSet(
-                IpPrefix(address.version, address.value, address.version.bits)
-                for address, _, _ in by_key
-            ),
+            by_id,
+            _address_set(address for address, _, _ in by_key),
+            _address_set(address for pool in by_id.values() for address in pool.by_address),
         )
+
+    def serves(self, address: IpAddress, port: int) -> bool:
+        """Tell whether answers to the clients of a VIP may come from an end point."""
+        return any(
+            member.port in (0, port)
+            for pool in self.pools.values()
+            for member in pool.by_address.get(address, ())
+        )
+
+
+def _address_set(addresses: Iterable[IpAddress]) -> AddressSet:
+    return AddressSet(IpPrefix(one.version, one.value, one.version.bits) for one in addresses)
 
 
 def _shares(pool: PoolView) -> dict[IpVersion, dict[PoolMemberId, int]]:
@@ -144,14 +161,24 @@ def changed_facts(
         changed.tags.add(device_tag(balancer_id))
     old = old or LoadBalancerView(balancer_id)
     new = new or LoadBalancerView(balancer_id)
-    for address, protocol, port in old.vips.keys() | new.vips.keys():
-        key = (address, protocol, port)
-        if old.vips.get(key) != new.vips.get(key):
-            bits = address.version.bits
-            changed.regions.add(RouteRegion(balancer_id, address.version, address.value, bits))
+    moved = {key[0] for key in old.vips.keys() | new.vips.keys() if _differ(old, new, key)}
+    moved |= {address for address, _ in _end_points(old) ^ _end_points(new)}
+    for address in moved:
+        bits = address.version.bits
+        changed.regions.add(RouteRegion(balancer_id, address.version, address.value, bits))
     for pool_id in old.pools.keys() | new.pools.keys():
         _changed_pool(pool_id, old.pools.get(pool_id), new.pools.get(pool_id), changed.tags)
     return changed
+
+
+def _differ(old: LoadBalancerView, new: LoadBalancerView, key: VipKey) -> bool:
+    return old.vips.get(key) != new.vips.get(key)
+
+
+def _end_points(balancer: LoadBalancerView) -> set[tuple[IpAddress, int]]:
+    """Return where answers to clients may come from."""
+    pools = balancer.pools.values()
+    return {(one.address, one.port) for pool in pools for one in pool.members.values()}
 
 
 def _changed_pool(

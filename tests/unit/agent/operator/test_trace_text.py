@@ -26,6 +26,7 @@ from midonet.agent.simulation.trace import (
     BeganConnection,
     BeganFilter,
     CheckedSource,
+    ChoseMember,
     ChoseRoute,
     EndedConnection,
     EnteredOutput,
@@ -33,7 +34,9 @@ from midonet.agent.simulation.trace import (
     Flooded,
     FollowsCopy,
     FoundConnection,
+    HidClient,
     Hook,
+    KeptMember,
     LeftPort,
     LookedUpClient,
     LookedUpMac,
@@ -43,6 +46,7 @@ from midonet.agent.simulation.trace import (
     Mirrored,
     MirrorPoint,
     Redirected,
+    RestoredVip,
     Rewrote,
     TraceEvent,
     TraceStep,
@@ -56,12 +60,16 @@ from midonet.model.devices import NextHopKind
 from midonet.model.ids import (
     BridgeId,
     ChainId,
+    LoadBalancerId,
     MirrorId,
+    PoolId,
+    PoolMemberId,
     PortId,
     QosPolicyId,
     RouteId,
     RouterId,
     RuleId,
+    VipId,
 )
 from midonet.packets.addresses import IpVersion, parse_ip, parse_prefix
 from midonet.packets.five_tuple import FiveTuple
@@ -95,7 +103,50 @@ CONNECTION = Connection(
     ),
 )
 
+BALANCER, VIP = LoadBalancerId(UUID(int=6)), VipId(UUID(int=7))
+POOL, MEMBER = PoolId(UUID(int=8)), PoolMemberId(UUID(int=9))
+AT_MEMBER = Endpoint(IpVersion.V4, 0x0A00020B, 8080)
+AT_VIP = Endpoint(IpVersion.V4, 0xC0000250, 80)
+AT_CLIENT = Endpoint(IpVersion.V6, 0xFD << 120 | 5, 4000)
+AT_ROUTER = Endpoint(IpVersion.V6, 0xFD << 120 | 1, 1024)
+
 SAMPLES: list[tuple[TraceEvent, str]] = [
+    (
+        ChoseMember(BALANCER, VIP, POOL, MEMBER, 77, False, 3, 4, 2),
+        "VIP {7}: bucket 77 of 4096, by the tuple, is of member {9} of pool {8} (weight 3 of 4, 2"
+        " members)",
+    ),
+    (
+        ChoseMember(BALANCER, VIP, POOL, MEMBER, 78, True, 3, 4, 2),
+        "VIP {7}: bucket 78 of 4096, by the client's address, is of member {9} of pool {8} (weight"
+        " 3 of 4, 2 members)",
+    ),
+    (
+        KeptMember(BALANCER, VIP, POOL, MEMBER, True, True),
+        "VIP {7}: the connection is at member {9} of pool {8}, which takes no new connections: it"
+        " goes on there",
+    ),
+    (
+        KeptMember(BALANCER, VIP, POOL, MEMBER, False, False),
+        "VIP {7}: the connection is at member {9} of pool {8}, which is up: it may not go on there",
+    ),
+    (
+        KeptMember(BALANCER, VIP, POOL, None, False, False),
+        "VIP {7}: its member is not in pool {8} any more",
+    ),
+    (
+        RestoredVip(BALANCER, VIP, AT_MEMBER, AT_VIP),
+        "VIP {7}: answer of 10.0.2.11:8080 becomes 192.0.2.80:80",
+    ),
+    (
+        HidClient(BALANCER, AT_CLIENT, AT_ROUTER, False),
+        "load balancer {6}: [fd00::5]:4000 becomes [fd00::1]:1024, so that the member answers by"
+        " the router",
+    ),
+    (
+        HidClient(BALANCER, AT_CLIENT, AT_ROUTER, True),
+        "load balancer {6}: [fd00::1]:1024 was [fd00::5]:4000",
+    ),
     (EnteredPort(PORT, DEVICE), "enters lan ({1}) by port tap0 ({2})"),
     (LeftPort(PORT), "leaves by port tap0 ({2})"),
     (
@@ -201,7 +252,7 @@ SAMPLES: list[tuple[TraceEvent, str]] = [
 @pytest.mark.parametrize(("event", "text"), SAMPLES)
 def test_steps_in_words(event: TraceEvent, text: str) -> None:
     said = describe_step(TraceStep(3, event), NAMES, is_ipv6=False)
-    ids = [str(UUID(int=number)) for number in range(8)]
+    ids = [str(UUID(int=number)) for number in range(10)]
     assert said["text"] == text.format(*ids)
     assert said["depth"] == 3
     assert json.loads(json.dumps(said)) == said
