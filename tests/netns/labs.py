@@ -13,7 +13,7 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,12 @@ def lab(
     is_wired: bool = False,
     agent_arguments: tuple[str, ...] = (),
     environment: Mapping[str, str] | None = None,
+    prepare: Callable[[Lab], None] = lambda _: None,
 ) -> Iterator[Lab]:
-    """Build a lab and take it down, whatever happens."""
+    """Build a lab and take it down, whatever happens.
+
+    prepare: called before anything of it runs.
+    """
     made = Lab(
         LabOptions(
             prefix=prefix,
@@ -61,6 +65,7 @@ def lab(
     running.append(made)
     try:
         made.clean()
+        prepare(made)
         made.build()
         yield made
     finally:
