@@ -11,6 +11,7 @@ from midonet.agent.decisions.synthesis import synthesise_frame
 from midonet.agent.decisions.tracked_connections import Settlement, TrackedConnections
 from midonet.agent.flows.apply import apply_rewrite
 from midonet.agent.flows.drop_reason import DropReason
+from midonet.agent.flows.mask import FlowMask
 from midonet.agent.flows.plans import InstallOutcome, InstallPlan
 from midonet.agent.flows.program import FlowProgram, InstalledProgram, LocalOutput, TunnelOutput
 from midonet.agent.flows.table import FlowTable
@@ -245,10 +246,10 @@ def passes_guards(program: FlowProgram, packet: ParsedFrame) -> bool:
 
 
 def same_program(one: FlowProgram, other: FlowProgram) -> bool:
-    """Tell whether two programs say the same of their class; each is of another packet.
+    """Tell whether two programs do the same with their class; each is of another packet.
 
-    How far a route's proof goes is compared by router only: one packet of a class may have a proof
-    with a shorter source and a longer destination than another, and both are sound.
+    What shows it may differ, and of routes the regions: of two packets of one class one may be
+    shown by its port to meet no rule of a chain, the other by its address, and both are right.
     """
     if replace(one, key=other.key) == other:
         return True
@@ -257,8 +258,10 @@ def same_program(one: FlowProgram, other: FlowProgram) -> bool:
 
 
 def _without_proofs(program: FlowProgram) -> FlowProgram:
-    mask = program.mask._replace(ip_src=0, ip_dst=0)
-    return replace(program, key=FlowKey(0, 0), mask=mask, regions=NO_REGIONS)
+    return replace(program, key=_ANY, mask=FlowMask._make(_ANY), regions=NO_REGIONS)
+
+
+_ANY = FlowKey(0, 0)
 
 
 def synthesised(sent: Sent, hash_seed: int = HASH_SEED) -> Sent | None:
