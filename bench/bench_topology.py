@@ -21,10 +21,21 @@ from midonet.agent.topology.assembler import Step, TopologyAssembler
 from midonet.agent.topology.fib import RoutingTable
 from midonet.agent.topology.view import RouteView
 from midonet.agent.topology.watching import TopologyWatcher
-from midonet.model.chains import Chain, Rule, RuleAction
+from midonet.model.chains import Chain, Condition, Rule, RuleAction
 from midonet.model.devices import Bridge, NextHopKind, Port, Route, Router
+from midonet.model.groups import IpAddressGroup
 from midonet.model.hosts import Host, PortLocation
-from midonet.model.ids import BridgeId, ChainId, HostId, ObjectId, PortId, RouteId, RouterId, RuleId
+from midonet.model.ids import (
+    BridgeId,
+    ChainId,
+    HostId,
+    IpAddressGroupId,
+    ObjectId,
+    PortId,
+    RouteId,
+    RouterId,
+    RuleId,
+)
 from midonet.model.ranks import between, spread
 from midonet.nsdb.sqlite import SqliteStore
 from midonet.nsdb.store import (
@@ -35,7 +46,9 @@ from midonet.nsdb.store import (
     IdsChange,
     ObjectChange,
     ObjectKey,
+    PutState,
     Referrers,
+    StateTables,
     TableChange,
     Versioned,
     WatchKey,
@@ -234,6 +247,55 @@ def measure_long_chain(rules: int) -> None:
     row(f"topology_rule_added_to_{rules}_worst", max(times_ms), "ms")
 
 
+async def measure_group(members: int) -> None:
+    """Print what one more member of an address group of `members` costs: the work of an agent
+    whose rules name the group, and the time from the write until its view has it."""
+    group_id = IpAddressGroupId(new_id())
+    table = StateTables.ip_address_group(group_id)
+    chain, bridge, port_id = ChainId(new_id()), BridgeId(new_id()), PortId(new_id())
+    condition = Condition(ip_address_group_src_id=group_id)
+    objects: list[msgspec.Struct] = [
+        Host(id=HERE, name="here"),
+        IpAddressGroup(id=group_id, name="g"),
+        Chain(id=chain),
+        Rule(id=RuleId(new_id()), chain_id=chain, action=RuleAction.DROP, condition=condition),
+        Bridge(id=bridge, inbound_filter_id=chain),
+        Port(id=port_id, bridge_id=bridge, host_id=HERE, interface_name="tap"),
+    ]
+    with tempfile.TemporaryDirectory() as directory:
+        store = SqliteStore(Path(directory) / "nsdb.db")
+        await store.open()
+        await store.transact([Create(one) for one in objects])
+        keys = [f"10.{n >> 16}.{n >> 8 & 0xFF}.{n & 0xFF}/32" for n in range(0, 2 * members, 2)]
+        for start in range(0, members, MAX_OPERATIONS):
+            await store.transact([_member(table, key) for key in keys[start:][:MAX_OPERATIONS]])
+        changed = asyncio.Event()
+        watcher = TopologyWatcher(store, HERE, lambda *_: changed.set())
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(watcher.run())
+            await watcher.wait_in_sync()
+            assert len(watcher.view.address_groups[group_id]) == members
+            work_ms, seen_ms = [], []
+            for number in range(30):
+                size = len(watcher.view.address_groups[group_id])
+                changed.clear()
+                started, busy = time.perf_counter(), time.thread_time()
+                await store.transact([_member(table, f"192.0.2.{number}/32")])
+                while len(watcher.view.address_groups[group_id]) == size:
+                    changed.clear()
+                    await changed.wait()
+                seen_ms.append((time.perf_counter() - started) * 1000)
+                work_ms.append((time.thread_time() - busy) * 1000)
+            running.cancel()
+        await store.close()
+    row(f"topology_member_added_to_{members}_work", statistics.median(work_ms), "ms")
+    row(f"topology_member_added_to_{members}_seen", statistics.median(seen_ms), "ms")
+
+
+def _member(table: str, key: str) -> PutState:
+    return PutState(table, key, "", UUID(int=9), is_persistent=True)
+
+
 def random_routes(count: int) -> list[RouteView]:
     """Return routes of mixed prefix lengths."""
     version = IpVersion.V4
@@ -286,6 +348,8 @@ def measure_memory(objects: Sequence[msgspec.Struct]) -> None:
 def main() -> None:
     """Run all measurements."""
     measure_long_chain(10_000)
+    for members in (10, 10_000):
+        asyncio.run(measure_group(members))
     measure_fib()
     asyncio.run(measure_load(topology(50, 80, 30)))
     measure_memory(topology(50, 80, 30))

@@ -7,6 +7,7 @@ match`; the fragment policy is tested first and outside `inverted`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final, Literal
 
@@ -216,6 +217,19 @@ def address_groups_of(condition: Condition) -> tuple[IpAddressGroupId, ...]:
     if source is None and destination is None:
         return ()
     return tuple(one for one in (source, destination) if one is not None)
+
+
+def naming_groups(conditions: Iterable[Condition]) -> list[Condition]:
+    """Return those of the conditions that name a group: quickly, for chains of thousands."""
+    return [
+        one
+        for one in conditions
+        if one.ip_address_group_src_id
+        or one.ip_address_group_dst_id
+        or one.in_port_group_id
+        or one.out_port_group_id
+        or one.port_group_id
+    ]
 
 
 def evaluation_order(rule: Rule) -> tuple[str, RuleId]:

@@ -16,7 +16,7 @@ from midonet.agent.topology.facts import Facts, members_of
 from midonet.agent.topology.tracker import Dirty
 from midonet.agent.topology.view import RuleView
 from midonet.errors import DecodeError
-from midonet.model.chains import Condition, address_groups_of, port_groups_of
+from midonet.model.chains import Condition, address_groups_of, naming_groups, port_groups_of
 from midonet.model.groups import IpAddressGroup, PortGroup
 from midonet.model.ids import ChainId, IpAddressGroupId, ObjectId, PortGroupId
 from midonet.packets.addresses import IpPrefix, parse_prefix
@@ -49,8 +49,11 @@ class VisibleGroups:
         for group_id, changed in dirty.members.items():
             self._address_group(group_id, changed)
 
-    def are_known(self, condition: Condition) -> bool:
-        """Tell whether the groups that a condition names, or their absence, are known."""
+    def are_known(self, conditions: Iterable[Condition]) -> bool:
+        """Tell whether the groups that conditions name, or their absence, are known."""
+        return all(map(self._is_known, naming_groups(conditions)))
+
+    def _is_known(self, condition: Condition) -> bool:
         facts = self._facts
         return all(facts.is_answered(PortGroup, one) for one in port_groups_of(condition)) and all(
             facts.is_absent(IpAddressGroup, one)
@@ -64,8 +67,8 @@ class VisibleGroups:
     def use(self, chain_id: ChainId, rules: Iterable[RuleView]) -> None:
         """Note which groups a visible chain names; without rules it is visible no more."""
         named: set[ObjectId] = set()
-        for rule in rules:
-            named.update(port_groups_of(rule.condition), address_groups_of(rule.condition))
+        for condition in naming_groups(rule.condition for rule in rules):
+            named.update(port_groups_of(condition), address_groups_of(condition))
         new = frozenset(named)
         old = self._uses.get(chain_id, frozenset())
         if new == old:

@@ -211,8 +211,8 @@ class Visibility:
             rules = facts.members(Rule, rule_ids)
             if rules is MissingMember.ABSENT:
                 self._miss_chain(chain_id, settle)
-            elif rules is MissingMember.UNKNOWN or not all(
-                self._named_groups.are_known(rule.condition) for rule in rules
+            elif rules is MissingMember.UNKNOWN or not self._named_groups.are_known(
+                rule.condition for rule in rules
             ):
                 self.waiting[Chain].add(chain_id)
             else:
