@@ -8,17 +8,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-import msgspec
 import pytest
 
 from midonet.demo.checks import check_stream, check_traceroute
 from midonet.demo.lab import VirtualMachine
 from midonet.demo.leases import has_client, obtain_lease
 from midonet.demo.namespaces import CommandError
-from midonet.demo.services import OUTSIDE, OUTSIDE6, SNAT, SNAT6, Outside, Services, vlan_interfaces
+from midonet.demo.services import (
+    BEGINS,
+    OUTSIDE,
+    OUTSIDE6,
+    REPLIES_ONLY,
+    SNAT,
+    SNAT6,
+    Outside,
+    Services,
+    vlan_interfaces,
+)
 from midonet.demo.topology import Tenant
 from midonet.model.hosts import TunnelKind
-from midonet.model.schema_chains import ChainResource, RuleResource
+from midonet.model.schema_chains import RuleResource
 from midonet.model.schema_ports import PortResource
 from tests.netns.entering import packet_socket, socket_inside
 from tests.netns.labs import Network, answers, lab, own_mac, require_pings, silent, until
@@ -53,6 +62,10 @@ class Served:
     def vm(self, name: str) -> VirtualMachine:
         """Return a machine by name."""
         return self.network.lab.machines[name]
+
+    def port(self, name: str) -> PortResource:
+        """Return the port of a machine."""
+        return self.network.ports[name]
 
 
 @pytest.fixture(scope="module")
@@ -234,33 +247,6 @@ def test_fragments_pass_the_translation(served: Served, version: int) -> None:
             assert client.recv(1 << 16) == sent
 
 
-@contextmanager
-def filters(
-    served: Served,
-    name: str,
-    *,
-    sent: tuple[dict[str, object], ...] = (),
-    received: tuple[dict[str, object], ...] = (),
-) -> Iterator[tuple[ChainResource, ChainResource]]:
-    """Have chains filter what a machine sends and what it gets, while the block lasts."""
-    services, api = served.services, served.network.api
-    chains = services.chain(f"from {name}", *sent), services.chain(f"to {name}", *received)
-    port = api.get(PortResource, str(served.network.ports[name].id))
-    held = api.update(
-        msgspec.structs.replace(
-            port,
-            inbound_filter_id=chains[0].id if sent else None,
-            outbound_filter_id=chains[1].id if received else None,
-        )
-    )
-    try:
-        yield chains
-    finally:
-        api.update(msgspec.structs.replace(held, inbound_filter_id=None, outbound_filter_id=None))
-        for chain in chains:
-            api.delete(chain)
-
-
 @VERSIONS
 def test_fragments_do_not_pass_a_policy_against_them(served: Served, version: int) -> None:
     """The first fragment names the port, the others do not; none of a refused datagram arrives."""
@@ -274,7 +260,7 @@ def test_fragments_do_not_pass_a_policy_against_them(served: Served, version: in
         "tpDst": {"start": 7009, "end": 7009},
     }
     with (
-        filters(served, "red1", sent=(refused, {"type": "accept"})),
+        served.services.filters(served.port("red1"), sent=(refused, {"type": "accept"})),
         socket_inside(served.vm("red3").namespace, family, socket.SOCK_DGRAM) as denied,
         socket_inside(served.vm("red3").namespace, family, socket.SOCK_DGRAM) as allowed,
         socket_inside(served.vm("red1").namespace, family, socket.SOCK_DGRAM) as client,
@@ -295,25 +281,13 @@ def test_fragments_do_not_pass_a_policy_against_them(served: Served, version: in
             assert not passes(7009, denied)
 
 
-REPLIES_ONLY = (
-    {"type": "accept", "dlType": 0x0806},
-    {"type": "accept", "dlType": 0x86DD, "nwProto": 58, "tpSrc": {"start": 135, "end": 136}},
-    {"type": "accept", "matchReturnFlow": True},
-    {"type": "drop"},
-)
-"""What a machine gets: neighbours' questions and answers, and answers to what it began itself."""
-
-
-BEGINS = {"type": "accept", "matchForwardFlow": True}
-"""What begins a connection is remembered, because somebody asks."""
-
-
 @VERSIONS
 def test_replies_pass_what_lets_nothing_else_in(served: Served, version: int) -> None:
     """red3 opens connections to others on its host and the other one; nobody opens one to it."""
     prefix = (ONE, SIX_ONE)[version]
     red3 = served.vm("red3")
-    with filters(served, "red3", sent=(BEGINS, {"type": "accept"}), received=REPLIES_ONLY):
+    both = {"sent": (BEGINS, {"type": "accept"}), "received": REPLIES_ONLY}
+    with served.services.filters(served.port("red3"), **both):
         silent(served.vm("red1"), f"{prefix}13")
         for other, target in (
             (served.vm("red1"), f"{prefix}11"),
@@ -353,8 +327,10 @@ def test_rule_that_goes_ends_a_stream_in_both_directions(served: Served, version
     }
     refused = {"type": "drop", "dlType": (0x0800, 0x86DD)[version], "nwProto": 17}
     with (
-        filters(
-            served, "red3", sent=(permitted, refused, {"type": "accept"}), received=REPLIES_ONLY
+        served.services.filters(
+            served.port("red3"),
+            sent=(permitted, refused, {"type": "accept"}),
+            received=REPLIES_ONLY,
         ) as (sent, _),
         socket_inside(served.vm("red1").namespace, family, socket.SOCK_DGRAM) as server,
         socket_inside(served.vm("red3").namespace, family, socket.SOCK_DGRAM) as client,

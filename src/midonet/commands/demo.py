@@ -17,6 +17,7 @@ from typing import TextIO
 
 from midonet.demo.checks import Check
 from midonet.demo.lab import DEFAULT_PREFIX, Lab, LabOptions
+from midonet.demo.services import OUTSIDE
 from midonet.demo.show import Scene, build, run_checks
 from midonet.errors import MidoNetError
 
@@ -141,12 +142,23 @@ def how_to_poke(scene: Scene) -> str:
             "left up; try:",
             f"  API          curl -s {lab.api_url}/bridges -H 'Accept: application/json'",
             f"  ping         nsenter --net=/run/netns/{vm.namespace.name} ping 10.0.2.14",
+            f"  trace        {midonet} trace --state-dir {vm.host.state_dir} --state --reply"
+            f" {scene.networks.port_of(vm).id} {_packet_to_trace(scene)}",
             f"  flows        {midonet} flows --state-dir {vm.host.state_dir}",
             f"  drops        {midonet} drops --state-dir {vm.host.state_dir}",
             f"  agent's log  {vm.host.agent.log_path}",
             f"  remove       {midonet} demo --clean{chosen}",
         )
     )
+
+
+def _packet_to_trace(scene: Scene) -> str:
+    """Return a packet of red1 that is translated on its way out."""
+    gateway = scene.red.segments[1].router_port.mac
+    source = scene.machines["red1"].namespace
+    shown = json.loads(source.run("ip", "-j", "link", "show", "eth0"))
+    mac = shown[0]["address"]
+    return f"tcp,smac={mac},dmac={gateway},src=10.0.1.11,dst={OUTSIDE},sport=40000,dport=80"
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -44,9 +44,12 @@ def ping(
     count: int = 3,
     interval_s: float = 0.05,
     wait_s: float = 2,
+    interface: str | None = None,
 ) -> PingResult:
     """Ping from a VM. An answer that does not come is a result, not an error."""
     command = ["ping", "-n", "-q", "-c", str(count), "-i", str(interval_s), "-W", str(wait_s)]
+    if interface is not None:
+        command += ["-I", interface]
     done = subprocess.run(
         source.namespace.enter([*command, target]),
         capture_output=True,
@@ -164,6 +167,19 @@ def check_identity(
         for (source, _server), answer in zip(pairs, answers, strict=True)
     )
     return Check(name, ok, detail=f"{target}: {said}")
+
+
+def check_seen_as(
+    name: str, source: VirtualMachine, server: VirtualMachine, target: str, address: str
+) -> Check:
+    """The other end of a TCP connection sees the source under this address."""
+    with program(server.namespace, "mirror", "5003"):
+        ask = [sys.executable, "-m", "midonet.demo.ends", "ask", target, "5003"]
+        try:
+            seen = json.loads(source.namespace.run(*ask, timeout_s=90))["name"]
+        except CommandError as error:
+            return Check(name, False, detail=str(error))
+    return Check(name, seen == address, detail=f"{source.name} to {target}, seen as {seen}")
 
 
 def check_restart(name: str, source: VirtualMachine, target: str) -> Check:

@@ -3,6 +3,7 @@
     python -m midonet.demo.ends receive PORT            one TCP stream; prints size and digest
     python -m midonet.demo.ends send HOST PORT BYTES    sends a stream of its own making
     python -m midonet.demo.ends identify PORT NAME      tells its name to who connects
+    python -m midonet.demo.ends mirror PORT             tells who connects its own address
     python -m midonet.demo.ends ask HOST PORT           prints the name of who answers
     python -m midonet.demo.ends witness                 counts outer packets until SIGTERM
 
@@ -81,6 +82,15 @@ def identify(port: str, name: str) -> None:
                 stream.sendall(name.encode())
 
 
+def mirror(port: str) -> None:
+    """Tell everyone who connects the address it is seen with, until ended."""
+    with _listen(int(port)) as listener:
+        while True:
+            stream, peer = listener.accept()
+            with stream:
+                stream.sendall(str(peer[0]).removeprefix("::ffff:").encode())
+
+
 def ask(host: str, port: str) -> None:
     """Print who answers."""
     with socket.create_connection((host, int(port)), timeout=60) as stream:
@@ -126,7 +136,7 @@ def _carrier(packet: bytes, eth_type: int) -> str:
 
 
 PROGRAMS: dict[str, Callable[..., None]] = {
-    program.__name__: program for program in (receive, send, identify, ask, witness)
+    program.__name__: program for program in (receive, send, identify, mirror, ask, witness)
 }
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -33,6 +33,17 @@ _GATEWAYS = ("203.0.113.1", "2001:db8:0:9::1")
 _NETWORKS = (("203.0.113.0", 24), ("2001:db8:0:9::", 64))
 _ROUTED = ("198.51.100.0/24", "2001:db8:0:a::/64")
 _IPV4, _IPV6 = 0x0800, 0x86DD
+
+
+BEGINS: Final = {"type": "accept", "matchForwardFlow": True}
+"""A rule about what a machine sends: what begins a connection is remembered."""
+REPLIES_ONLY: Final[tuple[Mapping[str, Any], ...]] = (
+    {"type": "accept", "dlType": 0x0806},
+    {"type": "accept", "dlType": _IPV6, "nwProto": 58, "tpSrc": {"start": 135, "end": 136}},
+    {"type": "accept", "matchReturnFlow": True},
+    {"type": "drop"},
+)
+"""What a machine gets: neighbours' questions and answers, and answers to what it began itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +131,37 @@ class Services:
                 outbound_filter_id=self.chain("after-routing", *after).id,
             )
         )
+
+    @contextmanager
+    def filters(
+        self,
+        port: PortResource,
+        *,
+        sent: Sequence[Mapping[str, Any]] = (),
+        received: Sequence[Mapping[str, Any]] = (),
+    ) -> Iterator[tuple[ChainResource, ChainResource]]:
+        """Have chains filter what a machine sends and what it gets, while the block lasts."""
+        chains = self.chain("sent", *sent), self.chain("received", *received)
+        held = self._api.update(
+            msgspec.structs.replace(
+                self._api.get(PortResource, str(port.id)),
+                inbound_filter_id=chains[0].id if sent else None,
+                outbound_filter_id=chains[1].id if received else None,
+            )
+        )
+        try:
+            yield chains
+        finally:
+            self._api.update(
+                msgspec.structs.replace(held, inbound_filter_id=None, outbound_filter_id=None)
+            )
+            for chain in chains:
+                self._api.delete(chain)
+
+    def advertise(self, segment: Segment) -> None:
+        """Have a segment's router advertise itself, so that machines make IPv6 addresses."""
+        port = self._api.get(PortResource, str(segment.router_port.id))
+        self._api.update(msgspec.structs.replace(port, ra_enabled=True))
 
     def lease(self, segment: Segment, mac: str, address: str) -> None:
         """Have a segment's bridge lease an address to a machine, and its router as the gateway."""

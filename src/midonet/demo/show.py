@@ -19,6 +19,7 @@ from midonet.demo.checks import (
 )
 from midonet.demo.lab import Lab, VirtualMachine
 from midonet.demo.processes import wait_until
+from midonet.demo.service_checks import ServiceScene, add_services, service_checks
 from midonet.demo.topology import Segment, Tenant, VirtualNetworks
 from midonet.errors import MidoNetError
 from midonet.model.hosts import TunnelKind
@@ -33,6 +34,7 @@ class Scene:
     red: Tenant
     blue: Tenant
     machines: dict[str, VirtualMachine]
+    services: ServiceScene
 
 
 def build(lab: Lab, say: Callable[[str], None]) -> Scene:
@@ -56,8 +58,11 @@ def build(lab: Lab, say: Callable[[str], None]) -> Scene:
     for name, host, segment, number in plan:
         say(f"vm {name} on {host.name}: {', '.join(segment.subnet_address(number))}")
         machines[name] = networks.plug(name, host, segment, number)
-    wait_until(lambda: networks.active_ports() >= len(plan), what="ports active", timeout_s=60)
-    return Scene(lab, networks, red, blue, machines)
+    say("services of red: outside host, NAT, DHCP, router advertisements, a trunk")
+    services = add_services(lab, networks, red)
+    wanted = len(plan) + 3
+    wait_until(lambda: networks.active_ports() >= wanted, what="ports active", timeout_s=60)
+    return Scene(lab, networks, red, blue, machines, services)
 
 
 def checks(scene: Scene) -> Iterator[Callable[[], Check]]:
@@ -89,6 +94,7 @@ def checks(scene: Scene) -> Iterator[Callable[[], Check]]:
     yield lambda: check_stream(
         "TCP 100 MB intact across hosts, IPv6", red1, vm["red4"], f"{six_two}14", 100
     )
+    yield from service_checks(scene.services)
     yield lambda: check_restart("agent killed and restarted under traffic", red1, f"{two}.14")
     yield lambda: check_replug(scene, red1, f"{two}.14", scene.red.segments[2])
     yield lambda: check_carrier("VXLAN zone", scene.lab.fabric, red1, f"{two}.14", "vxlan")

@@ -141,6 +141,11 @@ class VirtualNetworks:
         )
         return port
 
+    def port_of(self, machine: VirtualMachine) -> PortResource:
+        """Return the port that a machine's interface is bound to."""
+        ports = self.api.list_all(PortResource)
+        return next(port for port in ports if port.interface_name == machine.tap)
+
     def active_ports(self) -> int:
         """Return how many ports are active."""
         return sum(port.active for port in self.api.list_all(PortResource))
