@@ -25,6 +25,7 @@ from midonet.agent.flow_state.source_choice import (
     LeaseBlock,
     SourceChoice,
     SourceChooser,
+    allocations_of,
 )
 from midonet.agent.flow_state.timeouts import DEFAULT_TIMEOUTS, idle_lifetime_s
 from midonet.agent.simulation.result import FetchFirstFragment
@@ -36,7 +37,12 @@ from midonet.runtime.logging import Throttle
 _CLASH_S = 10.0
 """How long an end point is avoided whose answers would be taken for another connection's."""
 
-_REMOVALS = frozenset(Change) - {Change.CONFIRMED, Change.ADVANCED, Change.TOLD}
+_REMOVALS = frozenset(Change) - {
+    Change.CONFIRMED,
+    Change.ADVANCED,
+    Change.TOLD,
+    Change.RESTORED,
+}
 
 _log = structlog.get_logger("nat")
 
@@ -132,6 +138,10 @@ class Translations:
         self.fragments.expire(now_s)
 
     def _note(self, change: Change, connection: Connection) -> None:
+        if change is Change.RESTORED:
+            holder = self.reserve(allocations_of(connection))
+            if holder is not None:
+                self.keep(holder, connection)
         if change not in _REMOVALS:
             return
         holder = self._holders.pop(connection.serial, None)

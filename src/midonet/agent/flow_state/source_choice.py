@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from midonet.agent.flow_state.allocations import AllocationTable
-from midonet.agent.flow_state.connection import Endpoint
+from midonet.agent.flow_state.allocations import Allocation, AllocationTable
+from midonet.agent.flow_state.connection import Connection, Endpoint, Side
 from midonet.agent.flow_state.pool import (
     BLOCK_PORTS,
     NatPool,
@@ -135,6 +135,26 @@ def remote_of(packet: FiveTuple) -> Endpoint:
     """
     remote = endpoint(packet, at_source=False)
     return remote._replace(port=0) if packet.protocol in _ICMP else remote
+
+
+def allocations_of(connection: Connection) -> tuple[Allocation, ...]:
+    """Return what a connection that has begun holds: its translated sources.
+
+    The remote end point of each is what the destination was where that device translated.
+    """
+    packet = connection.forward.tuple
+    held: list[Allocation] = []
+    for binding in connection.bindings:
+        if binding.side is Side.DESTINATION:
+            packet = packet._replace(
+                version=binding.after.version,
+                destination=binding.after.address,
+                destination_port=binding.after.port,
+            )
+        else:
+            remote = remote_of(packet)
+            held.append(Allocation(binding.owner, packet.protocol, binding.after, remote))
+    return tuple(held)
 
 
 class FixedBlocks:

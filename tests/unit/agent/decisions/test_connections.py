@@ -16,14 +16,15 @@ from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.tags import RouteRegion, chain_tag
 from midonet.agent.host.connection_journal import ConnectionJournal
 from midonet.agent.host.state_directory import StateDirectory
+from midonet.agent.soft_state.lessons import LearnNeighbour
 from midonet.agent.soft_state.replica import SoftStateReplica
 from midonet.agent.topology.view import ViewDelta
 from midonet.model.chains import PortRange
-from midonet.model.ids import HostId, PortId
+from midonet.model.ids import HostId, PortId, RouterId
 from midonet.packets.addresses import IpVersion, parse_ip
 from midonet.runtime.clock import ManualClock
-from tests.scenario.frames import A, B, C, udp
-from tests.worlds import World, rule
+from tests.scenario.frames import R1, R2, A, B, C, mac, udp
+from tests.worlds import World, nat, rule
 
 THERE, BACK = ("10.0.0.1", "10.0.0.2"), ("10.0.0.2", "10.0.0.1")
 
@@ -289,4 +290,44 @@ async def test_connections_of_ports_that_left_meanwhile_are_over(tmp_path: Path)
     ConnectionJournal(files, second.decisions.connections.table).open(second.clock.now_s())
     second.decisions.connections.begin(second.decisions.view)
     assert len(second.decisions.connections.table) == 0
+    files.close()
+
+
+async def test_translated_sources_stay_reserved_over_a_restart(tmp_path: Path) -> None:
+    """What a connection from before holds is nobody else's, until that connection is over."""
+
+    def masqueraded() -> World:
+        world = World().bridge("left").bridge("right").router("r", outbound="post")
+        world.port("a", on="left", host="h1").port("c", on="right", host="h1")
+        world.port("r1", on="r", mac=R1, addresses=("10.0.1.1/24",)).attach("r1", "left")
+        world.port("r2", on="r", mac=R2, addresses=("10.0.2.1/24",)).attach("r2", "right")
+        return world.chain("post", nat("snat", "10.0.2.77 5000-5001"))
+
+    def asks(port: int) -> bytes:
+        return udp(("10.0.1.5", "10.0.2.5"), (A, R1), ports=(port, 53))
+
+    async def begun() -> Shell:
+        shell = await Shell(masqueraded()).open()
+        router_id = RouterId(shell.world.id("r"))
+        lesson = LearnNeighbour(router_id, parse_ip("10.0.2.5"), mac(B))
+        shell.decisions.soft_state.learn_neighbour(lesson, shell.world.port_id("c"))
+        return shell
+
+    files = StateDirectory(tmp_path)
+    first = await begun()
+    journal = ConnectionJournal(files, first.decisions.connections.table)
+    journal.open(first.clock.now_s())
+    assert len(await first.send("a", asks(1))) == 1
+    reserved = set(first.decisions.connections.translations.allocations)
+    journal.flush()
+    second = await begun()
+    ConnectionJournal(files, second.decisions.connections.table).open(second.clock.now_s())
+    assert len(reserved) == 1
+    assert set(second.decisions.connections.translations.allocations) == reserved
+    assert len(await second.send("a", asks(2))) == 1
+    assert await second.send("a", asks(3)) == []
+    assert second.drops("a", DropReason.NAT_EXHAUSTED) == 1
+    [old] = [one for one in second.decisions.connections.table if one.initiator and one.serial == 1]
+    assert second.decisions.connections.table.kill(old)
+    assert len(await second.send("a", asks(3))) == 1
     files.close()
