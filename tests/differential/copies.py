@@ -1,4 +1,4 @@
-"""Mirrors and DSCP marks of the generated networks."""
+"""Mirrors, DSCP marks and redirections of the generated networks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from tests.worlds import World
+from tests.worlds import World, retag
+
+LOCAL_PORTS = tuple(f"l{index}" for index in range(6))
 
 if TYPE_CHECKING:
     from tests.differential.networks import Drawing
@@ -22,6 +24,20 @@ def draw_mirrors(world: World, random: Random, condition: Callable[[], dict[str,
         world.mirror(
             f"mirror {index}", random.choice(ports), *tests, **{hook: random.choice(places)}
         )
+
+
+def draw_retag(drawing: Drawing) -> Any:
+    """Return a rule that changes tags, and accepts or redirects."""
+    random = drawing.random
+    to = random.choice((None, *LOCAL_PORTS, "m0", "m1"))
+    return retag(
+        pop=random.random() < 0.5,
+        push=random.choice((0, 0, 7, 1 << 13 | 10, 20)),
+        to=to,
+        ingress=to is not None and random.random() < 0.4,
+        fail_open=to is not None and random.random() < 0.4,
+        **drawing.condition(),
+    )
 
 
 def extend(drawing: Drawing) -> None:

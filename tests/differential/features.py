@@ -41,7 +41,7 @@ class Feature:
 
 
 GROUPS = Feature("groups", prepare=grouping.draw_groups, conditions=(grouping.draw_membership,) * 2)
-COPIES = Feature("copies", extend=copies.extend)
+COPIES = Feature("copies", rules=(copies.draw_retag,), extend=copies.extend)
 
 DHCP = Feature("dhcp", extend=serving.extend)
 

@@ -17,7 +17,7 @@ import pytest
 from midonet.demo.checks import ping
 from midonet.demo.lab import VirtualMachine
 from midonet.model.hosts import TunnelKind
-from midonet.model.schema_chains import ConditionResource
+from midonet.model.schema_chains import ChainResource, ConditionResource, RuleResource
 from midonet.model.schema_insertions import L2InsertionResource
 from midonet.model.schema_mirrors import MirrorResource
 from midonet.model.schema_ports import PortResource
@@ -197,19 +197,24 @@ def _tag(ancillary: list[tuple[int, int, bytes]]) -> int | None:
     return None
 
 
+def insert(network: Network, *, fail_open: bool) -> L2InsertionResource:
+    """Let what `red1` sends and gets pass the service."""
+    return network.api.create(
+        L2InsertionResource(
+            port_id=network.ports["red1"].id,
+            service_port_id=network.ports["service"].id,
+            mac=own_mac(machine(network, "red1")),
+            vlan=VLAN,
+            fail_open=fail_open,
+        )
+    )
+
+
 def test_traffic_passes_a_service_or_nobody_or_past_it(network: Network) -> None:
     red1, behind = machine(network, "red1"), machine(network, "service")
     for target in FAR:
         answers(red1, target)
-    insertion = network.api.create(
-        L2InsertionResource(
-            port_id=network.ports["red1"].id,
-            service_port_id=network.ports["service"].id,
-            mac=own_mac(red1),
-            vlan=VLAN,
-            fail_open=True,
-        )
-    )
+    insertion = insert(network, fail_open=True)
     silent(red1, FAR[0])
     with serving(behind) as service:
         for target in FAR:
@@ -233,3 +238,24 @@ def test_traffic_passes_a_service_or_nobody_or_past_it(network: Network) -> None
     for target in FAR:
         answers(red1, target)
         require_pings(red1, target)
+
+
+def test_answers_pass_a_service_on_another_host_and_a_stateful_filter(network: Network) -> None:
+    """The filter lets in answers only; the host of the service knows the connections as well."""
+    api, red1, red3 = network.api, machine(network, "red1"), machine(network, "red3")
+    answers(red1, FAR[0])
+    asking, answering = api.create(ChainResource(name="out")), api.create(ChainResource(name="in"))
+    api.create(RuleResource(kind="accept", match_forward_flow=True), parent=asking)
+    api.create(RuleResource(kind="drop", ip_proto=1), parent=answering)
+    api.create(RuleResource(kind="accept", match_return_flow=True), parent=answering)
+    insertion = insert(network, fail_open=False)
+    filters = {"inbound_filter_id": asking.id, "outbound_filter_id": answering.id}
+    with changed(network, "red1", **filters), serving(machine(network, "service")) as service:
+        silent(red3, f"{ONE}11")
+        answers(red1, FAR[0])
+        require_pings(red1, FAR[0])
+        silent(red3, f"{ONE}11")
+        assert service.tags == {FROM_MACHINE, TO_MACHINE}
+    for made in (insertion, asking, answering):
+        api.delete(made)
+    answers(red3, f"{ONE}11")

@@ -19,7 +19,7 @@ from midonet.agent.simulation.result import Drop, Forward
 from midonet.agent.simulation.simulate import simulate
 from midonet.packets.frame import parse_frame
 from tests.differential.judging import passes_guards
-from tests.scenario import dhcp_sequences, grouping, securing
+from tests.scenario import dhcp_sequences, grouping, securing, watched_sequences
 from tests.scenario.running import BuiltLane, Network, Step, settled
 from tests.scenario.sequences import SEQUENCES, Sequence, State
 from tests.scenario.stored import DEADLINE_S, StoredLane, stored, stored_lane
@@ -66,7 +66,13 @@ def _shuffled(states: tuple[State, ...]) -> tuple[State, ...]:
 
 
 ORDERS = (_forward, _reversed, _with_empties, _interleaved, _shuffled)
-ALL = (*SEQUENCES, *grouping.SEQUENCES, securing.SEQUENCE, *dhcp_sequences.SEQUENCES)
+ALL = (
+    *SEQUENCES,
+    *grouping.SEQUENCES,
+    securing.SEQUENCE,
+    *dhcp_sequences.SEQUENCES,
+    *watched_sequences.SEQUENCES,
+)
 named = pytest.mark.parametrize("sequence", [pytest.param(one, id=one.name) for one in ALL])
 
 
