@@ -27,7 +27,7 @@ from tests.scenario.frames import (
 )
 from tests.scenario.routed_networks import IN, OUT, edge, row
 from tests.scenario.running import Scenario, Step, at, dropped, scenario, sent, taken, through
-from tests.worlds import World, rule
+from tests.worlds import World, nat, rule
 
 DATAGRAM6, SEGMENT = udp(R6), tcp(R4)
 GROUP_SOURCE = udp(R4, ("03:aa:00:00:00:01", B))
@@ -282,6 +282,16 @@ WAYS = [
         lambda: to_port(outbound="reject"),
         NOT_COPIED,
         sent("p1", SEGMENT, at("p2", SEGMENT)),
+    ),
+    scenario(
+        "a copy is not translated on its way to who watches",
+        lambda: to_port(outbound="nat").chain(
+            "nat",
+            nat("snat", "192.0.2.7", ip_proto=UDP),
+            nat("snat", "192.0.2.1-192.0.2.2 1000-2000", ip_proto=TCP),
+        ),
+        COPIED,
+        sent("p1", SEGMENT, at("p2", SEGMENT), at("w", SEGMENT)),
     ),
     scenario("a copy to a port that is down ends there", lambda: to_port(up=False), NOT_COPIED),
     scenario(

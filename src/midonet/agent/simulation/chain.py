@@ -155,7 +155,9 @@ def _go_on(walk: Walk, rule: RuleView, visited: set[ChainId], depth: int) -> Dec
 
 
 def _translate(walk: Walk, rule: RuleView) -> Decision | Refusal:
-    """Let a rule of NAT act; CONTINUE when it cannot."""
+    """Let a rule of NAT act; CONTINUE when it cannot. Who watches sees what was copied."""
+    if walk.branch.copy:
+        return Decision.CONTINUE
     acted = apply_nat(walk, rule)
     if not isinstance(acted, bool):
         return acted

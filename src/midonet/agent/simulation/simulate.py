@@ -45,6 +45,7 @@ from midonet.agent.simulation.result import (
 )
 from midonet.agent.simulation.router import originate
 from midonet.agent.simulation.trace import (
+    Answered,
     BeganConnection,
     EndedConnection,
     FollowsCopy,
@@ -257,6 +258,7 @@ def _follow(walk: Walk, first: Outcome) -> Await | None:
 def _follow_copies(walk: Walk) -> Await | None:
     """Take copies to their ends. Past a bound they all are given up, never the packet itself."""
     own = walk.findings
+    before = len(own.steps or ())
     walk.findings = Findings(steps=own.steps, observation=own.observation)
     while (mirror := walk.next_copy()) is not None:
         awaited = _follow(walk, _send_copy(walk, mirror))
@@ -264,6 +266,10 @@ def _follow_copies(walk: Walk) -> Await | None:
             return awaited
     if walk.copies_made > MAX_COPIES:
         walk.give_up(DropReason.COPY_LIMIT)
+    if own.steps is not None:
+        # What devices would answer is sent to nobody.
+        told = own.steps[before:]
+        own.steps[before:] = [one for one in told if not isinstance(one.event, Answered)]
     own.add_copies(walk.findings)
     walk.findings = own
     return None
@@ -335,7 +341,8 @@ def _finish(walk: Walk) -> SimulationResult:
     if len(outputs) > MAX_OUTPUTS:
         _give_up_outputs(walk)
         return _finish(walk)
-    fetched = _to_fetch(walk, has_outputs=bool(outputs))
+    own_outputs = any(not entry.copy for entry in walk.findings.outputs)
+    fetched = _to_fetch(walk, has_outputs=own_outputs)
     if fetched is not None:
         return _awaiting(walk, Await(fetched))
     effects, generated = (*_connection_effects(walk), *walk.findings.effects), _generated(walk)

@@ -23,7 +23,7 @@ from midonet.agent.topology.view import (
     TunnelRoute,
 )
 from midonet.errors import DecodeError
-from midonet.model.chains import NatTarget, Rule, RuleAction, evaluation_order
+from midonet.model.chains import NAT, FlowAction, NatTarget, Rule, RuleAction, evaluation_order
 from midonet.model.devices import Port, Route, RouterAdvertising
 from midonet.model.dhcp import MAX_NAME_SERVERS
 from midonet.model.groups import PortGroup
@@ -172,6 +172,8 @@ def chain_view(
 
 def rule_view(rule: Rule) -> RuleView:
     """Return a rule as the view holds it. Raises DecodeError."""
+    if rule.action in NAT and rule.flow_action is FlowAction.REDIRECT:
+        raise DecodeError(f"a rule of type {rule.action} does not redirect")
     return RuleView(
         rule.id,
         rule.action,
