@@ -7,6 +7,7 @@ from collections.abc import Callable
 from midonet.agent.flows.drop_reason import DropReason
 from midonet.packets.addresses import parse_ip, parse_mac
 from midonet.packets.arp import ArpMessage
+from tests.scenario.dhcp import DISCOVERY, PLAIN, offered, served
 from tests.scenario.frames import (
     EVERYONE,
     R1,
@@ -23,7 +24,7 @@ from tests.scenario.frames import (
     tcp,
     udp,
 )
-from tests.scenario.running import Scenario, Step, at, dropped, scenario, sent
+from tests.scenario.running import Scenario, Step, at, dropped, scenario, sent, taken
 from tests.scenario.sequences import Sequence, state
 from tests.worlds import World, rule
 
@@ -329,6 +330,16 @@ SERVING = [
             dhcp(dport=68),
             udp(("0.0.0.0", "255.255.255.255"), (A, EVERYONE), ports=(68, 53)),
         ),
+    ),
+    scenario(
+        "a DHCP client behind a secured port is served",
+        lambda: served().secure("p1", f"{A} 10.0.1.5/32"),
+        taken("p1", DISCOVERY, at("p1", offered(*PLAIN))),
+    ),
+    scenario(
+        "nobody is told what the client is told whose MAC he forges",
+        lambda: served().secure("p1", f"{C} 10.0.1.7/32"),
+        dropped("p1", DISCOVERY, DropReason.SPOOFED_MAC),
     ),
     scenario(
         "a secured port is no DHCP server",

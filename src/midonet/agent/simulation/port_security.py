@@ -65,6 +65,12 @@ Offence = tuple[DropReason, str] | None
 """Why a packet does not pass, by name and in words."""
 
 
+def is_of_stranger(walk: Walk, port: PortView) -> bool:
+    """Tell whether a packet comes from a MAC that port security does not allow."""
+    allowed = port.allowed_sources
+    return allowed is not None and allowed.addresses_of(walk.header.read(ETH_SRC)) is None
+
+
 def check_source(walk: Walk, port: PortView) -> Dropped | None:
     """Return the end of a packet that port security does not let in."""
     allowed = port.allowed_sources

@@ -31,6 +31,7 @@ from midonet.agent.simulation.port import (
     leave_port,
     leave_redirected,
 )
+from midonet.agent.simulation.port_security import is_of_stranger
 from midonet.agent.simulation.result import (
     Await,
     Consume,
@@ -162,7 +163,9 @@ def simulate(
 def _enter(walk: Walk) -> SimulationResult:
     port = walk.port(walk.inputs.ingress)
     if isinstance(port, PortView):
-        return _run(walk, serve_dhcp(walk, port) or ToIngress(port))
+        # Nobody is told what the client whose MAC he forges is told; the port will drop him.
+        served = None if is_of_stranger(walk, port) else serve_dhcp(walk, port)
+        return _run(walk, served or ToIngress(port))
     return _run(walk, Dropped(DropReason.UNKNOWN_INGRESS_PORT) if _is_gone(port) else port)
 
 
