@@ -61,7 +61,7 @@ def test_every_check_of_the_demo_holds(demo: Demo) -> None:
     )
     checks = json.loads(done.stdout)["checks"]
     assert [check for check in checks if not check["ok"]] == []
-    assert len(checks) >= 30
+    assert len(checks) >= 32
     assert all(set(check) == {"name", "ok", "figure", "unit", "detail"} for check in checks)
     assert done.returncode == 0
     assert demo.left() == []

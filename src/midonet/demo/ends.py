@@ -5,6 +5,7 @@
     python -m midonet.demo.ends identify PORT NAME      tells its name to who connects
     python -m midonet.demo.ends mirror PORT             tells who connects its own address
     python -m midonet.demo.ends ask HOST PORT           prints the name of who answers
+    python -m midonet.demo.ends poll HOST PORT COUNT   counts who answers COUNT connections
     python -m midonet.demo.ends witness                 counts outer packets until SIGTERM
 
 Each prints one JSON object.
@@ -19,6 +20,7 @@ import socket
 import struct
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from types import FrameType
 
@@ -97,6 +99,15 @@ def ask(host: str, port: str) -> None:
         _say(name=stream.recv(100).decode())
 
 
+def poll(host: str, port: str, count: str) -> None:
+    """Connect `count` times; print how often each name answered."""
+    names: Counter[str] = Counter()
+    for _ in range(int(count)):
+        with socket.create_connection((host, int(port)), timeout=60) as stream:
+            names[stream.recv(100).decode()] += 1
+    _say(**names)
+
+
 def witness() -> None:
     """Count the IP packets that pass this namespace's interfaces by what carries them."""
     counts = {"vxlan": 0, "gre": 0, "other": 0}
@@ -136,7 +147,7 @@ def _carrier(packet: bytes, eth_type: int) -> str:
 
 
 PROGRAMS: dict[str, Callable[..., None]] = {
-    program.__name__: program for program in (receive, send, identify, mirror, ask, witness)
+    program.__name__: program for program in (receive, send, identify, mirror, ask, poll, witness)
 }
 
 if __name__ == "__main__":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
-from midonet.demo.checks import Check, check_no_answer, check_ping, check_seen_as, ping
+from midonet.demo.checks import Check, check_no_answer, check_ping, check_seen_as, ping, program
 from midonet.demo.lab import Lab, VirtualMachine
 from midonet.demo.leases import has_client, obtain_lease
 from midonet.demo.namespaces import CommandError
@@ -25,6 +28,11 @@ from midonet.demo.topology import Tenant, VirtualNetworks
 
 _FLOATING = {"10.0.1.13": "198.51.100.13", "fd00:0:1::13": "2001:db8:0:a::13"}
 _SIX = ("fd00:0:1::13", "fd00:0:1::11")
+_VIPS = {
+    "198.51.100.80": ("10.0.1.12", "10.0.1.13"),
+    "2001:db8:0:a::80": ("fd00:0:1::12", "fd00:0:1::13"),
+}
+_BALANCED_PORT, _CONNECTIONS = 5004, 40
 _LEASED, _LEASED_MAC, _MADE = "10.0.1.50", "02:00:00:00:05:05", "fd00:0:1::ff:fe00:505"
 
 
@@ -53,6 +61,7 @@ def add_services(lab: Lab, networks: VirtualNetworks, tenant: Tenant) -> Service
     services = Services(lab, networks, tenant)
     outside = services.plug_outside("outside", third, "02:00:00:00:09:09")
     services.translate(outside, _FLOATING)
+    services.balance(_VIPS, _BALANCED_PORT)
     leased = lab.plug("leased", second, mac=_LEASED_MAC, addresses=[], gateways=[])
     leased.namespace.sysctl("net.ipv6.conf.eth0.accept_ra", 2)
     leased.namespace.sysctl("net.ipv6.conf.eth0.addr_gen_mode", 0)
@@ -87,6 +96,10 @@ def service_checks(scene: ServiceScene) -> Iterator[Callable[[], Check]]:
     for version, own, other in (("IPv4", "10.0.1.13", "10.0.1.11"), ("IPv6", *_SIX)):
         yield lambda version=version, own=own, other=other: _check_group(  # type: ignore[misc]
             scene, version, own, other
+        )
+    for version, vip in zip(("IPv4", "IPv6"), _VIPS, strict=True):
+        yield lambda version=version, vip=vip: _check_balanced(  # type: ignore[misc]
+            f"balanced VIP, {version}", scene, vip
         )
     yield lambda: _check_trunk(scene)
 
@@ -127,6 +140,27 @@ def _check_group(scene: ServiceScene, version: str, own: str, other: str) -> Che
         blocked = check_no_answer(name, red1, own)
         passed = check_ping(name, red3, other)
     return Check(name, blocked.ok and passed.ok, detail=f"{blocked.detail}; {passed.detail}")
+
+
+def _check_balanced(name: str, scene: ServiceScene, vip: str) -> Check:
+    """Every connection is answered, and each member answers some."""
+    client, members = scene.vm("red4"), [scene.vm("red2"), scene.vm("red3")]
+    with ExitStack() as stack:
+        for member in members:
+            stack.enter_context(
+                program(member.namespace, "identify", str(_BALANCED_PORT), member.name)
+            )
+        poll = [vip, str(_BALANCED_PORT), str(_CONNECTIONS)]
+        try:
+            shown = client.namespace.run(
+                *(sys.executable, "-m", "midonet.demo.ends", "poll", *poll), timeout_s=120
+            )
+        except CommandError as error:
+            return Check(name, False, detail=str(error))
+    counts: dict[str, int] = json.loads(shown)
+    ok = set(counts) == {member.name for member in members} and sum(counts.values()) == _CONNECTIONS
+    said = ", ".join(f"{who} {count}" for who, count in sorted(counts.items()))
+    return Check(name, ok, sum(counts.values()), "connections", f"{client.name} to {vip}: {said}")
 
 
 def _check_trunk(scene: ServiceScene) -> Check:

@@ -25,6 +25,12 @@ from midonet.model.schema_chains import ChainResource, RuleResource
 from midonet.model.schema_devices import BridgeResource, RouteResource, RouterResource
 from midonet.model.schema_dhcp import DhcpHostResource, DhcpSubnetResource
 from midonet.model.schema_hosts import BindingResource, HostResource
+from midonet.model.schema_load_balancers import (
+    LoadBalancerResource,
+    PoolMemberResource,
+    PoolResource,
+    VipResource,
+)
 from midonet.model.schema_ports import PortResource
 
 OUTSIDE, OUTSIDE6 = "203.0.113.9", "2001:db8:0:9::9"
@@ -180,6 +186,20 @@ class Services:
             ),
             parent=segment.bridge,
         )
+
+    def balance(self, vips: Mapping[str, Sequence[str]], port: int) -> None:
+        """Balance TCP connections to addresses among members, by the tenant's router.
+
+        vips: members' addresses by the address of each VIP. port: of VIPs and members.
+        """
+        balancer = self._api.create(LoadBalancerResource())
+        for vip, members in vips.items():
+            pool = self._api.create(PoolResource(), parent=balancer)
+            for member in members:
+                self._api.create(PoolMemberResource(address=member, port=port), parent=pool)
+            self._api.create(VipResource(address=vip, port=port), parent=pool)
+        router = self._api.get(RouterResource, str(self.tenant.router.id))
+        self._api.update(msgspec.structs.replace(router, load_balancer_id=balancer.id))
 
     def trunk(self, host: LabHost, interface: str) -> PortResource:
         """Bind an interface to a trunk: segment number n of the tenant is VLAN 10 * n there."""
