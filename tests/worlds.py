@@ -31,6 +31,7 @@ from midonet.agent.topology.view import (
     BridgeView,
     ChainView,
     Location,
+    Nat64View,
     PortView,
     RouterAttachment,
     RouterView,
@@ -39,7 +40,7 @@ from midonet.agent.topology.view import (
     TopologyView,
     TunnelRoute,
 )
-from midonet.model.chains import Condition, RuleAction
+from midonet.model.chains import Condition, NatTarget, RuleAction
 from midonet.model.devices import NextHopKind
 from midonet.model.hosts import TunnelKind
 from midonet.model.ids import (
@@ -128,6 +129,13 @@ class World(CopyBuilder, DhcpBuilder):
             self._chain_id(outbound),
         )
         self._routes.setdefault(name, [])
+        return self
+
+    def nat64(self, name: str, prefix: str, first: str, last: str = "") -> World:
+        """Let a router show IPv4 to IPv6 machines, which speak from these addresses."""
+        targets = NatTarget(first, last or first, 1024, 65535)
+        view = Nat64View(parse_prefix(prefix).network, nat_pool((targets,)))
+        self._routers[name] = replace(self._routers[name], nat64=view)
         return self
 
     def filters(

@@ -121,6 +121,7 @@ enum midonet_drop_reason {
 	MIDONET_DROP_CONNECTION_UNKNOWN = 94,
 	MIDONET_DROP_FRAGMENT_UNKNOWN = 95,
 	MIDONET_DROP_FRAGMENT_INVALID = 96,
+	MIDONET_DROP_FAMILY_UNTRANSLATABLE = 97,
 };
 
 /* Numbers equal those of agent/datapath/protocol.py. */

@@ -151,6 +151,8 @@ ADVICE: dict[DropReason, str] = {
     " that no host knows, as after a restart: the sender will try again, or has to be restarted.",
     DropReason.FRAGMENT_UNKNOWN: "The first fragment of the datagram was dropped or lost, or came"
     " more than a quarter of a second later: see what else is dropped at this port.",
+    DropReason.FAMILY_UNTRANSLATABLE: "A router with `nat64Prefix` got a fragment, an error about"
+    " nobody's packet, or another protocol than TCP, UDP and ICMP echo for IPv4.",
     DropReason.FRAGMENT_INVALID: "Fragments of one datagram contradict each other, as no sender"
     " makes them: look for a faulty or hostile machine behind the port.",
 }

@@ -51,7 +51,7 @@ from midonet.nsdb.store import (
     Store,
     Update,
 )
-from midonet.packets.addresses import IpAddress, IpVersion, format_mac
+from midonet.packets.addresses import IpAddress, IpPrefix, IpVersion, format_mac
 from tests.worlds import World
 
 DEADLINE_S = 60.0
@@ -141,10 +141,22 @@ def _router(router: RouterView) -> Router:
         admin_state_up=router.admin_state_up,
         inbound_filter_id=router.inbound_filter_id,
         outbound_filter_id=router.outbound_filter_id,
+        **_nat64(router),
         inbound_mirror_ids=router.inbound_mirror_ids,
         outbound_mirror_ids=router.outbound_mirror_ids,
         load_balancer_id=router.load_balancer_id,
     )
+
+
+def _nat64(router: RouterView) -> dict[str, str]:
+    if router.nat64 is None:
+        return {}
+    (addresses,) = router.nat64.pool.ranges
+    return {
+        "nat64_prefix": str(IpPrefix(IpVersion.V6, router.nat64.prefix, 96)),
+        "nat64_address_from": str(IpAddress(IpVersion.V4, addresses.first)),
+        "nat64_address_to": str(IpAddress(IpVersion.V4, addresses.last)),
+    }
 
 
 def _route(router: RouterView, route: RouteView) -> Route:

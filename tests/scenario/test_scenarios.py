@@ -9,6 +9,7 @@ from tests.scenario import (
     advertising,
     answering,
     bridging,
+    crossing,
     dhcp,
     filtering,
     forwarding,
@@ -56,6 +57,7 @@ SCENARIOS: list[Scenario] = [
     *dhcp.SCENARIOS,
     *masquerading.SCENARIOS,
     *forwarding.SCENARIOS,
+    *crossing.SCENARIOS,
     *advertising.SCENARIOS,
 ]
 

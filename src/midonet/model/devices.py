@@ -44,11 +44,17 @@ class Bridge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     qos_policy_id: QosPolicyId | None = None
 
 
+NAT64_FIRST_PORT = 1024
+"""First port of a router's IPv4 addresses from which IPv6 machines speak."""
+
+
 class Router(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A virtual L3 device.
 
     load_balancer_id: answers for its VIPs; a load balancer is at one router at most.
     inbound_mirror_ids, outbound_mirror_ids: before the inbound and after the outbound filter.
+    nat64_prefix: IPv6 prefix of 96 bits behind which it shows IPv4 (RFC 6146); None: it does not.
+        nat64_address_from, nat64_address_to: IPv4 addresses from which IPv6 machines speak then.
     """
 
     id: RouterId
@@ -61,6 +67,9 @@ class Router(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     load_balancer_id: LoadBalancerId | None = None
     inbound_mirror_ids: tuple[MirrorId, ...] = ()
     outbound_mirror_ids: tuple[MirrorId, ...] = ()
+    nat64_prefix: str | None = None
+    nat64_address_from: str | None = None
+    nat64_address_to: str | None = None
 
 
 class RouterAdvertising(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 from uuid import UUID
 
@@ -18,11 +19,12 @@ from midonet.model.schema import (
     UNSUPPORTED,
     MediaType,
     ResourceSchema,
+    copy_fields,
     link_to,
     one_of,
     text,
 )
-from midonet.model.validation import IP, PRINTABLE, broken, invalid
+from midonet.model.validation import IP, IPV4, PREFIX, PRINTABLE, broken, invalid
 from midonet.packets.addresses import (
     IpAddress,
     IpPrefix,
@@ -30,6 +32,7 @@ from midonet.packets.addresses import (
     parse_ip,
     parse_prefix,
 )
+from midonet.packets.nat64 import PREFIX_LENGTH
 
 Name = Annotated[str, Meta(max_length=255, pattern=PRINTABLE)]
 ProjectName = Annotated[str, Meta(max_length=1024, pattern=PRINTABLE)]
@@ -104,6 +107,11 @@ class RouterResource(Struct, frozen=True, kw_only=True, rename="camel"):
     as_number: BGP autonomous system of the router; 0 when it has none.
     load_balancer_id: for whose VIPs the router answers; of one router at most. A router that has
         one is not deleted.
+    nat64_prefix: IPv6 network of 96 bits; an address in it stands for the IPv4 address of its last
+        32 bits, and the router translates what IPv6 machines send there. Null: it does not.
+    nat64_address_from: first IPv4 address that IPv6 machines speak from; required with
+        `nat64Prefix`, and only with it. Answers to it have to reach the router.
+    nat64_address_to: last such address; null means that there is one.
     """
 
     id: Annotated[UUID | None, CREATE_ONLY] = None
@@ -117,6 +125,9 @@ class RouterResource(Struct, frozen=True, kw_only=True, rename="camel"):
     load_balancer_id: UUID | None = None
     inbound_mirror_ids: tuple[UUID, ...] = ()
     outbound_mirror_ids: tuple[UUID, ...] = ()
+    nat64_prefix: Annotated[str | None, text(PREFIX)] = None
+    nat64_address_from: Annotated[str | None, text(IPV4)] = None
+    nat64_address_to: Annotated[str | None, text(IPV4)] = None
     local_redirect_chain_id: Annotated[UUID | None, UNSUPPORTED] = None
     forward_chain_id: Annotated[UUID | None, UNSUPPORTED] = None
     inbound_filter: Annotated[str | None, link_to("/chains/{inbound_filter_id}")] = None
@@ -165,6 +176,38 @@ class RouteResource(Struct, frozen=True, kw_only=True, rename="camel"):
     attributes: Annotated[str, Meta(max_length=4096, pattern=PRINTABLE)] | None = None
     learned: Annotated[bool, READ_ONLY] = False
     router: Annotated[str | None, link_to("/routers/{router_id}")] = None
+
+
+def router_to_model(resource: RouterResource, current: Router | None) -> Router:
+    """Return the stored form of a router. Raises ValidationError."""
+    violations = list(_of_nat64(resource))
+    if violations:
+        raise ValidationError(violations)
+    router: Router = copy_fields(resource, Router, current)
+    return router
+
+
+def _of_nat64(resource: RouterResource) -> Iterator[Violation]:
+    first, last = resource.nat64_address_from, resource.nat64_address_to
+    if resource.nat64_prefix is None:
+        for name, value in (("nat64AddressFrom", first), ("nat64AddressTo", last)):
+            if value is not None:
+                yield broken(name, "needs nat64Prefix", value)
+        return
+    prefix = parse_prefix(resource.nat64_prefix)
+    if prefix.version is not IpVersion.V6 or prefix.length != PREFIX_LENGTH:
+        yield broken("nat64Prefix", "must be an IPv6 network of 96 bits", resource.nat64_prefix)
+    elif prefix.network != prefix.value:
+        yield broken("nat64Prefix", "must be 0 behind its 96 bits", resource.nat64_prefix)
+    if first is None:
+        yield Violation("nat64AddressFrom", "is required with nat64Prefix")
+        return
+    for name, value in (("nat64AddressFrom", first), ("nat64AddressTo", last)):
+        rule = None if value is None else unusable_host(parse_ip(value))
+        if rule is not None:
+            yield broken(name, rule, value)
+    if last is not None and parse_ip(first).value > parse_ip(last).value:
+        yield broken("nat64AddressTo", "must not be below nat64AddressFrom", last)
 
 
 def route_to_model(resource: RouteResource, current: Route | None) -> Route:
@@ -270,6 +313,7 @@ ROUTER = ResourceSchema(
     media=MediaType("Router", (3, 2)),
     collection="routers",
     root_keys=("routers", "routerTemplate"),
+    to_model=router_to_model,
 )
 ROUTE = ResourceSchema(
     title="Route",

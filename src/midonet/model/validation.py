@@ -164,6 +164,7 @@ GROUP_MEMBER = TextFormat(
     canonical_group_member,
     text_patterns.IP_OR_PREFIX,
 )
+PREFIX = TextFormat("prefix", "must be address/length", canonical_prefix, text_patterns.PREFIX)
 INTERFACE_PREFIX = TextFormat(
     "prefix",
     "must be address/length",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from midonet.agent.flows.program import NO_REWRITE, DeepRewrite, Output, Rewrite
 from midonet.packets.edit import FrameEditor
 from midonet.packets.frame import parse_frame
+from midonet.packets.nat64 import change_family
 
 _MAX_LENGTH = 18 + 40 + 0xFFFF
 """No frame that states its IP length is longer, so a cut copy is parsed too."""
@@ -22,6 +23,10 @@ def apply_rewrite(frame: bytes, rewrite: Rewrite) -> bytes:
     """
     if rewrite == NO_REWRITE:
         return frame
+    if rewrite.deep is not None and rewrite.deep.family is not None:
+        packet = parse_frame(frame, length=max(_MAX_LENGTH, len(frame)))
+        frame = change_family(packet, rewrite.deep.family)
+        rewrite = replace(rewrite, deep=replace(rewrite.deep, family=None))
     editor = FrameEditor(parse_frame(frame, length=max(_MAX_LENGTH, len(frame))))
     if rewrite.pop_vlan:
         editor.pop_vlan()

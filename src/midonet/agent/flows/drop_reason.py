@@ -90,4 +90,5 @@ class DropReason(IntEnum):
     NAT_EXHAUSTED = 93  # no end point of the rule's targets is free towards this destination
     CONNECTION_UNKNOWN = 94  # it would have to be translated, and belongs to no known connection
     FRAGMENT_UNKNOWN = 95  # a later fragment whose first has not passed
+    FAMILY_UNTRANSLATABLE = 97  # it cannot become a packet of the other IP version
     FRAGMENT_INVALID = 96  # a fragment that overlaps others of its datagram, or is one too many

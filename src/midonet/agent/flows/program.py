@@ -16,6 +16,7 @@ from midonet.model.hosts import TunnelKind
 from midonet.model.ids import BridgeId, PortId
 from midonet.packets.addresses import IpAddress
 from midonet.packets.flowkey import FlowKey
+from midonet.packets.nat64 import FamilyChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class DeepRewrite:
 
     icmp_id: identifier of an ICMP echo. quoted_*: of the packet quoted in an ICMP error; a quoted
         echo has its identifier in both ports.
+    family: the packet becomes one of the other IP version first; all else is written then.
     """
 
     icmp_id: int | None = None
@@ -31,6 +33,7 @@ class DeepRewrite:
     quoted_dst: int | None = None
     quoted_l4_src: int | None = None
     quoted_l4_dst: int | None = None
+    family: FamilyChange | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,7 @@ class SlowPathReason(StrEnum):
     ANSWERED = "answered"  # the sender is told each time
     DHCP = "dhcp"  # the outcome depends on a DHCP message
     ICMP_IDENTIFIER = "icmp_identifier"  # the outcome depends on, or changes, an echo's identifier
+    FAMILY = "family"  # the packet becomes one of the other IP version
     ICMP_QUOTE = "icmp_quote"  # the outcome depends on, or changes, the packet an error quotes
     CONNECTION = "connection"  # a connection begins or ends, or the key does not tell which it is
 

@@ -25,6 +25,7 @@ from midonet.agent.simulation.trace import (
     BeganFilter,
     CheckedSource,
     ChoseRoute,
+    Crossed,
     EndedConnection,
     EnteredOutput,
     EnteredPort,
@@ -126,8 +127,8 @@ _Finding = (
     | Rewrote
     | Answered
 )
-_State = FoundConnection | BeganConnection | EndedConnection
-_STATE = (FoundConnection, BeganConnection, EndedConnection)
+_State = FoundConnection | BeganConnection | EndedConnection | Crossed
+_STATE = (FoundConnection, BeganConnection, EndedConnection, Crossed)
 
 
 class _Words:
@@ -223,6 +224,8 @@ class _Words:
             case EndedConnection(forward, is_dead):
                 why = "its answers would lead elsewhere" if is_dead else "policy forbids it"
                 return f"connection {describe_tuple(forward.tuple)} is over: {why}"
+            case Crossed(source, destination, new_source, new_destination):
+                return f"{source} > {destination} becomes {new_source} > {new_destination}"
             case _:
                 assert_never(event)
 
@@ -264,7 +267,10 @@ class _Words:
     def _value(self, field: str, value: int) -> str:
         if field in _MAC_FIELDS:
             return format_mac(value)
-        return format_ip(self._version, value) if field in _ADDRESS_FIELDS else str(value)
+        if field not in _ADDRESS_FIELDS:
+            return str(value)
+        # A packet may have become one of the other version.
+        return format_ip(IpVersion.V6 if value >> 32 else self._version, value)
 
 
 def _awaited(event: Waits) -> str:

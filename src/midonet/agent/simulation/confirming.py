@@ -29,6 +29,7 @@ from midonet.packets.address_kinds import AddressKind, address_kind
 from midonet.packets.addresses import is_multicast_mac
 from midonet.packets.five_tuple import FiveTuple
 from midonet.packets.flowkey import VLAN_PRESENT
+from midonet.packets.nat64 import other_protocol
 
 _POLICY = frozenset((DropReason.FILTERED, DropReason.REJECTED))
 _CONFIGURATION = frozenset(
@@ -58,6 +59,10 @@ def return_key(
         destination_port = source_port
     else:
         source_port, destination_port = rewrite.l4_src, rewrite.l4_dst
+    change = rewrite.deep.family if rewrite.deep is not None else None
+    if change is not None:
+        protocol = other_protocol(original.protocol)
+        original = original._replace(version=change.version, protocol=protocol)
     delivered = original._replace(
         source=original.source if rewrite.ip_src is None else rewrite.ip_src,
         destination=original.destination if rewrite.ip_dst is None else rewrite.ip_dst,

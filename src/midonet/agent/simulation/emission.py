@@ -90,6 +90,8 @@ def _check_length(walk: Walk, tunnel: TunnelRoute, port: PortView) -> Outcome | 
     """Return what becomes of a packet that the tunnel does not take, or None if it does."""
     limit = tunnel.max_inner_length - walk.header.tag_count() * _TAG_SIZE
     findings = walk.findings
+    # Limits are of the packet as it entered, which may have been of the other IP version.
+    limit -= walk.header.length_change
     if walk.inputs.packet.ip_length <= limit:
         known = findings.max_length
         findings.max_length = limit if known is None else min(known, limit)
@@ -98,7 +100,8 @@ def _check_length(walk: Walk, tunnel: TunnelRoute, port: PortView) -> Outcome | 
     if findings.steps is not None:
         walk.step(WasTooLong(walk.inputs.packet.ip_length, limit))
     # A copy is not cut up: who watches wants to see the packet.
-    fragments = () if walk.branch.copy else fragment_at_router(walk, limit)
+    is_whole = walk.branch.copy or walk.header.length_change
+    fragments = () if is_whole else fragment_at_router(walk, limit)
     if fragments:
         findings.slow_path = SlowPathReason.FRAGMENT_NEEDED
         # They are parts of the packet, and what it begins they have begun.
@@ -107,7 +110,8 @@ def _check_length(walk: Walk, tunnel: TunnelRoute, port: PortView) -> Outcome | 
         findings.fragmented.append((port, walk.header.rewrite()))
         findings.generated.extend(replace(fragment, sight=sight) for fragment in fragments)
         return Ended.TAKEN
-    answers.answer_too_big(walk, limit)
+    visit = walk.branch.router
+    answers.answer_too_big(walk, limit + (visit.header.length_change if visit else 0))
     return Dropped(DropReason.MTU_EXCEEDED)
 
 

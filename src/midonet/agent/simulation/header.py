@@ -83,6 +83,7 @@ class Header:
         "_beneath",
         "deep",
         "is_popped",
+        "length_change",
         "live",
         "mask",
         "ports",
@@ -95,6 +96,7 @@ class Header:
 
         live: the bits of each field that still are those of the packet as it entered.
         deep: what was changed behind these fields; it makes the outcome one for this packet only.
+        length_change: bytes by which the IP packet is longer than when it entered.
         ports: those that stand in no field (`rewriting.tuple_now`), once they were changed.
         """
         self.values = values
@@ -104,6 +106,7 @@ class Header:
         self.is_popped = False
         self.deep: DeepRewrite | None = None
         self.ports: tuple[int, int] | None = None
+        self.length_change = 0
         self._beneath: tuple[tuple[int, int], ...] = ()
 
     @classmethod
@@ -119,6 +122,7 @@ class Header:
         other.is_popped = self.is_popped
         other.deep = self.deep
         other.ports = self.ports
+        other.length_change = self.length_change
         other._beneath = self._beneath
         return other
 

@@ -11,6 +11,7 @@ from midonet.agent.flows.drop_reason import DropReason
 from midonet.agent.flows.program import SlowPathReason
 from midonet.agent.flows.tags import RouteRegion
 from midonet.agent.simulation import answers
+from midonet.agent.simulation.crossing import cross
 from midonet.agent.simulation.ecmp import choose_route
 from midonet.agent.simulation.filtering import apply_filter
 from midonet.agent.simulation.header import (
@@ -145,6 +146,10 @@ def _route(
     outside = _scope(walk, router, port, version)
     if outside is not None:
         return outside
+    refused = cross(walk, router)
+    if refused is not None:
+        return refused
+    version = _VERSIONS[walk.header.values[ETH_TYPE]]
     route = _lookup(walk, router, version)
     if isinstance(route, Dropped):
         return route

@@ -236,6 +236,16 @@ class HidClient:
 
 
 @dataclass(frozen=True, slots=True)
+class Crossed:
+    """A router made a packet of the other IP version of it. Ends before and after."""
+
+    source: str
+    destination: str
+    new_source: str
+    new_destination: str
+
+
+@dataclass(frozen=True, slots=True)
 class LookedUpMac:
     """A bridge looked for a MAC in its table. port_id: None when it does not know it."""
 
@@ -345,6 +355,7 @@ TraceEvent = (
     | BeganFilter
     | MetRule
     | Translated
+    | Crossed
     | FoundConnection
     | BeganConnection
     | EndedConnection

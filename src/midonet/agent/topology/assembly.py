@@ -15,6 +15,7 @@ from midonet.agent.topology.view import (
     ChainView,
     Location,
     MirrorView,
+    Nat64View,
     PortView,
     QosPolicyView,
     RouterAttachment,
@@ -24,7 +25,7 @@ from midonet.agent.topology.view import (
 )
 from midonet.errors import DecodeError
 from midonet.model.chains import NAT, FlowAction, NatTarget, Rule, RuleAction, evaluation_order
-from midonet.model.devices import Port, Route, RouterAdvertising
+from midonet.model.devices import NAT64_FIRST_PORT, Port, Route, Router, RouterAdvertising
 from midonet.model.dhcp import MAX_NAME_SERVERS
 from midonet.model.groups import PortGroup
 from midonet.model.hosts import PortLocation, TunnelKind, TunnelZone, TunnelZoneHost
@@ -33,6 +34,7 @@ from midonet.model.mirrors import Mirror
 from midonet.model.qos import QosDscpRule, QosPolicy
 from midonet.packets.addresses import IpVersion, parse_ip, parse_mac, parse_prefix
 from midonet.packets.domain_names import parse_search_list
+from midonet.packets.nat64 import PREFIX_LENGTH
 
 _OVERHEAD_V4 = {TunnelKind.VXLAN: 50, TunnelKind.GRE: 42}
 """Outer headers and inner Ethernet header in bytes: IPv4 20, UDP 8 and VXLAN 8 (RFC 7348
@@ -213,6 +215,21 @@ def _is_of(view: RuleView, rule: Rule) -> bool:
         and (view.pool is None) is (not rule.nat_targets)
         and (view.pool is None or view.pool == nat_pool(rule.nat_targets))
     )
+
+
+def nat64_view(router: Router) -> Nat64View | None:
+    """Return a router's way between IPv6 and IPv4, None when it has none. Raises DecodeError."""
+    if router.nat64_prefix is None:
+        return None
+    prefix = parse_prefix(router.nat64_prefix)
+    first = parse_ip(router.nat64_address_from or "")
+    last = parse_ip(router.nat64_address_to or router.nat64_address_from or "")
+    if prefix.version is not IpVersion.V6 or prefix.length != PREFIX_LENGTH:
+        raise DecodeError(f"no prefix for IPv4 addresses: {prefix}")
+    targets = NatTarget(str(first), str(last), NAT64_FIRST_PORT, 0xFFFF)
+    if first.version is not IpVersion.V4:
+        raise DecodeError(f"no IPv4 address: {first}")
+    return Nat64View(prefix.network, nat_pool((targets,)))
 
 
 def route_view(route: Route) -> RouteView:

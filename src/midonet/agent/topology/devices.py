@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping
 from typing import Generic, TypeVar
 from uuid import UUID
 
+from midonet.agent.topology.assembly import nat64_view
 from midonet.agent.topology.fib import RoutingTable
 from midonet.agent.topology.view import (
     BridgeView,
@@ -231,6 +232,7 @@ class RouterAssembly:
             load_balancer_id=router.load_balancer_id,
             inbound_mirror_ids=router.inbound_mirror_ids,
             outbound_mirror_ids=router.outbound_mirror_ids,
+            nat64=nat64_view(router),
         )
 
     def _is_usable(self, route: RouteView) -> bool:

@@ -183,6 +183,17 @@ class Fib(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Nat64View:
+    """A router's way between IPv6 and IPv4.
+
+    prefix: the IPv6 address whose first 96 bits stand for IPv4. pool: what IPv6 sources become.
+    """
+
+    prefix: int
+    pool: NatPool
+
+
+@dataclass(frozen=True, slots=True)
 class RouterView:
     """A router with its ports' ids and its forwarding table."""
 
@@ -195,6 +206,7 @@ class RouterView:
     load_balancer_id: LoadBalancerId | None = None
     inbound_mirror_ids: tuple[MirrorId, ...] = ()
     outbound_mirror_ids: tuple[MirrorId, ...] = ()
+    nat64: Nat64View | None = None
 
 
 class Compiled:

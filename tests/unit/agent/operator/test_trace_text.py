@@ -28,6 +28,7 @@ from midonet.agent.simulation.trace import (
     CheckedSource,
     ChoseMember,
     ChoseRoute,
+    Crossed,
     EndedConnection,
     EnteredOutput,
     EnteredPort,
@@ -164,6 +165,10 @@ SAMPLES: list[tuple[TraceEvent, str]] = [
     (
         Translated(RULE, DEVICE, RuleAction.SNAT, "10.0.0.2:7", "192.0.2.1:9", "chosen anew"),
         "SNAT for lan ({1}): 10.0.0.2:7 becomes 192.0.2.1:9 (chosen anew)",
+    ),
+    (
+        Crossed("fd00::5", "64:ff9b::a00:5", "192.0.2.1", "10.0.0.5"),
+        "fd00::5 > 64:ff9b::a00:5 becomes 192.0.2.1 > 10.0.0.5",
     ),
     (
         Translated(RULE, DEVICE, RuleAction.DNAT, "192.0.2.1", "10.0.0.2"),
