@@ -39,7 +39,7 @@ pytestmark = pytest.mark.timeout(400)
 OVERLAY_MTU = 1450
 SCRIPT = """#!/bin/sh
 # Does what a distribution's script does, and writes down what it was told.
-env > "$TOLD.part"; echo "reason=${reason:-$1}" >> "$TOLD.part"
+env > "${TOLD:?}.part"; echo "reason=${reason:-$1}" >> "$TOLD.part"
 case "${reason:-$1}" in
 bound|renew)
   ip address replace "$ip/$mask" dev "$interface"
