@@ -14,7 +14,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.differential import asking, copies, grouping, securing, serving, translating
+from tests.differential import (
+    asking,
+    balancing_draws,
+    copies,
+    grouping,
+    securing,
+    serving,
+    translating,
+)
 
 if TYPE_CHECKING:
     from tests.differential.networks import Drawing
@@ -53,6 +61,8 @@ SECURITY = Feature("port security", extend=securing.secure_ports)
 
 CONNECTIONS = Feature("connections", extend=asking.extend)
 
+BALANCING = Feature("balancing", extend=balancing_draws.extend)
+
 FEATURES: tuple[Feature, ...] = (
     NAT,
     DIRECTIONS,
@@ -61,4 +71,5 @@ FEATURES: tuple[Feature, ...] = (
     COPIES,
     DHCP,
     CONNECTIONS,
+    BALANCING,
 )

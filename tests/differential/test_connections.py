@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from midonet.agent.decisions.synthesis import synthesise_frame
-from midonet.agent.flow_state.connection import Connection
+from midonet.agent.flow_state.connection import Connection, Side
 from midonet.agent.flow_state.effects import ConfirmConnection, KillConnection
 from midonet.agent.flow_state.reader import ConnectionReader, Without
 from midonet.agent.simulation.result import Await, Drop, Forward, SimulationResult
@@ -50,6 +50,8 @@ def test_a_connection_judged_again_is_judged_as_from_scratch() -> None:
             continue
         table = case.connections.table
         for connection in list(table):
+            if any(one.side is Side.SOURCE for one in connection.bindings):
+                continue  # a client hidden behind a router: its port is taken, by itself
             again = judged(case, connection, table)
             scratch = judged(case, connection, Without(table, connection))
             why = f"seed {seed}: {connection}"
