@@ -336,7 +336,7 @@ class _DeltaBuilder:
                 self._add(device_tag(router_id), new is None)
         elif _configuration(old) != _configuration(new):
             self._add(device_tag(router_id), self._is_configuration_urgent(old, new))
-        elif old.load_balancer_id != new.load_balancer_id:
+        elif (old.load_balancer_id, old.nat64) != (new.load_balancer_id, new.nat64):
             self._add(device_tag(router_id), False)
         # A change of `port_ids` alone is told by the tags of the ports that came and went: the
         # router of a provider gains a port with every tenant, which concerns nobody else.
