@@ -143,7 +143,9 @@ async def test_vips_of_a_balancer_are_those_of_its_pools(api: Api) -> None:
 @pytest.mark.parametrize("segment", ["vips", "pool_members"])
 async def test_pool_of_a_vip_or_member_must_exist(api: Api, segment: str) -> None:
     error = await api.refused(400, "POST", f"/{segment}", **MEMBER)
-    assert error["violations"] == [{"property": "poolId", "message": "may not be null"}]
+    assert error["violations"] == [
+        {"property": "poolId", "message": "is needed, as the URI names no pool"}
+    ]
     error = await api.refused(400, "POST", f"/{segment}", poolId=MISSING, **MEMBER)
     assert error["violations"][0]["property"] == "poolId"
     await api.refused(404, "POST", f"/pools/{MISSING}/{segment}", **MEMBER)

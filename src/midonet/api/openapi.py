@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, get_args
 
 import msgspec
 
@@ -35,6 +36,8 @@ def openapi_document(prefix: str) -> Json:
         _describe(components[schema.representation.__name__], schema.representation)
         if any(each.takes_body and each.schema is schema for each in ENDPOINTS):
             components[f"{schema.title}Body"] = _body_schema(schema, components)
+    for part in _parts(representations):
+        _describe_values(components[part.__name__], part)
     paths: Json = {}
     for endpoint in ENDPOINTS:
         path = paths.setdefault(prefix + endpoint.path, {})
@@ -129,16 +132,42 @@ def _describe(component: Json, representation: type[msgspec.Struct]) -> None:
             described.pop("default", None)
         if field.facts.is_required:
             described = component["properties"][field.external] = _without_null(described)
-        if field.facts.choices:
-            described["enum"] = [str(each) for each in field.facts.choices]
-        if field.facts.text_format is not None:
-            _text(described).update(
-                format=field.facts.text_format.name, pattern=field.facts.text_format.pattern
-            )
+        _describe_value(described, field)
         if field.description:
             described["description"] = field.description
     # Every property is emitted, null or not.
     component["required"] = [field.external for field in fields_of(representation)]
+
+
+def _describe_values(component: Json, part: type[msgspec.Struct]) -> None:
+    """Add the form of values to the schema of what stands inside representations."""
+    for field in fields_of(part):
+        _describe_value(component["properties"][field.external], field)
+
+
+def _describe_value(described: Json, field: FieldSchema) -> None:
+    if field.facts.choices:
+        described["enum"] = [str(each) for each in field.facts.choices]
+    if field.facts.text_format is not None:
+        _text(described).update(
+            format=field.facts.text_format.name, pattern=field.facts.text_format.pattern
+        )
+
+
+def _parts(representations: Iterable[type[msgspec.Struct]]) -> set[type[msgspec.Struct]]:
+    """Return the types of objects inside representations, at any depth."""
+    whole = set(representations)
+    found: set[type[msgspec.Struct]] = set()
+    waiting: list[object] = [field.annotation for each in whole for field in fields_of(each)]
+    while waiting:
+        annotation = waiting.pop()
+        waiting.extend(get_args(annotation))
+        if not isinstance(annotation, type) or not issubclass(annotation, msgspec.Struct):
+            continue
+        if annotation not in whole | found:
+            found.add(annotation)
+            waiting.extend(field.annotation for field in fields_of(annotation))
+    return found
 
 
 def _text(described: Json) -> Json:

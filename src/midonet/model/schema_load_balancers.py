@@ -165,7 +165,7 @@ def _in_pool(
     current: P | None,
 ) -> P:
     if pool_id is None:
-        raise invalid("poolId", "may not be null")
+        raise invalid("poolId", "is needed, as the URI names no pool")
     stored: P = copy_fields(resource, kind, current)
     return stored
 
