@@ -25,8 +25,25 @@ def _mirrored_to(view: TopologyView, owner: PortView | BridgeView | RouterView) 
         yield view.mirrors[mirror_id].to_port_id
 
 
+def _redirected_to(
+    view: TopologyView, owner: PortView | BridgeView | RouterView
+) -> Iterator[PortId]:
+    """Return the ports to which rules of a device's filters send packets, jumps followed."""
+    waiting = [owner.inbound_filter_id, owner.outbound_filter_id]
+    seen = set()
+    while waiting:
+        chain_id = waiting.pop()
+        if chain_id is None or chain_id in seen or chain_id not in view.chains:
+            continue
+        seen.add(chain_id)
+        for rule in view.chains[chain_id].rules:
+            waiting.append(rule.jump_chain_id)
+            if rule.target_port_id is not None:
+                yield rule.target_port_id
+
+
 class Reachability:
-    """What devices connect, and mirrors: those one way only, to where copies are sent."""
+    """What devices connect, and mirrors and redirecting rules: those one way only."""
 
     def __init__(self, view: TopologyView) -> None:
         self._view = view
@@ -39,7 +56,11 @@ class Reachability:
         owners: list[PortView | BridgeView | RouterView] = [*view.ports.values()]
         owners += [*view.bridges.values(), *view.routers.values()]
         for owner in owners:
-            self._next[owner.id].update(_mirrored_to(view, owner))
+            self._next[owner.id].update(_mirrored_to(view, owner), _redirected_to(view, owner))
+        self.is_plain = not view.mirrors and not any(
+            rule.target_port_id for chain in view.chains.values() for rule in chain.rules
+        )
+        """Nothing but floods makes several packets of one: no port gets one twice."""
         self._reached: dict[UUID, frozenset[UUID]] = {}
         self._ends = self._tunnel_ends()
 
@@ -71,15 +92,6 @@ class Reachability:
     def is_connected(self, ingress: PortId, port_id: PortId) -> bool:
         """Tell whether anything leads from one port to the other."""
         return port_id in self._from(ingress)
-
-    def gets_copies(self, output: Output) -> bool:
-        """Tell whether an output leads to where some mirror sends its copies."""
-        targets = {mirror.to_port_id for mirror in self._view.mirrors.values()}
-        match output:
-            case LocalOutput(port_id):
-                return port_id in targets
-            case TunnelOutput():
-                return bool(self._ends[output.remote, output.tunnel_key] & targets)
 
     def check(self, ingress: PortId, outputs: Iterable[Output]) -> None:
         """Assert that a packet of this ingress may leave by these outputs."""
