@@ -66,6 +66,13 @@ WRONG: list[tuple[str, list[Any]]] = [
     (r"ip", ["x", "", "10.0.0.256", "10.0.0.1/24", "::g", "fe80::1%eth0", "010.0.0.1", 7]),
     (r"ipv4", ["x", "::1", "10.0.0", "10.0.0.1/24", "1.2.3.4\n", 7]),
     (r"\[prefix\]", [["x"], ["10.0.0.1"], ["10.0.0.1/33"], ["::1/129"], ["10.0.0.1/-1"], "x"]),
+    (r"ipv6", ["x", "10.0.0.1", "::g", "::1/64", 7]),
+    (r"\[ipv6\]", [["x"], ["10.0.0.1"], ["::1/64"], "x"]),
+    (r"\[hostname\]", [["a b"], ["x" * 64], "x", [7]]),
+    (r"prefix", ["x", "2001:db8::1", "2001:db8::/129", 7]),
+    (r"ip-or-prefix", ["x", "", "10.0.0.1/33", "::1/129", 7]),
+    (r"client-id", ["x", "", "02:00", "g0:00:00:00:00:01", 7]),
+    (r"\[(AddressPair|DhcpRoute|DhcpOption|NatTarget|Condition|PolicyRule)\]", ["x", [7], {}]),
     (r"mac", ["x", "", "02:00:00:00:00", "02:00:00:00:00:0g", "2:0:0:0:0:1", 7]),
     (r"unicast-mac", ["x", "01:00:5e:00:00:01", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00"]),
     (r"mac-mask", ["x", "ffff", "ffff.ffff", "ffff.ffff.fffg", 7]),
@@ -104,6 +111,31 @@ _PROMISING = re.compile(
 )
 
 HARMLESS = {
+    ("Bridge", "qosPolicyId"): "says whose policy it is",
+    ("Port", "qosPolicyId"): "says whose policy counts",
+    ("Port", "portSecurityEnabled"): "says what a secured port lets out, and what null means",
+    ("DhcpSubnet", "defaultGateway"): "says what clients are told",
+    ("DhcpSubnet", "enabled"): "what answers and what does not",
+    ("DhcpV6Subnet", "enabled"): "what answers and what does not",
+    ("DhcpV6Host", "clientId"): "says which entry it names",
+    ("Rule", "matchForwardFlow"): "which packets are meant",
+    ("Rule", "matchReturnFlow"): "which packets are meant",
+    ("Rule", "inPortGroup"): "which packets are meant",
+    ("Rule", "outPortGroup"): "which packets are meant",
+    ("Rule", "ipAddrGroupSrc"): "which packets are meant",
+    ("Rule", "ipAddrGroupDst"): "which packets are meant",
+    ("Rule", "matchNwDstRewritten"): "which packets are meant",
+    ("IpAddrGroupAddr", "addr"): "says what is kept",
+    ("Pool", "healthMonitorId"): "says what null means",
+    ("Pool", "adminStateUp"): "what a pool that is down does",
+    ("PoolMember", "weight"): "says what a weight is",
+    ("PoolMember", "adminStateUp"): "what a member that is down does",
+    ("VIP", "protocolPort"): "says whose port it is",
+    ("Mirror", "conditions"): "which packets are meant",
+    ("L2Insertion", "failOpen"): "what happens to frames",
+    ("PortGroup", "stateful"): "refused with its members, in test_groups",
+    ("QosBandwidthRule", "policyId"): "refused with a second rule, in test_mirrors_and_policies",
+    ("QosDscpRule", "policyId"): "refused with a second rule, in test_mirrors_and_policies",
     ("Bridge", "name"): "need not be unique promises nothing",
     ("Router", "name"): "need not be unique promises nothing",
     ("Port", "hostId"): "says when a body counts",
@@ -147,7 +179,101 @@ def route(*gateways: str, **body: Any) -> list[Breach]:
     return made or [lambda world: plain | body]
 
 
+def with_(resource: str, *bodies: Body) -> list[Breach]:
+    """Return bodies of a resource that differ from the good one."""
+    return [
+        lambda world, body=body: BODIES[resource](world) | body  # type: ignore[misc]
+        for body in bodies
+    ]
+
+
+def bridge_port(**body: Any) -> list[Breach]:
+    return [lambda world: {"type": "Bridge"} | body]
+
+
+def dnat(*targets: Body, **body: Any) -> list[Breach]:
+    return rule({"type": "dnat", "flowAction": "accept", "natTargets": list(targets)} | body)
+
+
+ADDRESS = {"addressFrom": "192.0.2.1", "addressTo": "192.0.2.1"}
+OTHER_VERSION = {"addressFrom": "2001:db8::1", "addressTo": "2001:db8::1"}
+
 PROMISES: dict[tuple[str, str], list[Breach]] = {
+    ("Router", "loadBalancerId"): with_("Router", {"loadBalancerId": str(uuid4())}),
+    ("Router", "nat64Prefix"): with_("Router", {"nat64Prefix": "64:ff9b::/64"}),
+    ("Router", "nat64AddressFrom"): with_(
+        "Router", {"nat64AddressFrom": "192.0.2.1"}, {"nat64Prefix": "64:ff9b::/96"}
+    ),
+    ("Port", "raEnabled"): bridge_port(raEnabled=True),
+    ("Port", "raManaged"): bridge_port(raManaged=True),
+    ("Port", "raOtherConfig"): bridge_port(raOtherConfig=True),
+    ("Port", "raAutonomous"): bridge_port(raAutonomous=False),
+    ("Port", "raLifetimeSeconds"): port(raLifetimeSeconds=100, raIntervalSeconds=200),
+    ("Port", "raIntervalSeconds"): bridge_port(raIntervalSeconds=100),
+    ("Port", "raDnsServerAddrs"): bridge_port(raDnsServerAddrs=["2001:db8::53"]),
+    ("Port", "raDomainSearch"): bridge_port(raDomainSearch=["example.org"]),
+    ("Port", "allowedAddressPairs"): port(
+        allowedAddressPairs=[{"macAddress": "02:00:00:00:00:01", "ipAddress": "10.0.0.1"}]
+    )
+    + bridge_port(allowedAddressPairs=[{"macAddress": "01:00:5e:00:00:01"}])
+    + bridge_port(
+        allowedAddressPairs=[
+            {"macAddress": "02:00:00:00:00:01", "ipAddress": f"10.0.{n >> 8}.{n & 255}"}
+            for n in range(257)
+        ]
+    ),
+    ("DhcpSubnet", "subnetPrefix"): with_(
+        "DhcpSubnet", {"subnetPrefix": "10.9.0.5", "subnetLength": 24, "defaultGateway": None}
+    ),
+    ("DhcpHost", "ipAddr"): with_(
+        "DhcpHost", {"ipAddr": "10.8.0.8"}, {"ipAddr": "10.9.0.0"}, {"ipAddr": "10.9.0.255"}
+    ),
+    ("DhcpHost", "extraDhcpOpts"): with_(
+        "DhcpHost",
+        {"extraDhcpOpts": [{"optName": "0", "optValue": "1"}]},
+        {"extraDhcpOpts": [{"optName": "255", "optValue": "1"}]},
+        {"extraDhcpOpts": [{"optName": "no-such-option", "optValue": "1"}]},
+    ),
+    ("DhcpV6Subnet", "prefix"): with_("DhcpV6Subnet", {"prefix": "2001:db8:9::5"}),
+    ("Rule", "flowAction"): rule(
+        {"flowAction": "accept"}, {"type": "l2_transform", "flowAction": "return"}
+    )
+    + dnat(ADDRESS, flowAction=None)
+    + dnat(ADDRESS, flowAction="redirect"),
+    ("Rule", "natTargets"): rule({"natTargets": [ADDRESS]})
+    + dnat()
+    + dnat(ADDRESS, OTHER_VERSION)
+    + dnat(ADDRESS | {"addressTo": "192.0.2.9"}, type="snat"),
+    ("Rule", "popVlan"): rule({"popVlan": True}),
+    ("Rule", "targetPortId"): [
+        lambda world: {"type": "drop", "targetPortId": world.ids["ports"]},
+        lambda world: {"type": "l2_transform", "flowAction": "redirect"},
+        lambda world: {
+            "type": "l2_transform",
+            "flowAction": "accept",
+            "targetPortId": world.ids["ports"],
+        },
+    ],
+    ("Rule", "failOpen"): rule({"failOpen": True}),
+    ("IpAddrGroupAddr", "version"): with_(
+        "IpAddrGroupAddr", {"version": 4}, {"version": 5}, {"addr": "10.0.0.1"}
+    ),
+    ("Pool", "protocol"): with_("Pool", {"protocol": "SCTP"}),
+    ("PoolMember", "address"): with_("PoolMember", {"address": "10.0.0.12"}),
+    ("L2Insertion", "srvPortId"): [
+        lambda world: BODIES["L2Insertion"](world) | {"srvPortId": world.ids["router_port"]},
+        lambda world: BODIES["L2Insertion"](world) | {"srvPortId": world.ids["ports"]},
+    ],
+    ("L2Insertion", "vlan"): with_("L2Insertion", {"vlan": 0}),
+    ("QosPolicy", "rules"): with_(
+        "QosPolicy",
+        {
+            "rules": [
+                {"type": "dscp_marking", "dscpMark": 10},
+                {"type": "dscp_marking", "dscpMark": 11},
+            ]
+        },
+    ),
     ("Bridge", "macAgeingSeconds"): [],
     ("Route", "type"): route(type="Fip64") + route(type="normal"),
     ("Route", "nextHopPort"): route()

@@ -45,7 +45,7 @@ async def test_deleting_a_chain_removes_its_rules_and_jumps_to_it(api: Api) -> N
     assert (await api.get(bridge["uri"]))["inboundFilterId"] is None
 
 
-@pytest.mark.parametrize("kind", ["trace", "l2_transform", "bogus"])
+@pytest.mark.parametrize("kind", ["trace", "Drop", "bogus"])
 @pytest.mark.parametrize("store", ["memory"], indirect=True)
 async def test_other_rule_types_say_what_is_supported(api: Api, kind: str) -> None:
     chain = await api.create("/chains")

@@ -73,7 +73,7 @@ class IpAddressGroupAddressResource(Struct, frozen=True, kw_only=True, rename="c
     """
 
     uri: Annotated[str | None, link_to("")] = None
-    version: int | None = None
+    version: Annotated[int, Meta(ge=4, le=6)] | None = None
     addr: Annotated[str, REQUIRED, text(GROUP_MEMBER)] = ""
     ip_addr_group_id: Annotated[UUID | None, READ_ONLY] = None
     ip_addr_group: Annotated[str | None, link_to("/ip_addr_groups/{ip_addr_group_id}")] = None

@@ -334,6 +334,13 @@ _ROUTER_ONLY = (
     ("rtrPortVni", "vni"),
     ("offRampVxlan", "off_ramp_vxlan"),
     ("raEnabled", "ra_enabled"),
+    ("raManaged", "ra_managed"),
+    ("raOtherConfig", "ra_other_config"),
+    ("raAutonomous", "ra_autonomous"),
+    ("raLifetimeSeconds", "ra_lifetime_s"),
+    ("raIntervalSeconds", "ra_interval_s"),
+    ("raDnsServerAddrs", "ra_dns_addresses"),
+    ("raDomainSearch", "ra_domains"),
 )
 _BRIDGE_ONLY = (
     ("vlanId", "vlan_id"),
@@ -345,10 +352,13 @@ _BRIDGE_ONLY = (
 def _misplaced(resource: PortResource, *, is_router_port: bool) -> list[Violation]:
     """Return what only a port of the other kind of device can have."""
     names, owner = (_BRIDGE_ONLY, "bridge") if is_router_port else (_ROUTER_ONLY, "router")
+    plain = PortResource()
     return [
         broken(external, f"is for {owner} ports only", value)
         for external, name in names
-        if (value := getattr(resource, name))
+        # What says nothing may stand in every body, whatever stands for it.
+        if ((value := getattr(resource, name)) or getattr(plain, name))
+        and value != getattr(plain, name)
     ]
 
 
