@@ -293,10 +293,17 @@ def test_uninstalling_leaves_nothing(prefix: str, tmp_path: Path) -> None:
         answers(network.lab.machines["vm1"], REMOTE)
         network.close()
         interfaces = ("eth0", "tap-vm1")
-        with entered(host.namespace):
-            attached = [tcx_programs(socket.if_nametoindex(name)) for name in interfaces]
-        programs = {number for numbers in attached for number in numbers}
-        assert len(programs) == 2, "a port program and an underlay program"
+        programs: set[int] = set()
+
+        def has_links() -> bool:
+            """A port has a filter first, and a link a little later."""
+            with entered(host.namespace):
+                attached = [tcx_programs(socket.if_nametoindex(name)) for name in interfaces]
+            programs.update(number for numbers in attached for number in numbers)
+            return all(attached)
+
+        until(has_links, "a port program and an underlay program")
+        assert len(programs) == 2
         assert programs <= _loaded_programs()
         assert host.agent.stop() == 0
         uninstall = subprocess.run(
