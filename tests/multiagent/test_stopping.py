@@ -220,7 +220,13 @@ def test_daemon_ends_while_the_store_is_full(
     processes.running[command] = process
     wait_for(lambda: b"event=ready" in log.read_bytes(), "ready")
     inside = Path(f"/proc/{process.pid}/root{disk}")
-    with (inside / "filler").open("ab", buffering=0) as filler:
+    with (
+        closing(sqlite3.connect(inside / "nsdb.db", isolation_level=None)) as reader,
+        (inside / "filler").open("ab", buffering=0) as filler,
+    ):
+        # While somebody reads, the log of the store is not begun anew, so each write needs room.
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
         def is_noticed() -> bool:
             # What the daemon gives back, when a write of its own has failed, is filled again.
