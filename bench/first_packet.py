@@ -18,8 +18,9 @@ from bench.virtual import VirtualPaths
 from midonet.demo.lab import VirtualMachine
 from midonet.demo.namespaces import Namespace, run
 from midonet.errors import UnavailableError
-from midonet.model.schema_chains import ChainResource, RuleResource
+from midonet.model.schema_chains import ChainResource
 from midonet.model.schema_ports import PortResource
+from midonet.model.schema_rules import RuleResource
 
 _RULE_PORTS = (0x9001, 0x9101)
 """The filter drops these UDP ports, so every other port of the two blocks of 256 is a class of

@@ -16,10 +16,11 @@ from midonet.api.server import ApiServer, bind
 from midonet.client import ApiError, MidoNetClient
 from midonet.errors import UnavailableError, UserError
 from midonet.model.hosts import TunnelKind
-from midonet.model.schema_chains import ChainResource, RuleResource
+from midonet.model.schema_chains import ChainResource
 from midonet.model.schema_devices import BridgeResource, RouteResource, RouterResource
 from midonet.model.schema_hosts import HostResource, TunnelZoneResource
 from midonet.model.schema_ports import PortResource
+from midonet.model.schema_rules import RuleResource
 from midonet.nsdb.memory import MemoryStore
 
 

@@ -21,7 +21,7 @@ from midonet.demo.checks import ping
 from midonet.demo.lab import Lab, LabHost, VirtualMachine
 from midonet.demo.topology import Tenant
 from midonet.model.hosts import TunnelKind
-from midonet.model.schema_chains import ChainResource, RuleResource
+from midonet.model.schema_chains import ChainResource
 from midonet.model.schema_dhcp import (
     DhcpHostResource,
     DhcpOptionResource,
@@ -31,6 +31,7 @@ from midonet.model.schema_dhcp import (
     DhcpV6SubnetResource,
 )
 from midonet.model.schema_ports import PortResource
+from midonet.model.schema_rules import RuleResource
 from tests.netns.labs import Network, answers, lab, own_mac, require_pings, until
 from tests.netns.traffic_lab import ONE, SIX_ONE, SIX_TWO, TWO
 

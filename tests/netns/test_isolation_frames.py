@@ -31,8 +31,9 @@ from midonet.commands.control_client import call
 from midonet.demo.lab import LabHost, VirtualMachine
 from midonet.demo.topology import Tenant
 from midonet.model.hosts import TunnelKind
-from midonet.model.schema_chains import ChainResource, PortRangeResource, RuleResource
+from midonet.model.schema_chains import ChainResource
 from midonet.model.schema_ports import PortResource
+from midonet.model.schema_rules import PortRangeResource, RuleResource
 from tests.netns.entering import packet_socket, socket_inside
 from tests.netns.labs import Network, answers, lab, own_mac, until
 

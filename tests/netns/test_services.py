@@ -27,8 +27,8 @@ from midonet.demo.services import (
 )
 from midonet.demo.topology import Tenant
 from midonet.model.hosts import TunnelKind
-from midonet.model.schema_chains import RuleResource
 from midonet.model.schema_ports import PortResource
+from midonet.model.schema_rules import RuleResource
 from tests.netns.entering import packet_socket, socket_inside
 from tests.netns.labs import Network, answers, lab, own_mac, require_pings, silent, until
 from tests.netns.traffic_lab import ONE, SIX_ONE, SIX_TWO, TWO

@@ -23,11 +23,12 @@ from midonet.demo.lab import VirtualMachine
 from midonet.demo.namespaces import Namespace, wire
 from midonet.demo.topology import Tenant
 from midonet.model.hosts import TunnelKind
-from midonet.model.schema_chains import ChainResource, PortRangeResource, RuleResource
+from midonet.model.schema_chains import ChainResource
 from midonet.model.schema_devices import RouteResource, RouterResource
 from midonet.model.schema_groups import PortGroupPortResource, PortGroupResource
 from midonet.model.schema_hosts import BindingResource, HostResource
 from midonet.model.schema_ports import PortResource
+from midonet.model.schema_rules import PortRangeResource, RuleResource
 from tests.netns.entering import entered, socket_inside
 from tests.netns.labs import Network, agent_state, answers, drops, lab, require_pings, until
 from tests.netns.streams import steady_stream

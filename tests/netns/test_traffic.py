@@ -18,8 +18,9 @@ import pytest
 from midonet.demo.checks import check_identity, check_stream, check_traceroute, ping
 from midonet.demo.lab import VirtualMachine
 from midonet.model.hosts import TunnelKind
-from midonet.model.schema_chains import ChainResource, PortRangeResource, RuleResource
+from midonet.model.schema_chains import ChainResource
 from midonet.model.schema_ports import PortResource
+from midonet.model.schema_rules import PortRangeResource, RuleResource
 from tests.netns.entering import packet_socket, socket_inside
 from tests.netns.labs import (
     DEADLINE_S,

@@ -17,11 +17,12 @@ import pytest
 from midonet.demo.checks import ping
 from midonet.demo.lab import VirtualMachine
 from midonet.model.hosts import TunnelKind
-from midonet.model.schema_chains import ChainResource, ConditionResource, RuleResource
+from midonet.model.schema_chains import ChainResource
 from midonet.model.schema_insertions import L2InsertionResource
 from midonet.model.schema_mirrors import MirrorResource
 from midonet.model.schema_ports import PortResource
 from midonet.model.schema_qos import QosDscpRuleResource, QosPolicyResource
+from midonet.model.schema_rules import ConditionResource, RuleResource
 from midonet.packets.frame import ParsedFrame, parse_frame
 from tests.netns.entering import packet_socket
 from tests.netns.labs import (

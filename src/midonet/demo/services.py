@@ -21,7 +21,7 @@ import msgspec
 from midonet.demo.lab import Lab, LabHost, VirtualMachine
 from midonet.demo.topology import Segment, Tenant, VirtualNetworks
 from midonet.errors import UnavailableError
-from midonet.model.schema_chains import ChainResource, RuleResource
+from midonet.model.schema_chains import ChainResource
 from midonet.model.schema_devices import BridgeResource, RouteResource, RouterResource
 from midonet.model.schema_dhcp import DhcpHostResource, DhcpSubnetResource
 from midonet.model.schema_hosts import BindingResource, HostResource
@@ -32,6 +32,7 @@ from midonet.model.schema_load_balancers import (
     VipResource,
 )
 from midonet.model.schema_ports import PortResource
+from midonet.model.schema_rules import RuleResource
 
 OUTSIDE, OUTSIDE6 = "203.0.113.9", "2001:db8:0:9::9"
 SNAT, SNAT6 = "198.51.100.10", "2001:db8:0:a::10"

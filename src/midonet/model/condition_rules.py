@@ -5,15 +5,12 @@ other. A rule that ignored them would match what its author did not mean.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from midonet.errors import Violation
+from midonet.model.schema_rules import ConditionResource
 from midonet.model.validation import broken
 from midonet.packets.addresses import IpVersion, parse_ip
 from midonet.packets.protocols import EtherType, IpProtocol
-
-if TYPE_CHECKING:
-    from midonet.model.schema_chains import ConditionResource
 
 _INVERSIONS = (
     ("in_ports_inverted", "in_port_ids", "invInPorts", "inPorts"),

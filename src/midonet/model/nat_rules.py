@@ -7,17 +7,14 @@ would leave with the addresses that it was to hide.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from midonet.errors import DecodeError, Violation
 from midonet.model.address_rules import unusable_host
 from midonet.model.chains import FORWARD_NAT, NAT, RuleAction
+from midonet.model.schema_rules import NatTargetResource, RuleResource
 from midonet.model.validation import broken
 from midonet.packets.addresses import IpAddress, IpVersion, parse_ip
 from midonet.packets.protocols import EtherType
-
-if TYPE_CHECKING:
-    from midonet.model.schema_chains import NatTargetResource, RuleResource
 
 TARGETS_MAX = 64
 """Targets of one rule."""

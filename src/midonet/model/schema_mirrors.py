@@ -18,7 +18,8 @@ from midonet.model.schema import (
     ResourceSchema,
     link_to,
 )
-from midonet.model.schema_chains import ConditionResource, condition_fields, condition_to_model
+from midonet.model.schema_chains import condition_fields, condition_to_model
+from midonet.model.schema_rules import ConditionResource
 
 MAX_CONDITIONS = 1000
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from midonet.errors import Violation
 from midonet.model.chains import NAT, FlowAction, L2Transform, RuleAction
+from midonet.model.schema_rules import RuleResource
 from midonet.model.validation import broken
 from midonet.packets.flowkey import VLAN_PRESENT
-
-if TYPE_CHECKING:
-    from midonet.model.schema_chains import RuleResource
 
 _ONLY_TRANSFORM = (
     ("popVlan", "pop_vlan"),

@@ -15,7 +15,8 @@ from midonet.model.chains import Chain, Condition, Rule
 from midonet.model.devices import Bridge, Port, Router
 from midonet.model.ids import ObjectId
 from midonet.model.ranks import between
-from midonet.model.schema_chains import CHAIN, RULE, RuleResource
+from midonet.model.schema_chains import CHAIN, RULE
+from midonet.model.schema_rules import RuleResource
 from midonet.model.validation import invalid
 from midonet.nsdb.store import Create, Operation, Store
 
