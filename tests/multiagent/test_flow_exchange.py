@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -74,6 +75,15 @@ class Network:
         return self.h2.datapath.drops().get((self.b, DropReason.FILTERED), 0)
 
 
+@asynccontextmanager
+async def _two_hosts(deployment: Deployment) -> AsyncIterator[Network]:
+    async with (
+        deployment.agent("h1", "10.9.0.1") as h1,
+        deployment.agent("h2", "10.9.0.2") as h2,
+    ):
+        yield await _network(deployment, h1, h2)
+
+
 async def _network(deployment: Deployment, h1: RunningAgent, h2: RunningAgent) -> Network:
     bridge = await deployment.bridge()
     a = await deployment.bridge_port(bridge, h1.id, "tap1")
@@ -127,11 +137,8 @@ def _tcp(source: str, destination: str, flags: TcpFlag, ports: tuple[int, int]) 
 
 
 async def test_a_reply_at_another_host_is_known(deployment: Deployment) -> None:
-    async with (
-        deployment.agent("h1", "10.9.0.1") as h1,
-        deployment.agent("h2", "10.9.0.2") as h2,
-    ):
-        network = await _network(deployment, h1, h2)
+    async with _two_hosts(deployment) as network:
+        h1, h2 = network.h1, network.h2
         there, back = udp(A, B, IP_A, IP_B), udp(B, A, IP_B, IP_A, 2000, 1000)
 
         network.back(back)
@@ -144,11 +151,8 @@ async def test_a_reply_at_another_host_is_known(deployment: Deployment) -> None:
 
 
 async def test_state_is_there_before_the_packet(deployment: Deployment) -> None:
-    async with (
-        deployment.agent("h1", "10.9.0.1") as h1,
-        deployment.agent("h2", "10.9.0.2") as h2,
-    ):
-        network = await _network(deployment, h1, h2)
+    async with _two_hosts(deployment) as network:
+        h1, h2 = network.h1, network.h2
         answered = 0
 
         def answer_at_once(port_id: PortId, frame: bytes) -> None:
@@ -168,11 +172,8 @@ async def test_state_is_there_before_the_packet(deployment: Deployment) -> None:
 
 
 async def test_a_lost_state_frame_is_told_again(deployment: Deployment) -> None:
-    async with (
-        deployment.agent("h1", "10.9.0.1") as h1,
-        deployment.agent("h2", "10.9.0.2") as h2,
-    ):
-        network = await _network(deployment, h1, h2)
+    async with _two_hosts(deployment) as network:
+        h1, h2 = network.h1, network.h2
         lost: list[bytes] = []
         h2.datapath.receive_state(lost.append)
         network.forward(udp(A, B, IP_A, IP_B))
@@ -185,11 +186,8 @@ async def test_a_lost_state_frame_is_told_again(deployment: Deployment) -> None:
 
 
 async def test_what_was_lost_for_good_is_asked_for(deployment: Deployment) -> None:
-    async with (
-        deployment.agent("h1", "10.9.0.1") as h1,
-        deployment.agent("h2", "10.9.0.2") as h2,
-    ):
-        network = await _network(deployment, h1, h2)
+    async with _two_hosts(deployment) as network:
+        h1, h2 = network.h1, network.h2
         h2.datapath.receive_state(lambda _: None)
         network.forward(_tcp(IP_A, IP_B, TcpFlag.SYN, (1000, 80)))
         engine = h1.agent.exchange.engine
@@ -201,22 +199,16 @@ async def test_what_was_lost_for_good_is_asked_for(deployment: Deployment) -> No
 
 
 async def test_what_nobody_knows_is_judged_as_new(deployment: Deployment) -> None:
-    async with (
-        deployment.agent("h1", "10.9.0.1") as h1,
-        deployment.agent("h2", "10.9.0.2") as h2,
-    ):
-        network = await _network(deployment, h1, h2)
+    async with _two_hosts(deployment) as network:
+        h1 = network.h1
         network.back(_tcp(IP_B, IP_A, TcpFlag.ACK, (80, 1000)))
         await eventually(lambda: network.dropped_at_b() == 1)
         assert h1.at(network.a) == []
 
 
 async def test_a_policy_cut_ends_both_directions(deployment: Deployment) -> None:
-    async with (
-        deployment.agent("h1", "10.9.0.1") as h1,
-        deployment.agent("h2", "10.9.0.2") as h2,
-    ):
-        network = await _network(deployment, h1, h2)
+    async with _two_hosts(deployment) as network:
+        h1, h2 = network.h1, network.h2
         network.forward(udp(A, B, IP_A, IP_B))
         await eventually(lambda: h2.take(network.b))
         network.back(udp(B, A, IP_B, IP_A, 2000, 1000))
@@ -234,11 +226,8 @@ async def test_a_policy_cut_ends_both_directions(deployment: Deployment) -> None
 
 
 async def test_both_ends_open_one_tuple(deployment: Deployment) -> None:
-    async with (
-        deployment.agent("h1", "10.9.0.1") as h1,
-        deployment.agent("h2", "10.9.0.2") as h2,
-    ):
-        network = await _network(deployment, h1, h2)
+    async with _two_hosts(deployment) as network:
+        h1, h2 = network.h1, network.h2
         chain = await _forward_only(deployment)
         await deployment.change(Port, network.b, inbound_filter_id=chain)
         await deployment.change(Port, network.a, outbound_filter_id=None)
@@ -259,11 +248,8 @@ async def test_both_ends_open_one_tuple(deployment: Deployment) -> None:
 
 
 async def test_forged_state_lets_nothing_in(deployment: Deployment) -> None:
-    async with (
-        deployment.agent("h1", "10.9.0.1") as h1,
-        deployment.agent("h2", "10.9.0.2") as h2,
-    ):
-        network = await _network(deployment, h1, h2)
+    async with _two_hosts(deployment) as network:
+        h1, h2 = network.h1, network.h2
         network.forward(udp(A, B, IP_A, IP_B))
         await eventually(lambda: len(h2.agent.decisions.connections.table) == 1)
         (known,) = tuple(h2.agent.decisions.connections.table)
@@ -283,11 +269,8 @@ async def test_forged_state_lets_nothing_in(deployment: Deployment) -> None:
 async def test_a_port_that_is_deleted_ends_its_connections_elsewhere(
     deployment: Deployment,
 ) -> None:
-    async with (
-        deployment.agent("h1", "10.9.0.1") as h1,
-        deployment.agent("h2", "10.9.0.2") as h2,
-    ):
-        network = await _network(deployment, h1, h2)
+    async with _two_hosts(deployment) as network:
+        h2 = network.h2
         network.forward(udp(A, B, IP_A, IP_B))
         table = h2.agent.decisions.connections.table
         await eventually(lambda: len(table) == 1)
